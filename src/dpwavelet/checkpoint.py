@@ -1,0 +1,113 @@
+"""Files that are whole or absent: JSON and safetensors, written to a temporary name and renamed.
+
+Nothing here pickles, and nothing here knows what the tensors mean. A folder that must appear all at once
+(a model, a release) is built beside its final place by `whole_folder` and renamed when it is complete.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from dpwavelet.errors import ModelError, OutputError
+
+
+def canonical_json(value: Any) -> bytes:
+    """One value, one spelling: sorted keys, no spaces, UTF-8, no NaN. Digests and signatures rest on this."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` so that `path` holds all of it or what it held before; the disk has it on return."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; free space or choose another --out.")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON, whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of ours; a missing or broken one is a ModelError that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {path}: {error}; the folder is incomplete or damaged.") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as safetensors, whole or not at all."""
+    packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(packed, metadata=dict(metadata) if metadata else None))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; a missing or broken one is a ModelError that names it."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"cannot read {path}: {error}; the folder is incomplete or damaged.") from error
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes `final` on success and vanishes on any failure.
+
+    An existing `final` is replaced only at the end, so a reader sees the old one or the new one.
+    """
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    except OSError as error:
+        raise OutputError(
+            f"cannot write below {final.parent}: {error.strerror or error}; choose another --out."
+        ) from error
+    try:
+        building.chmod(0o755)
+        yield building
+        _swap(building, final)
+    except OSError as error:
+        raise OutputError(
+            f"cannot finish {final}: {error.strerror or error}; free space or choose another --out."
+        ) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _swap(new: Path, final: Path) -> None:
+    """Put `new` in the place of `final`; the old folder is removed only after the new one stands."""
+    if not final.exists():
+        new.rename(final)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))
+    final.rename(old / final.name)
+    new.rename(final)
+    shutil.rmtree(old, ignore_errors=True)

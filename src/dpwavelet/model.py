@@ -1,0 +1,217 @@
+"""One model on disk: tokenizer, transformer, detail model and vocabulary, in a folder of safetensors and JSON.
+
+    config.json  vocabulary.json  tokenizer.safetensors  transformer.safetensors  detail.safetensors  card.json
+
+A folder is whole or absent. Loading runs no code from it and checks every shape against its config. The
+`thumb` weights that ship with the package are found by name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dpwavelet.checkpoint import digest, read_json, read_tensors, whole_folder, write_json, write_tensors
+from dpwavelet.errors import ConfigError, ModelError
+from dpwavelet.randomness import torch_stream
+from dpwavelet.text import Vocabulary
+from dpwavelet.tokenizer import SpectralTokenizer, TokenizerConfig
+from dpwavelet.transformer import ImageTransformer, TransformerConfig
+from dpwavelet.upsampling import DetailConfig, DetailModel
+
+PARTS = ("tokenizer", "transformer", "detail")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Shapes of the three networks and how many scales private training touches."""
+
+    tokenizer: TokenizerConfig
+    width: int
+    depth: int
+    heads: int
+    caption_length: int
+    detail: DetailConfig
+    private_scales: int = 1
+
+    def transformer(self, words: int) -> TransformerConfig:
+        """The transformer that fits the tokenizer, for a vocabulary of `words`."""
+        return TransformerConfig(
+            words=words,
+            codes=self.tokenizer.codes,
+            tokens=self.tokenizer.tokens,
+            caption_length=self.caption_length,
+            width=self.width,
+            depth=self.depth,
+            heads=self.heads,
+        )
+
+
+PRESETS: Mapping[str, Preset] = {
+    "tiny": Preset(
+        tokenizer=TokenizerConfig(
+            image_size=32, patches=(2, 2, 4), codes=256, code_width=8,
+            encoder_width=48, encoder_depth=1, decoder_width=64, decoder_depth=2,
+        ),
+        width=64, depth=2, heads=2, caption_length=24,
+        detail=DetailConfig(levels=2, features=16, depth=2),
+    ),
+    "thumb": Preset(
+        tokenizer=TokenizerConfig(
+            image_size=64, patches=(2, 2, 4), codes=1024, code_width=16,
+            encoder_width=128, encoder_depth=3, decoder_width=192, decoder_depth=4,
+        ),
+        width=192, depth=6, heads=4, caption_length=32,
+        detail=DetailConfig(levels=2, features=80, depth=6),
+    ),
+    "photo": Preset(
+        tokenizer=TokenizerConfig(
+            image_size=128, patches=(2, 2, 4), codes=4096, code_width=16, heads=8,
+            encoder_width=384, encoder_depth=6, decoder_width=512, decoder_depth=12,
+        ),
+        width=640, depth=16, heads=10, caption_length=64,
+        detail=DetailConfig(levels=2, features=192, depth=12),
+    ),
+    "paper": Preset(
+        tokenizer=TokenizerConfig(
+            image_size=256, patches=(2, 2, 4, 8), codes=8192, code_width=32, heads=16,
+            encoder_width=512, encoder_depth=8, decoder_width=1280, decoder_depth=32,
+        ),
+        width=1024, depth=24, heads=16, caption_length=128,
+        detail=DetailConfig(levels=3, features=256, depth=16),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Model:
+    """Everything that turns a caption into an image, in memory."""
+
+    preset: str
+    private_scales: int
+    vocabulary: Vocabulary
+    tokenizer: SpectralTokenizer
+    transformer: ImageTransformer
+    detail: DetailModel
+    card: Mapping[str, Any]
+
+    @property
+    def image_size(self) -> int:
+        """Side of the full image in pixels."""
+        return self.tokenizer.config.image_size
+
+    @property
+    def private_tokens(self) -> int:
+        """Image tokens of the scales that private training touches."""
+        return sum(self.tokenizer.config.tokens[: self.private_scales])
+
+    def save_pretrained(self, folder: Path | str, *, half: bool = False) -> None:
+        """Write the folder, whole or not at all; with `half`, weights are rounded to bfloat16."""
+        with whole_folder(Path(folder)) as building:
+            write_json(building / "config.json", self._config())
+            self.vocabulary.save(building / "vocabulary.json")
+            for part in PARTS:
+                network: nn.Module = getattr(self, part)
+                tensors = network.state_dict()
+                if half:
+                    tensors = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+                write_tensors(building / f"{part}.safetensors", tensors)
+            write_json(building / "card.json", dict(self.card))
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> "Model":
+        """Read a model folder, or the bundled weights of that name (`thumb`)."""
+        place = find(folder)
+        config = read_json(place / "config.json")
+        try:
+            model = cls(
+                preset=str(config["preset"]),
+                private_scales=int(config["private_scales"]),
+                vocabulary=Vocabulary.load(place / "vocabulary.json"),
+                tokenizer=SpectralTokenizer(TokenizerConfig(**_tuples(config["tokenizer"]))),
+                transformer=ImageTransformer(TransformerConfig(**_tuples(config["transformer"]))),
+                detail=DetailModel(DetailConfig(**config["detail"])),
+                card=read_json(place / "card.json"),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{place / 'config.json'} does not describe a model of ours: {error}.") from error
+        for part in PARTS:
+            _fill(getattr(model, part), place / f"{part}.safetensors")
+        return model.eval()
+
+    def eval(self) -> "Model":
+        """Freeze every weight and leave training mode; private training thaws what it may change."""
+        for part in PARTS:
+            getattr(self, part).eval().requires_grad_(False)
+        return self
+
+    def with_transformer(self, transformer: ImageTransformer, card: Mapping[str, Any]) -> "Model":
+        """The same frozen parts around another transformer."""
+        return replace(self, transformer=transformer, card=card)
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "format": 1,
+            "preset": self.preset,
+            "private_scales": self.private_scales,
+            **{part: asdict(getattr(self, part).config) for part in PARTS},
+        }
+
+
+def create(preset: str, vocabulary: Vocabulary, seed: int) -> Model:
+    """An untrained model of a preset, its weights drawn from `seed`."""
+    shape = PRESETS.get(preset)
+    if shape is None:
+        raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
+    # Layers without an initialiser of ours draw from torch's own generator: lend it the stream.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_stream(seed, "weights").initial_seed())
+        tokenizer, detail = SpectralTokenizer(shape.tokenizer), DetailModel(shape.detail)
+    transformer = ImageTransformer(shape.transformer(len(vocabulary)))
+    transformer.initialize(torch_stream(seed, "transformer"))
+    return Model(preset, shape.private_scales, vocabulary, tokenizer, transformer, detail, {})
+
+
+def bundled() -> dict[str, Path]:
+    """Names and folders of the weights that ship with the package."""
+    root = Path(str(resources.files("dpwavelet"))) / "weights"
+    return {folder.name: folder for folder in sorted(root.glob("*")) if (folder / "config.json").is_file()}
+
+
+def find(folder: Path | str) -> Path:
+    """The folder meant by a path or by the name of bundled weights."""
+    place = Path(folder)
+    if (place / "config.json").is_file():
+        return place
+    named = bundled()
+    if str(folder) in named:
+        return named[str(folder)]
+    raise ModelError(
+        f"no model at {folder}: it is neither a folder with config.json nor one of the bundled weights "
+        f"({', '.join(named) or 'none'}); make one with `dpwavelet pretrain`."
+    )
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a model folder, by name."""
+    return {path.name: digest(path) for path in sorted(find(folder).iterdir()) if path.is_file()}
+
+
+def _fill(network: nn.Module, path: Path) -> None:
+    """Load tensors of exactly the names and shapes that `network` has."""
+    tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
+    wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if wanted != found:
+        odd = sorted(set(wanted.items()) ^ set(found.items()))[:3]
+        raise ModelError(f"{path} does not fit config.json: {odd}; the model folder is damaged or mixed up.")
+    network.load_state_dict(tensors)
+
+
+def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON lists as the tuples that a frozen config holds."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}

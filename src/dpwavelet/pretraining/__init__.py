@@ -1,0 +1,140 @@
+"""Public images to a model folder: tokenizer, transformer and detail model, one after the other.
+
+Only `PublicImages` come in here. Each stage leaves a state from which it goes on after an interruption, a
+curve in `log.jsonl` and a sheet of pictures that a person should look at.
+"""
+
+import json
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dpwavelet import model as models
+from dpwavelet.checkpoint import read_json, write_bytes, write_json
+from dpwavelet.errors import ConfigError
+from dpwavelet.generation import Sampling, draw_tokens
+from dpwavelet.images.public import PublicImages
+from dpwavelet.images.sheet import png, sheet
+from dpwavelet.model import Model
+from dpwavelet.pretraining.loop import Note, Schedule
+from dpwavelet.pretraining.stages import PublicPixels, train_detail, train_tokenizer, train_transformer
+from dpwavelet.randomness import stream
+from dpwavelet.text import Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """A complete public training run; the defaults take about an hour for `thumb` on two CPU cores."""
+
+    preset: str = "thumb"
+    seed: int = 0
+    tokenizer: Schedule = field(default_factory=lambda: Schedule(steps=2000, learning_rate=1e-3))
+    transformer: Schedule = field(default_factory=lambda: Schedule(steps=3200, learning_rate=1.5e-3))
+    detail: Schedule = field(default_factory=lambda: Schedule(steps=1300, learning_rate=1e-3))
+
+    def scaled(self, share: float) -> "Pretraining":
+        """The same run with a share of its steps."""
+        if not share > 0:
+            raise ConfigError(f"the share of steps must be above 0, got {share}.")
+        shorter = {
+            name: replace(schedule, steps=max(int(schedule.steps * share), 10))
+            for name, schedule in (("tokenizer", self.tokenizer), ("transformer", self.transformer), ("detail", self.detail))
+        }
+        return replace(self, **shorter)
+
+
+def pretrain(images: PublicImages, run: Pretraining, out: Path, note: Note) -> Model:
+    """Train the three networks and write `out/` as a model folder; `out/work` holds what resuming needs."""
+    work = out.with_name(out.name + ".work")
+    _same_run(work / "run.json", run)
+    public = PublicPixels.read(images)
+    model = models.create(run.preset, Vocabulary.of(public.captions), run.seed)
+    log = _Log(work / "log.jsonl", note)
+    for name, train in (("tokenizer", train_tokenizer), ("transformer", train_transformer), ("detail", train_detail)):
+        begun = time.monotonic()
+        schedule: Schedule = getattr(run, name)
+        train(model, public, schedule, run.seed, work / f"{name}.safetensors", log)
+        log.minutes(name, (time.monotonic() - begun) / 60)
+        write_bytes(work / f"{name}.png", png(stage_sheet(model, public, name, run.seed)))
+    finished = replace(model, card=_card(run, images, log.summary()))
+    finished.save_pretrained(out, half=True)
+    return Model.from_pretrained(out)
+
+
+def stage_sheet(model: Model, public: PublicPixels, stage: str, seed: int, count: int = 12) -> Tensor:
+    """What a person should see after a stage, as one picture [3, H, W] of bytes."""
+    chosen, images = public.draw(count, stream(seed, "sheet"))
+    if stage == "transformer":
+        captions = model.vocabulary.encode(
+            [public.captions[index] for index in chosen], model.transformer.config.caption_length
+        )
+        scales = model.tokenizer.config.scales
+        tokens = draw_tokens(model.transformer, captions, scales, Sampling(), seed)
+        return sheet([images, *(model.tokenizer.decode(tokens[:s]) for s in range(1, scales + 1))], 96)
+    ids = model.tokenizer.encode(images)
+    rows = [images, *(model.tokenizer.decode(ids[: s + 1]) for s in range(len(ids)))]
+    if stage == "detail":
+        rows = [images, rows[1], model.detail.enlarge(rows[1])]
+    return sheet(rows, 96)
+
+
+class _Log:
+    """Curves on disk, one JSON object a line, and passed on to whoever watches."""
+
+    def __init__(self, path: Path, note: Note) -> None:
+        self.path, self.note = path, note
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, stage: str, step: int, steps: int, numbers: dict[str, float]) -> None:
+        self._add({"stage": stage, "step": step, "steps": steps, **numbers})
+        self.note(stage, step, steps, numbers)
+
+    def minutes(self, stage: str, minutes: float) -> None:
+        """Add the time that this session spent on a stage; a resumed stage has several such lines."""
+        self._add({"stage": stage, "minutes": minutes})
+
+    def _add(self, line: Mapping[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Minutes in all and the last numbers of each stage."""
+        stages: dict[str, dict[str, float]] = {}
+        for text in self.path.read_text(encoding="utf-8").splitlines():
+            line = json.loads(text)
+            stage = stages.setdefault(line.pop("stage"), {"minutes": 0.0})
+            stage["minutes"] += line.pop("minutes", 0.0)
+            stage.update({name: round(value, 4) for name, value in line.items()})
+        return stages
+
+
+def _same_run(path: Path, run: Pretraining) -> None:
+    """Refuse to go on from the work of a different run."""
+    wanted = json.loads(json.dumps(asdict(run)))
+    if not path.is_file():
+        write_json(path, wanted)
+    elif read_json(path) != wanted:
+        raise ConfigError(f"{path.parent} holds another run (see run.json); delete it or choose another --out.")
+
+
+def _card(run: Pretraining, images: PublicImages, stages: dict[str, dict[str, float]]) -> dict[str, Any]:
+    return {
+        "name": f"dpwavelet {run.preset}, public weights",
+        "trained_on": {
+            "images": len(images),
+            "form": images.folder.layout,
+            "privacy": "none: public images only; no promise is made to them",
+        },
+        "run": asdict(run),
+        "stages": stages,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+    }
+
+
+__all__ = ["Pretraining", "Schedule", "pretrain", "stage_sheet"]

@@ -1,0 +1,214 @@
+"""Next-token model over a caption and then the tokens of an image, coarse scale first.
+
+The sequence is `[start, caption words ...] [image, tokens of scale 1, tokens of scale 2, ...]`; each position
+predicts the next one, words with one head, approximation codes with a second, detail codes with a third. Only
+the scales that are passed in enter the sequence. Every trainable parameter sits in a Linear, an Embedding or
+a LayerNorm whose first dimension is the record, which makes exact per-record gradients cheap.
+
+Letters: B records, L caption positions, N image positions, T = L + N, E width, V words, K codes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dpwavelet.errors import ConfigError
+
+PAD, START = 0, 1  # word ids: nothing here; begin a caption (and end it, as a target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Shape of the model; `tokens` and `words` come from the tokenizer and the vocabulary."""
+
+    words: int
+    codes: int = 1024
+    tokens: tuple[int, ...] = (64, 64, 64)
+    caption_length: int = 32
+    width: int = 256
+    depth: int = 6
+    heads: int = 4
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ConfigError(f"width {self.width} must divide by heads {self.heads}.")
+        if self.caption_length < 2 or self.words < 3:
+            raise ConfigError("a model needs at least 2 caption positions and 3 words.")
+
+
+@dataclass(frozen=True)
+class RecordLosses:
+    """Cross-entropies per record, in nats."""
+
+    image: Tensor  # [B], mean over the record's image tokens
+    caption: Tensor  # [B], mean over the record's own caption tokens, end of caption included
+    scales: list[Tensor]  # [B] each, mean over one scale's tokens
+
+
+class Cache:
+    """Keys and values already computed, one pair a block, grown as tokens are added."""
+
+    def __init__(self, depth: int) -> None:
+        self.keys: list[Tensor | None] = [None] * depth
+        self.values: list[Tensor | None] = [None] * depth
+        self.length = 0
+
+    def extend(self, block: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Append [B, heads, T, E / heads] to a block's cache and return all of it."""
+        old_key, old_value = self.keys[block], self.values[block]
+        if old_key is not None and old_value is not None:
+            key, value = torch.cat((old_key, key), 2), torch.cat((old_value, value), 2)
+        self.keys[block], self.values[block] = key, value
+        return key, value
+
+
+class Block(nn.Module):
+    """Causal self-attention, then an MLP; both read a normalised input and add to it."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.mix = nn.Linear(width, width, bias=False)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, 4 * width, bias=False)
+        self.narrow = nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, x: Tensor, mask: Tensor, cache: Cache | None, index: int) -> Tensor:
+        """[B, T, E] to [B, T, E]; `mask` [B, 1, T, T'] is added to the scores (0 or -inf)."""
+        query, key, value = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in self.qkv(self.attention_norm(x)).chunk(3, dim=-1)
+        )
+        if cache is not None:
+            key, value = cache.extend(index, key, value)
+        # Written out: on a CPU this is several times faster than the fused kernel at a few hundred tokens.
+        scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5 + mask
+        mixed = scores.softmax(-1).to(value) @ value
+        x = x + self.mix(mixed.transpose(1, 2).flatten(2))
+        return x + self.narrow(F.gelu(self.widen(self.mlp_norm(x)), approximate="tanh"))
+
+
+class ImageTransformer(nn.Module):
+    """The autoregressive model; see the module's first lines."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.word_embedding = nn.Embedding(config.words, config.width)
+        self.code_embedding = nn.Embedding(1 + 2 * config.codes, config.width)  # row 0 begins the image
+        self.word_position = nn.Embedding(config.caption_length, config.width)
+        self.cell_position = nn.Embedding(sum(config.tokens), config.width)  # the (scale, cell) predicted next
+        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.depth))
+        self.final_norm = nn.LayerNorm(config.width)
+        self.word_head = nn.Linear(config.width, config.words, bias=False)
+        self.code_heads = nn.ModuleList(nn.Linear(config.width, config.codes, bias=False) for _ in range(2))
+
+    @torch.no_grad()
+    def initialize(self, generator: torch.Generator) -> None:
+        """Draw every weight from `generator`; residual branches start smaller with depth."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                residual = name.endswith((".mix", ".narrow"))
+                std = 0.02 / (2 * self.config.depth) ** 0.5 if residual else 0.02
+                module.weight.normal_(0, std, generator=generator)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+
+    def losses(self, captions: Tensor, tokens: Sequence[Tensor]) -> RecordLosses:
+        """Cross-entropies of captions [B, L] (padded with PAD) and the token ids [B, N] of the first scales.
+
+        `captions` begin with START; the target after the last word is START again, which ends a caption.
+        """
+        hidden = self.hidden(captions, tokens)
+        length = captions.shape[1]
+        targets = torch.cat((captions[:, 1:], torch.zeros_like(captions[:, :1])), 1)
+        ends = (captions != PAD).sum(1, keepdim=True) - 1
+        targets = targets.scatter(1, ends, START)
+        own = targets != PAD
+        words = F.cross_entropy(self.word_head(hidden[:, :length]).float().transpose(1, 2), targets, reduction="none")
+        scales, begin = [], length
+        for scale, ids in enumerate(tokens):
+            logits = self._code_head(scale)(hidden[:, begin : begin + ids.shape[1]])
+            scales.append(F.cross_entropy(logits.float().transpose(1, 2), ids, reduction="none").mean(1))
+            begin += ids.shape[1]
+        share = [ids.shape[1] / (begin - length) for ids in tokens]
+        return RecordLosses(
+            image=sum((w * s for w, s in zip(share, scales, strict=True)), torch.zeros(())),
+            caption=(words * own).sum(1) / own.sum(1),
+            scales=scales,
+        )
+
+    def hidden(self, captions: Tensor, tokens: Sequence[Tensor], cache: Cache | None = None) -> Tensor:
+        """Normalised states [B, T, E] that predict what follows each position.
+
+        Image inputs are [image, all tokens but the last], so that position n predicts token n.
+        """
+        B, L = captions.shape
+        ids = torch.cat((torch.zeros_like(captions[:, :1]), self._shifted(tokens)), 1)[:, : sum(map(_count, tokens))]
+        cells = torch.arange(ids.shape[1], device=ids.device).expand(B, -1)
+        places = torch.arange(L, device=ids.device).expand(B, -1)
+        words = self.word_embedding(captions) + self.word_position(places)
+        image = self.code_embedding(ids) + self.cell_position(cells)
+        x = torch.cat((words, image), 1)
+        return self._run(x, self._mask(captions, x.shape[1], x.dtype), cache)
+
+    def next_words(self, captions: Tensor) -> Tensor:
+        """Logits [B, V] of the word after the last non-padding position of captions [B, L]."""
+        places = torch.arange(captions.shape[1], device=captions.device).expand(captions.shape[0], -1)
+        x = self.word_embedding(captions) + self.word_position(places)
+        states = self._run(x, self._mask(captions, x.shape[1], x.dtype), None)
+        last = (captions != PAD).sum(1) - 1
+        return self.word_head(states[torch.arange(len(captions)), last])
+
+    def begin(self, captions: Tensor) -> tuple[Tensor, Cache, Tensor]:
+        """Read captions [B, L] and the image mark; give logits [B, K] of token 0, the cache and the key mask."""
+        cache = Cache(self.config.depth)
+        states = self.hidden(captions, [torch.zeros_like(captions[:, :1])], cache)
+        mask = self._mask(captions, states.shape[1], states.dtype)[:, :, -1:]  # [B, 1, 1, L + 1]
+        return self._code_head(0)(states[:, -1]), cache, mask
+
+    def advance(self, previous: Tensor, index: int, cache: Cache, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Feed image token `index - 1` (ids [B]); give logits [B, K] of token `index` and the longer mask."""
+        scale, scale_before = self.scale_of(index), self.scale_of(index - 1)
+        ids = previous + 1 + min(scale_before, 1) * self.config.codes
+        cell = torch.full_like(ids, index)
+        x = (self.code_embedding(ids) + self.cell_position(cell))[:, None]
+        mask = F.pad(mask, (0, 1))
+        return self._code_head(scale)(self._run(x, mask, cache)[:, -1]), mask
+
+    def scale_of(self, index: int) -> int:
+        """The scale that image position `index` belongs to, from 0."""
+        for scale, count in enumerate(self.config.tokens):
+            if index < count:
+                return scale
+            index -= count
+        raise ConfigError(f"the model has {sum(self.config.tokens)} image positions; {index} is past the end.")
+
+    def _code_head(self, scale: int) -> nn.Module:
+        return self.code_heads[min(scale, 1)]
+
+    def _shifted(self, tokens: Sequence[Tensor]) -> Tensor:
+        """Ids [B, N] in the joint table of image mark, approximation codes and detail codes."""
+        return torch.cat([ids + 1 + min(scale, 1) * self.config.codes for scale, ids in enumerate(tokens)], 1)
+
+    def _mask(self, captions: Tensor, length: int, dtype: torch.dtype) -> Tensor:
+        """[B, 1, T, T]: 0 where a position may look, -inf at later positions and at caption padding."""
+        padding = F.pad(captions == PAD, (0, length - captions.shape[1]))
+        later = torch.ones(length, length, dtype=torch.bool, device=captions.device).triu(1)
+        hidden = later | padding[:, None, None, :]
+        return torch.zeros(hidden.shape, dtype=dtype, device=captions.device).masked_fill(hidden, float("-inf"))
+
+    def _run(self, x: Tensor, mask: Tensor, cache: Cache | None) -> Tensor:
+        for index, block in enumerate(self.blocks):
+            x = block(x, mask, cache, index)
+        out: Tensor = self.final_norm(x)
+        return out
+
+
+def _count(ids: Tensor) -> int:
+    return ids.shape[1]
