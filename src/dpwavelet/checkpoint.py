@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,11 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; free space or choose another --out.")
+        with suppress(OSError):
+            temporary.unlink()
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another --out."
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -56,7 +59,9 @@ def read_json(path: Path) -> Any:
         raise ModelError(f"cannot read {path}: {error}; the folder is incomplete or damaged.") from error
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write tensors as safetensors, whole or not at all."""
     packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes(path, save(packed, metadata=dict(metadata) if metadata else None))

@@ -1,12 +1,12 @@
-"""Captions to images: coarse tokens drawn one by one, decoded, enlarged. Post-processing, so it costs no budget.
+"""Captions to the tokens of images, drawn one by one. Post-processing, so it costs no budget.
 
-Every image has a random stream of its own, named by the seed and its index, and images are computed in batches
-of one fixed size (the last one padded), so how a request is split into batches changes nothing.
+Every image has a random stream of its own, named by the seed and its index, and images are computed in
+batches of one fixed size (the last one padded), so how a request is split into batches changes nothing.
 
 Letters: B batch, N image tokens, K codes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ PAD, START = 0, 1
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn: `guidance` 1 is plain, above 1 follows the caption harder; `top_p` 1 keeps all."""
+    """How tokens are drawn: `guidance` above 1 follows the caption harder; `top_p` 1 keeps all."""
 
     temperature: float = 1.0
     top_p: float = 0.98
@@ -32,8 +32,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if not (self.temperature > 0 and 0 < self.top_p <= 1 and self.guidance >= 0 and self.batch_size >= 1):
             raise ConfigError(
-                "temperature must be above 0, top_p in (0, 1], guidance at least 0 and batch_size at least 1, got "
-                f"{self.temperature}, {self.top_p}, {self.guidance}, {self.batch_size}."
+                "temperature must be above 0, top_p in (0, 1], guidance at least 0 and batch_size at "
+                f"least 1; got {self.temperature}, {self.top_p}, {self.guidance}, {self.batch_size}."
             )
 
 
@@ -47,11 +47,13 @@ def draw_tokens(
     first: int = 0,
     told: Callable[[int], None] | None = None,
 ) -> list[Tensor]:
-    """Token ids [B, N] of the first `scales` scales for captions [B, L]; image i draws from (seed, first + i)."""
+    """Token ids [B, N] of the first scales for captions [B, L]; image i draws from (seed, first + i)."""
     count = sum(transformer.config.tokens[:scales])
     size = sampling.batch_size
-    # One width for every request, so that the arithmetic of an image does not depend on its neighbours' captions.
-    captions = torch.nn.functional.pad(captions, (0, transformer.config.caption_length - captions.shape[1]), value=PAD)
+    # One width for every request: an image's arithmetic must not depend on its neighbours' captions.
+    captions = torch.nn.functional.pad(
+        captions, (0, transformer.config.caption_length - captions.shape[1]), value=PAD
+    )
     drawn = []
     for start in range(0, len(captions), size):
         batch = captions[start : start + size]
@@ -64,10 +66,12 @@ def draw_tokens(
         if told is not None:
             told(own)
     ids = torch.cat(drawn) if drawn else torch.zeros(0, count, dtype=torch.int64)
-    return list(ids.split(list(transformer.config.tokens[:scales]), dim=1))
+    return list(torch.split(ids, list(transformer.config.tokens[:scales]), dim=1))
 
 
-def _draw_batch(transformer: ImageTransformer, captions: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
+def _draw_batch(
+    transformer: ImageTransformer, captions: Tensor, uniforms: Tensor, sampling: Sampling
+) -> Tensor:
     """Token ids [B, N] by inverting the distribution function of each token at `uniforms` [B, N]."""
     guided = sampling.guidance != 1
     if guided:  # second half of the batch: the same images without their captions
@@ -86,8 +90,10 @@ def _draw_batch(transformer: ImageTransformer, captions: Tensor, uniforms: Tenso
 
 
 def choose(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
-    """Ids [B] drawn from logits [B, K] with one uniform number each, from the most likely codes that hold top_p."""
-    probabilities, order = (logits.double() / sampling.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
+    """Ids [B] from logits [B, K] and one uniform each, among the most likely codes that hold `top_p`."""
+    probabilities, order = (
+        (logits.double() / sampling.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
+    )
     total = probabilities.cumsum(-1)
     kept = total - probabilities < sampling.top_p
     total = (probabilities * kept).cumsum(-1)
@@ -97,7 +103,7 @@ def choose(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
 
 @torch.no_grad()
 def draw_captions(transformer: ImageTransformer, count: int, seed: int, temperature: float = 0.9) -> Tensor:
-    """Captions [B, L] invented by the model itself, padded; what a private model learnt of captions is private too."""
+    """Captions [B, L] invented by the model itself, padded; as private as the model is."""
     length = transformer.config.caption_length
     rows = torch.full((count, length), PAD)
     rows[:, 0] = START

@@ -1,6 +1,7 @@
-"""One model on disk: tokenizer, transformer, detail model and vocabulary, in a folder of safetensors and JSON.
+"""One model on disk: tokenizer, transformer, detail model and vocabulary in one folder.
 
-    config.json  vocabulary.json  tokenizer.safetensors  transformer.safetensors  detail.safetensors  card.json
+    config.json  vocabulary.json  card.json
+    tokenizer.safetensors  transformer.safetensors  detail.safetensors
 
 A folder is whole or absent. Loading runs no code from it and checks every shape against its config. The
 `thumb` weights that ship with the package are found by name.
@@ -138,7 +139,9 @@ class Model:
                 card=read_json(place / "card.json"),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"{place / 'config.json'} does not describe a model of ours: {error}.") from error
+            raise ModelError(
+                f"{place / 'config.json'} does not describe a model of ours: {error}."
+            ) from error
         for part in PARTS:
             _fill(getattr(model, part), place / f"{part}.safetensors")
         return model.eval()

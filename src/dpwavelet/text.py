@@ -54,7 +54,7 @@ class Vocabulary:
     @classmethod
     def of(cls, captions: Iterable[str] = ()) -> "Vocabulary":
         """Special marks, letters, common words, then every word of these public captions."""
-        words = {word: None for word in (*_SPECIAL, *_pieces(), *common_words())}
+        words = dict.fromkeys((*_SPECIAL, *_pieces(), *common_words()))
         for caption in captions:
             words.update(dict.fromkeys(split(caption)))
         return cls(list(words))
@@ -84,7 +84,9 @@ class Vocabulary:
             raise ConfigError(f"captions need at least one position, got {length}.")
         rows = [self.ids(caption, length) for caption in captions]
         width = max(map(len, rows), default=1)
-        return torch.tensor([row + [PAD] * (width - len(row)) for row in rows], dtype=torch.int64).reshape(-1, width)
+        return torch.tensor([row + [PAD] * (width - len(row)) for row in rows], dtype=torch.int64).reshape(
+            -1, width
+        )
 
     def decode(self, ids: Iterable[int]) -> str:
         """The caption that ids spell; marks are left out."""

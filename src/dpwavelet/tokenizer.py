@@ -40,11 +40,13 @@ class TokenizerConfig:
             raise ConfigError(f"wavelet must be one of {', '.join(WAVELETS)}, got {self.wavelet!r}.")
         if len(self.patches) < 2 or self.image_size % 2**self.levels:
             raise ConfigError(
-                f"image_size {self.image_size} must divide by 2 at each of {self.levels} levels (one patch a scale)."
+                f"image_size {self.image_size} must divide by 2 at each of {self.levels} levels."
             )
         for side, patch in zip(self.band_sides, self.patches, strict=True):
             if side % patch:
-                raise ConfigError(f"a band of {side} x {side} can't be cut into patches of {patch} x {patch}.")
+                raise ConfigError(
+                    f"a band of {side} x {side} can't be cut into patches of {patch} x {patch}."
+                )
         for width in (self.encoder_width, self.decoder_width):
             if width % self.heads:
                 raise ConfigError(f"width {width} must divide by heads {self.heads}.")
@@ -102,7 +104,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def adapt(self, vectors: Tensor, ids: Tensor, generator: torch.Generator, decay: float = 0.98) -> None:
-        """Move each code towards the mean of the vectors [M, C] it was chosen for; revive codes nobody chose."""
+        """Move each code towards the mean of the vectors [M, C] that chose it; revive codes nobody chose."""
         chosen = torch.bincount(ids, minlength=len(self.codes)).to(vectors)
         self.counts.lerp_(chosen, 1 - decay)
         self.sums.lerp_(torch.zeros_like(self.sums).index_add_(0, ids, vectors), 1 - decay)
@@ -148,7 +150,9 @@ class TypedBlock(nn.Module):
             )
             keys.append(key)
             values.append(value)
-            scores = query @ torch.cat(keys, 2).transpose(-1, -2) / query.shape[-1] ** 0.5  # [B, heads, N, N']
+            scores = (
+                query @ torch.cat(keys, 2).transpose(-1, -2) / query.shape[-1] ** 0.5
+            )  # [B, heads, N, N']
             mixed = scores.softmax(-1).to(query) @ torch.cat(values, 2)
             x = x + weights.mix(mixed.transpose(1, 2).flatten(2))
             out.append(x + weights.mlp(x))
@@ -172,7 +176,13 @@ class ScaleCausalTransformer(nn.Module):
     """Typed blocks between a linear map in and a linear map out, each with its own weights per scale."""
 
     def __init__(
-        self, inputs: Sequence[int], outputs: Sequence[int], tokens: Sequence[int], width: int, depth: int, heads: int
+        self,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        tokens: Sequence[int],
+        width: int,
+        depth: int,
+        heads: int,
     ) -> None:
         super().__init__()
         self.enter = nn.ModuleList(nn.Linear(values, width) for values in inputs)
@@ -209,10 +219,20 @@ class SpectralTokenizer(nn.Module):
         self.config = config
         codes = [config.code_width] * config.scales
         self.encoder = ScaleCausalTransformer(
-            config.patch_values, codes, config.tokens, config.encoder_width, config.encoder_depth, config.heads
+            config.patch_values,
+            codes,
+            config.tokens,
+            config.encoder_width,
+            config.encoder_depth,
+            config.heads,
         )
         self.decoder = ScaleCausalTransformer(
-            codes, config.patch_values, config.tokens, config.decoder_width, config.decoder_depth, config.heads
+            codes,
+            config.patch_values,
+            config.tokens,
+            config.decoder_width,
+            config.decoder_depth,
+            config.heads,
         )
         self.codebooks = nn.ModuleList((Codebook(config), Codebook(config)))
         # Standard deviation of each band over public images: the unit in which its patches are fed and read.
@@ -245,20 +265,25 @@ class SpectralTokenizer(nn.Module):
         """Wavelet bands of the first scales, from token ids [B, N] each."""
         return self._bands(self.decoder([self.codebook(s).codes[ids] for s, ids in enumerate(tokens)]))
 
-    def loss(self, image: Tensor, generator: torch.Generator | None = None, *, quantize: bool = True) -> TokenizerLoss:
+    def loss(
+        self, image: Tensor, generator: torch.Generator | None = None, *, quantize: bool = True
+    ) -> TokenizerLoss:
         """Mean squared error at every partial decoding plus commitment, for public images [B, 3, H, W].
 
-        With a generator, the codebooks also learn from this batch. Without `quantize`, vectors pass as they are.
+        With a generator, the codebooks learn from this batch too. Without `quantize`, vectors pass unchanged.
         """
         bands = analyze(image, self.config.levels, self.config.wavelet)
         vectors = [vector.float() for vector in self.encoder(self._patches(bands))]
-        passed, commitment, used = vectors, torch.zeros(()), []
+        passed, commitment = vectors, torch.zeros(())
+        used: list[float] = []
         if quantize:
             with torch.autocast(image.device.type, enabled=False):  # which code is nearest is decided in fp32
                 passed, commitment, used = self._quantize(vectors, generator)
         decoded = self._bands([values.float() for values in self.decoder(passed)])
         pixels = [
-            F.mse_loss(synthesize(decoded[:s], self.config.wavelet), synthesize(bands[:s], self.config.wavelet))
+            F.mse_loss(
+                synthesize(decoded[:s], self.config.wavelet), synthesize(bands[:s], self.config.wavelet)
+            )
             for s in range(1, len(bands) + 1)
         ]
         return TokenizerLoss(sum(pixels, 0.25 * commitment), pixels, used)
@@ -270,10 +295,10 @@ class SpectralTokenizer(nn.Module):
         ids = [self.codebook(s).nearest(vector.detach()) for s, vector in enumerate(vectors)]
         codes = [self.codebook(s).codes[chosen] for s, chosen in enumerate(ids)]
         commitment = torch.stack([F.mse_loss(v, c) for v, c in zip(vectors, codes, strict=True)]).sum()
-        used = []
-        for book, members in ((0, [0]), (1, range(1, len(vectors)))):
+        used: list[float] = []
+        for book, members in ((0, range(1)), (1, range(1, len(vectors)))):
             chosen = torch.cat([ids[s].flatten() for s in members])
-            used.append(len(chosen.unique()) / self.config.codes)
+            used.append(len(torch.unique(chosen)) / self.config.codes)
             if generator is not None:
                 self.codebook(book).adapt(
                     torch.cat([vectors[s].detach().flatten(0, 1) for s in members]), chosen, generator
@@ -304,7 +329,7 @@ class SpectralTokenizer(nn.Module):
     def _bands(self, patches: Sequence[Tensor]) -> list[Tensor]:
         """Invert `_patches`."""
         return [
-            F.pixel_shuffle(values.transpose(1, 2).unflatten(2, (side // patch, side // patch)), patch) * spread
+            F.pixel_shuffle(torch.unflatten(values.mT, 2, (side // patch, side // patch)), patch) * spread
             for values, patch, side, spread in zip(
                 patches, self.config.patches, self.config.band_sides, self.spread, strict=False
             )

@@ -90,7 +90,8 @@ class Block(nn.Module):
         scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5 + mask
         mixed = scores.softmax(-1).to(value) @ value
         x = x + self.mix(mixed.transpose(1, 2).flatten(2))
-        return x + self.narrow(F.gelu(self.widen(self.mlp_norm(x)), approximate="tanh"))
+        change: Tensor = self.narrow(F.gelu(self.widen(self.mlp_norm(x)), approximate="tanh"))
+        return x + change
 
 
 class ImageTransformer(nn.Module):
@@ -102,7 +103,9 @@ class ImageTransformer(nn.Module):
         self.word_embedding = nn.Embedding(config.words, config.width)
         self.code_embedding = nn.Embedding(1 + 2 * config.codes, config.width)  # row 0 begins the image
         self.word_position = nn.Embedding(config.caption_length, config.width)
-        self.cell_position = nn.Embedding(sum(config.tokens), config.width)  # the (scale, cell) predicted next
+        self.cell_position = nn.Embedding(
+            sum(config.tokens), config.width
+        )  # the (scale, cell) predicted next
         self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.depth))
         self.final_norm = nn.LayerNorm(config.width)
         self.word_head = nn.Linear(config.width, config.words, bias=False)
@@ -130,7 +133,9 @@ class ImageTransformer(nn.Module):
         ends = (captions != PAD).sum(1, keepdim=True) - 1
         targets = targets.scatter(1, ends, START)
         own = targets != PAD
-        words = F.cross_entropy(self.word_head(hidden[:, :length]).float().transpose(1, 2), targets, reduction="none")
+        words = F.cross_entropy(
+            self.word_head(hidden[:, :length]).float().transpose(1, 2), targets, reduction="none"
+        )
         scales, begin = [], length
         for scale, ids in enumerate(tokens):
             logits = self._code_head(scale)(hidden[:, begin : begin + ids.shape[1]])
@@ -149,7 +154,9 @@ class ImageTransformer(nn.Module):
         Image inputs are [image, all tokens but the last], so that position n predicts token n.
         """
         B, L = captions.shape
-        ids = torch.cat((torch.zeros_like(captions[:, :1]), self._shifted(tokens)), 1)[:, : sum(map(_count, tokens))]
+        ids = torch.cat((torch.zeros_like(captions[:, :1]), self._shifted(tokens)), 1)[
+            :, : sum(map(_count, tokens))
+        ]
         cells = torch.arange(ids.shape[1], device=ids.device).expand(B, -1)
         places = torch.arange(L, device=ids.device).expand(B, -1)
         words = self.word_embedding(captions) + self.word_position(places)
@@ -163,10 +170,11 @@ class ImageTransformer(nn.Module):
         x = self.word_embedding(captions) + self.word_position(places)
         states = self._run(x, self._mask(captions, x.shape[1], x.dtype), None)
         last = (captions != PAD).sum(1) - 1
-        return self.word_head(states[torch.arange(len(captions)), last])
+        logits: Tensor = self.word_head(states[torch.arange(len(captions)), last])
+        return logits
 
     def begin(self, captions: Tensor) -> tuple[Tensor, Cache, Tensor]:
-        """Read captions [B, L] and the image mark; give logits [B, K] of token 0, the cache and the key mask."""
+        """Read captions [B, L] and the image mark; give logits [B, K] of token 0, the cache, the key mask."""
         cache = Cache(self.config.depth)
         states = self.hidden(captions, [torch.zeros_like(captions[:, :1])], cache)
         mask = self._mask(captions, states.shape[1], states.dtype)[:, :, -1:]  # [B, 1, 1, L + 1]
@@ -187,7 +195,9 @@ class ImageTransformer(nn.Module):
             if index < count:
                 return scale
             index -= count
-        raise ConfigError(f"the model has {sum(self.config.tokens)} image positions; {index} is past the end.")
+        raise ConfigError(
+            f"the model has {sum(self.config.tokens)} image positions; {index} is past the end."
+        )
 
     def _code_head(self, scale: int) -> nn.Module:
         return self.code_heads[min(scale, 1)]
@@ -201,7 +211,9 @@ class ImageTransformer(nn.Module):
         padding = F.pad(captions == PAD, (0, length - captions.shape[1]))
         later = torch.ones(length, length, dtype=torch.bool, device=captions.device).triu(1)
         hidden = later | padding[:, None, None, :]
-        return torch.zeros(hidden.shape, dtype=dtype, device=captions.device).masked_fill(hidden, float("-inf"))
+        return torch.zeros(hidden.shape, dtype=dtype, device=captions.device).masked_fill(
+            hidden, float("-inf")
+        )
 
     def _run(self, x: Tensor, mask: Tensor, cache: Cache | None) -> Tensor:
         for index, block in enumerate(self.blocks):

@@ -9,6 +9,7 @@ Letters: B batch, F features, h and w sides of the coarse image.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -73,9 +74,7 @@ class DetailModel(nn.Module):
         widths = [max(config.features >> level, 8) for level in range(config.levels)]
         depths = [max(config.depth >> level, 1) for level in range(config.levels)]
         self.stages = nn.ModuleList(Stage(w, d) for w, d in zip(widths, depths, strict=True))
-        self.rises = nn.ModuleList(
-            nn.Conv2d(before, 4 * after, 1) for before, after in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.rises = nn.ModuleList(nn.Conv2d(before, 4 * after, 1) for before, after in pairwise(widths))
         # Standard deviation of each level's details over public images: the unit of the prediction.
         self.register_buffer("spread", torch.ones(config.levels))
 

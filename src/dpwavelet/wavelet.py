@@ -50,7 +50,11 @@ def _split(image: Tensor, wavelet: str) -> tuple[Tensor, Tensor]:
     """One level: [B, C, H, W] to its approximation [B, C, H/2, W/2] and details [B, 3C, H/2, W/2]."""
     low, high, _, _ = _filters(wavelet)
     rows_low, rows_high = _filter_down(image, low, -2), _filter_down(image, high, -2)
-    details = (_filter_down(rows_low, high, -1), _filter_down(rows_high, low, -1), _filter_down(rows_high, high, -1))
+    details = (
+        _filter_down(rows_low, high, -1),
+        _filter_down(rows_high, low, -1),
+        _filter_down(rows_high, high, -1),
+    )
     return _filter_down(rows_low, low, -1) / 2, torch.cat(details, dim=1) / 2
 
 
@@ -66,9 +70,11 @@ def _join(image: Tensor, details: Tensor, wavelet: str) -> Tensor:
 def _filter_down(x: Tensor, taps: tuple[float, ...], dim: int) -> Tensor:
     """Circular convolution, every second sample: y[i] = sum_k taps[k] x[2 i + F/2 - k], F = len(taps)."""
     half = len(taps) // 2
-    even, odd = x.unflatten(dim, (-1, 2)).unbind(dim if dim >= 0 else x.ndim + dim + 1)
+    even, odd = torch.unflatten(x, dim, (-1, 2)).unbind(x.ndim + dim + 1)
     return _sum(
-        tap * torch.roll((even, odd)[(half - k) % 2], -((half - k) // 2), dim) for k, tap in enumerate(taps) if tap
+        tap * torch.roll((even, odd)[(half - k) % 2], -((half - k) // 2), dim)
+        for k, tap in enumerate(taps)
+        if tap
     )
 
 
@@ -80,7 +86,7 @@ def _filter_up(y: Tensor, taps: tuple[float, ...], dim: int) -> Tensor:
         if tap:
             shift, phase = divmod(1 - half + k, 2)
             phases[phase].append(tap * torch.roll(y, shift, dim))
-    axis = dim if dim >= 0 else y.ndim + dim
+    axis = y.ndim + dim
     return torch.stack((_sum(phases[0]), _sum(phases[1])), axis + 1).flatten(axis, axis + 1)
 
 

@@ -1,4 +1,4 @@
-"""Pictures for people to look at: tensors to PNG bytes and to contact sheets. Knows nothing of their origin."""
+"""Pictures for people to look at: tensors to PNG bytes and contact sheets. Origins are not known here."""
 
 import io
 from collections.abc import Sequence

@@ -42,11 +42,16 @@ class Pretraining:
         """The same run with a share of its steps."""
         if not share > 0:
             raise ConfigError(f"the share of steps must be above 0, got {share}.")
-        shorter = {
-            name: replace(schedule, steps=max(int(schedule.steps * share), 10))
-            for name, schedule in (("tokenizer", self.tokenizer), ("transformer", self.transformer), ("detail", self.detail))
-        }
-        return replace(self, **shorter)
+
+        def shorter(schedule: Schedule) -> Schedule:
+            return replace(schedule, steps=max(int(schedule.steps * share), 10))
+
+        return replace(
+            self,
+            tokenizer=shorter(self.tokenizer),
+            transformer=shorter(self.transformer),
+            detail=shorter(self.detail),
+        )
 
 
 def pretrain(images: PublicImages, run: Pretraining, out: Path, note: Note) -> Model:
@@ -56,7 +61,11 @@ def pretrain(images: PublicImages, run: Pretraining, out: Path, note: Note) -> M
     public = PublicPixels.read(images)
     model = models.create(run.preset, Vocabulary.of(public.captions), run.seed)
     log = _Log(work / "log.jsonl", note)
-    for name, train in (("tokenizer", train_tokenizer), ("transformer", train_transformer), ("detail", train_detail)):
+    for name, train in (
+        ("tokenizer", train_tokenizer),
+        ("transformer", train_transformer),
+        ("detail", train_detail),
+    ):
         begun = time.monotonic()
         schedule: Schedule = getattr(run, name)
         train(model, public, schedule, run.seed, work / f"{name}.safetensors", log)
@@ -120,7 +129,9 @@ def _same_run(path: Path, run: Pretraining) -> None:
     if not path.is_file():
         write_json(path, wanted)
     elif read_json(path) != wanted:
-        raise ConfigError(f"{path.parent} holds another run (see run.json); delete it or choose another --out.")
+        raise ConfigError(
+            f"{path.parent} holds another run (see run.json); delete it or choose another --out."
+        )
 
 
 def _card(run: Pretraining, images: PublicImages, stages: dict[str, dict[str, float]]) -> dict[str, Any]:

@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CLAUSES = {
-    "border": ("on a {} background", "against a {} background", "in front of a {} background", "background is {}"),
+    "border": (
+        "on a {} background",
+        "against a {} background",
+        "in front of a {} background",
+        "background is {}",
+    ),
     "middle": ("mostly {} in the middle", "with a {} centre", "{} in the center"),
     "top": ("{} at the top", "with {} above", "the upper half is {}"),
     "bottom": ("{} at the bottom", "with {} below", "the lower half is {}"),

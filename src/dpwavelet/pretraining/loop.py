@@ -86,7 +86,11 @@ def _load(
     tensors = read_tensors(path)
     step = int(tensors["step"])
     network.load_state_dict(
-        {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
+        {
+            name.removeprefix("network."): value
+            for name, value in tensors.items()
+            if name.startswith("network.")
+        }
     )
     for name, buffer in network.named_buffers():
         buffer.copy_(tensors[f"buffer.{name}"])

@@ -1,0 +1,56 @@
+# The words that a developer and CI share. `make` alone lists them.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+WORKERS ?= 2
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/.installed
+PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+BENCHMARKS := $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
+
+.DEFAULT_GOAL := help
+.PHONY: install check fix test bench demo docs clean help
+
+install: $(STAMP) ## make .venv with the pinned tools and this package in it
+
+# The pin of torch comes first, so no later line can pull another build of it.
+$(STAMP): pyproject.toml $(wildcard requirements/*.txt)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) "$$(head -n 1 requirements/dev.txt)"
+	$(PIP) -r requirements/dev.txt
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+check: $(STAMP) ## formatting, lint, types and the import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(STAMP) ## format, and repair what ruff can repair
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: $(STAMP) ## every test, warnings as errors; ARGS="-k wavelet" narrows it
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
+
+bench: $(STAMP) ## time every script in benchmarks/, one after another
+	@for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python $$script || exit 1; done
+
+demo: build/demo/portraits ## a whole private run on 8,000 drawn portraits
+	$(BIN)/dpwavelet run build/demo/portraits --epsilon 8 --samples 64 --out build/demo/run
+	@echo build/demo/run/release/report.html
+
+build/demo/portraits: | $(STAMP)
+	$(BIN)/dpwavelet draw 8000 --out $@ --size 64
+
+docs: $(STAMP) ## check that every link in our Markdown files leads somewhere
+	$(BIN)/python docs/check_links.py
+
+clean: ## remove caches and everything under build/ and dist/; .venv stays
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests benchmarks examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,0 +1,17 @@
+"""Complete jobs: a private run from a folder to a release, and a model that draws pictures."""
+
+from dpwavelet.pipeline.generator import Pipeline
+from dpwavelet.pipeline.run import Progress, Silent, dry_run, run
+from dpwavelet.pipeline.settings import RunSettings, declared, make_plan, read_captions
+
+__all__ = [
+    "Pipeline",
+    "Progress",
+    "RunSettings",
+    "Silent",
+    "declared",
+    "dry_run",
+    "make_plan",
+    "read_captions",
+    "run",
+]

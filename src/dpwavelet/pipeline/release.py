@@ -1,0 +1,187 @@
+"""The release folder: model, samples, certificate, card and report, whole or absent.
+
+Everything in it is differentially private, post-processing of that, or public. The folder is built beside its
+place and renamed when it is complete, so an interrupted run leaves no half of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dpwavelet import __version__
+from dpwavelet import model as models
+from dpwavelet.checkpoint import canonical_json, whole_folder, write_bytes
+from dpwavelet.images.sheet import png
+from dpwavelet.model import Model
+from dpwavelet.pipeline.generator import Pipeline
+from dpwavelet.privacy.certificate import (
+    NOT_PROMISED,
+    digest_files,
+    make_certificate,
+    signing_key,
+    software_versions,
+    statement,
+    write_certificate,
+)
+from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.report import Fact, Origin, ReleaseReport, Sample, about, render_card, render_release
+
+SHOWN = 64  # samples on the report page; the folder holds all
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Generated pictures with their captions: coarse [B, 3, h, w] and full [B, 3, S, S] in [-1, 1]."""
+
+    captions: Sequence[str]
+    coarse: Tensor
+    full: Tensor
+
+    @classmethod
+    def draw(cls, pipeline: Pipeline, captions: Sequence[str], seed: int, **options: Any) -> "Samples":
+        """Generate one picture a caption."""
+        return cls(captions, *pipeline.draw(captions, seed=seed, **options))
+
+    def shown(self) -> list[Sample]:
+        """The first few, as the report shows them."""
+        return [
+            Sample(caption, png(coarse), png(full))
+            for caption, coarse, full in zip(self.captions[:SHOWN], self.coarse, self.full, strict=False)
+        ]
+
+    def write(self, folder: Path) -> None:
+        """Write `000000.png` ... and `metadata.jsonl`, a folder that any tool of this kind reads."""
+        lines = []
+        for index, (caption, full) in enumerate(zip(self.captions, self.full, strict=True)):
+            name = f"{index:06d}.png"
+            write_bytes(folder / name, png(full))
+            lines.append(canonical_json({"file_name": name, "text": caption, "synthetic": True}))
+        write_bytes(folder / "metadata.jsonl", b"".join(line + b"\n" for line in lines))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Clock times of a run in seconds, and where they were spent."""
+
+    training: float
+    sampling: float
+    machine: str
+
+    def facts(self, samples: int) -> list[Fact]:
+        """As the report lists them; times are rounded, because exact ones follow the drawn batches."""
+        found = [Fact("Private training", about(self.training))]
+        if samples:
+            found.append(
+                Fact(f"Drawing {samples} images, twice (with and without your data)", about(self.sampling))
+            )
+        return [*found, Fact("Machine", self.machine)]
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What the owner adds to a release: its name, its place in the ledger, the key that signs it."""
+
+    title: str
+    position: int
+    keys: Path
+    training_time: float
+
+
+def write_release(
+    folder: Path,
+    *,
+    plan: PrivacyPlan,
+    model: Model,
+    public_weights: dict[str, str],
+    samples: Samples,
+    public_samples: Samples,
+    cost: Cost,
+    ledger: Ledger,
+    seal: Seal,
+    invented: bool,
+) -> None:
+    """Write the folder and sign it; `invented` says that the model itself made the captions."""
+    captions = "captions are part of a record and were trained under the same guarantee" + (
+        "; those of the samples were drawn from the private model"
+        if invented
+        else "; those of the samples were given"
+    )
+    report = ReleaseReport(
+        title=seal.title,
+        version=__version__,
+        promise=statement(plan),
+        epsilon=plan.epsilon,
+        delta=plan.delta,
+        unit=plan.unit,
+        facts=_facts(plan, model, captions),
+        cost=cost.facts(len(samples.captions)),
+        samples=samples.shown(),
+        public_samples=public_samples.shown(),
+        epsilon_curve=[(step, plan.epsilon_spent(step)) for step in _marks(plan.steps)],
+        provenance=_provenance(public_weights, model),
+        not_promised=NOT_PROMISED,
+    )
+    with whole_folder(folder) as building:
+        model.save_pretrained(building / "model")
+        if samples.captions:
+            samples.write(building / "samples")
+        write_bytes(building / "card.md", render_card(report).encode())
+        write_bytes(building / "report.html", render_release(report).encode())
+        certificate = make_certificate(
+            plan,
+            files=digest_files(building),
+            ledger_position=seal.position,
+            ledger_head=ledger.head,
+            private_scales=range(1, model.private_scales + 1),
+            captions=captions,
+            extra={"public_weights": public_weights},
+        )
+        write_certificate(building, certificate, signing_key(seal.keys))
+
+
+def machine() -> str:
+    """The kind of machine in words, without its name."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return f"{device}, {torch.get_num_threads()} threads"
+
+
+def _facts(plan: PrivacyPlan, model: Model, captions: str) -> list[Fact]:
+    side = model.tokenizer.config.image_sides[model.private_scales - 1]
+    return [
+        Fact("Neighbours", plan.neighbours),
+        Fact("Declared records", f"{plan.records:,}"),
+        Fact("Sampling rate", f"{plan.sampling_rate:.4g} (Poisson)"),
+        Fact("Expected batch", f"{plan.batch_size:,}"),
+        Fact("Steps", f"{plan.steps:,}"),
+        Fact("Noise multiplier", f"{plan.noise_multiplier:.4g}"),
+        Fact("Clipping norm", f"{plan.max_norm:g}"),
+        Fact("Epsilon by privacy-loss distributions", f"{plan.pld_epsilon:.4f}"),
+        Fact("Epsilon by Rényi accounting (second opinion)", f"{plan.rdp_epsilon:.4f}"),
+        Fact("Learnt from your images", f"the coarse image, {side} x {side} pixels, and captions", Origin.DP),
+        Fact("Added by public models", f"all detail from {side} to {model.image_size} pixels"),
+        Fact("Captions", captions),
+    ]
+
+
+def _provenance(public_weights: dict[str, str], model: Model) -> list[Fact]:
+    weights = [
+        Fact(f"Public weights, {name}", f"sha256 {value[:16]}…") for name, value in public_weights.items()
+    ]
+    software = [Fact(name, value) for name, value in software_versions().items()]
+    return [Fact("Preset", model.preset), *weights, *software]
+
+
+def _marks(steps: int) -> list[int]:
+    """At most about forty steps at which the page shows epsilon, the first and the last among them."""
+    stride = -(-steps // 40)
+    return [*range(0, steps, stride), steps]
+
+
+def public_digests(name: str) -> dict[str, str]:
+    """Digests of the starting weights, for the certificate."""
+    return {file: value for file, value in models.digests(Path(name)).items() if file != "card.json"}

@@ -1,0 +1,1 @@
+"""The promise: accounting, subsampling, clipping, noise, and plan, ledger and certificate above them."""

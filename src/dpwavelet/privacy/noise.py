@@ -1,0 +1,41 @@
+"""The one place where Gaussian noise is made and added.
+
+Noise is float32, made on the CPU from the source and moved to where the sum lives, so that every rank and
+every device gets the same. It is added to the sum; dividing is left to the plan.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from dpwavelet.errors import PrivacyError
+from dpwavelet.privacy.clipping import ClippedSum
+from dpwavelet.randomness import Position, Source
+
+
+def add_noise(clipped: ClippedSum, noise_multiplier: float, source: Source, step: int) -> dict[str, Tensor]:
+    """Add to each parameter its own Gaussian noise of standard deviation noise_multiplier * sensitivity.
+
+    Guarantee: together the results are one Gaussian mechanism with this noise multiplier, also for an empty
+    batch. The noise is a pure function of the source's key, the step and the parameter's name: two different
+    sums released at one step under one key would share their noise, which the ledger is there to prevent.
+    """
+    std = noise_multiplier * clipped.sensitivity
+    return {
+        name: value + gaussian_like(value, std, source, ("noise", step, name))
+        for name, value in clipped.values.items()
+    }
+
+
+def gaussian_like(value: Tensor, std: float, source: Source, position: Position) -> Tensor:
+    """Gaussian noise in the shape and place of `value`; only float32 is accepted, only real noise made."""
+    if value.dtype != torch.float32:
+        raise PrivacyError(
+            f"noise goes onto float32 sums, got {value.dtype}: "
+            "rounding a sum to fewer bits raises its sensitivity."
+        )
+    if not (math.isfinite(std) and std > 0):
+        raise PrivacyError(f"the standard deviation of noise must be finite and above 0, got {std}.")
+    noise = torch.from_numpy(source.normals(position, value.numel())).mul_(std)
+    return noise.reshape(value.shape).to(value.device)

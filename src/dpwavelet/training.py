@@ -1,0 +1,388 @@
+"""Private training: the one place where records and a model meet.
+
+Every record becomes tokens once, by a fixed public function of that record alone. Then each step of the plan
+draws a Poisson batch, clips every record's gradient, adds noise to the sum and takes one Adam step on what
+`privatize` returned; all else here (Adam, the average of the weights) is post-processing. The ledger is
+charged before steps are taken. A run can be killed at any moment and goes on from its checkpoint with
+the same key, so the steps it repeats repeat their batches and noise.
+
+Letters: M records, N private image tokens, L caption positions, B records of a batch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dpwavelet.checkpoint import read_json, read_tensors, write_json, write_tensors
+from dpwavelet.errors import ConfigError, DataError, PrivacyError
+from dpwavelet.images.private import PrivateImages
+from dpwavelet.images.sheet import from_bytes
+from dpwavelet.privacy.clipping import RecordClipper
+from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.randomness import Source, stream
+from dpwavelet.text import PAD, Vocabulary
+from dpwavelet.tokenizer import SpectralTokenizer
+from dpwavelet.transformer import ImageTransformer
+
+Told = Callable[[int, dict[str, float]], None]
+"""Told (steps done, numbers) after each step; the numbers are private diagnostics."""
+
+Gradients = dict[str, Tensor]
+CAPTION_CHOICES = 5  # captions of one record that are kept; a step uses one of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateTraining:
+    """Public settings of the loop; the promise itself is in the plan."""
+
+    learning_rate: float = 1e-3
+    warmup: float = 0.05  # share of the steps over which the learning rate rises
+    average: float = 0.9  # decay of the average of the weights that is released
+    caption_weight: float = 0.1
+    caption_dropout: float = 0.1
+    parameters: Literal["all", "attention", "blocks"] = "all"
+    chunk: int = 64  # records computed at once; any number gives the same sums
+    mixed_precision: bool = True
+    charge_every: int = 10  # steps between two checkpoints, and the block charged to the ledger at once
+
+    def __post_init__(self) -> None:
+        if not (self.learning_rate > 0 and 0 <= self.warmup < 1 and 0 <= self.average < 1):
+            raise ConfigError("learning_rate must be above 0, warmup and average at least 0 and below 1.")
+        if not (0 <= self.caption_dropout <= 1 and self.caption_weight >= 0):
+            raise ConfigError("caption_dropout must be in [0, 1] and caption_weight at least 0.")
+        if self.parameters not in ("all", "attention", "blocks"):
+            raise ConfigError(f"parameters must be all, attention or blocks, got {self.parameters!r}.")
+        if self.chunk < 1 or self.charge_every < 1:
+            raise ConfigError("chunk and charge_every must be at least 1.")
+
+    def trained(self, name: str) -> bool:
+        """Whether the parameter of this name is trained."""
+        if self.parameters == "attention":
+            return ".qkv." in name or ".mix." in name
+        return self.parameters == "all" or name.startswith("blocks.")
+
+
+@dataclass(frozen=True)
+class PrivateTokens:
+    """Private records as token ids: what training reads and nothing else. Lives in `private/` only."""
+
+    image: NDArray[np.int16]  # [M, N], scales one after the other
+    captions: NDArray[np.int16]  # [M, CAPTION_CHOICES, L], padded; a record's captions repeat to fill the row
+    scales: tuple[int, ...]  # tokens of each private scale
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def save(self, path: Path) -> None:
+        """Write to a safetensors file below `private/`."""
+        tensors = {"image": torch.from_numpy(self.image), "captions": torch.from_numpy(self.captions)}
+        write_tensors(path, tensors | {"scales": torch.tensor(self.scales)})
+
+    @classmethod
+    def load(cls, path: Path) -> "PrivateTokens":
+        """Read what `save` wrote."""
+        tensors = read_tensors(path)
+        return cls(tensors["image"].numpy(), tensors["captions"].numpy(), tuple(tensors["scales"].tolist()))
+
+    def batch(self, records: NDArray[np.int64], choice: NDArray[np.int64]) -> tuple[Tensor, list[Tensor]]:
+        """Captions [B, L] (one choice a record) and token ids [B, N] of each private scale."""
+        captions = torch.from_numpy(self.captions[records, choice].astype(np.int64))
+        tokens = torch.from_numpy(self.image[records].astype(np.int64))
+        return captions, list(torch.split(tokens, list(self.scales), dim=1))
+
+
+def tokenize(
+    images: PrivateImages,
+    tokenizer: SpectralTokenizer,
+    vocabulary: Vocabulary,
+    *,
+    scales: int,
+    caption_length: int,
+    told: Callable[[int], None] | None = None,
+) -> PrivateTokens:
+    """Encode every record, a few at a time; each row depends on its own record alone."""
+    rows, captions = [], []
+    for indices, pixels in images.batches(128):
+        ids = tokenizer.encode(from_bytes(pixels), scales)
+        rows.append(torch.cat(ids, 1).to(torch.int16).numpy())
+        for index in indices:
+            texts = images.captions(index) or ("",)
+            captions.append(
+                [vocabulary.ids(texts[k % len(texts)], caption_length) for k in range(CAPTION_CHOICES)]
+            )
+        if told is not None:
+            told(len(indices))
+    if not rows:
+        raise DataError("there are no records to train on.")
+    length = max(len(caption) for choices in captions for caption in choices)
+    table = np.full((len(captions), CAPTION_CHOICES, length), PAD, dtype=np.int16)
+    for record, choices in enumerate(captions):
+        for choice, caption in enumerate(choices):
+            table[record, choice, : len(caption)] = caption
+    return PrivateTokens(np.concatenate(rows), table, tokenizer.config.tokens[:scales])
+
+
+def train_privately(
+    transformer: ImageTransformer,
+    records: PrivateTokens,
+    plan: PrivacyPlan,
+    settings: PrivateTraining,
+    folder: Path,
+    ledger: Ledger,
+    run: str,
+    told: Told | None = None,
+) -> ImageTransformer:
+    """Train a copy of `transformer` under `plan`, going on from `folder` if it holds a checkpoint of `run`.
+
+    Guarantee: the result, seen once at the end, is (plan.epsilon, plan.delta)-DP in the unit of the plan.
+    Every step that may have been taken was charged to `ledger` before.
+    """
+    checkpoint = Checkpoint(folder, plan, settings, run)
+    source = checkpoint.source()
+    student = deepcopy(transformer)
+    parameters = {name: p for name, p in student.named_parameters() if settings.trained(name)}
+    clipper = RecordClipper(
+        student, parameters, max_norm=plan.max_norm, precision="fast" if settings.mixed_precision else "exact"
+    )
+    clipper.check(lambda: _drawn_losses(student, settings, records.scales))
+    optimizer = Adam(parameters, settings, plan.steps)
+    start = checkpoint.load(optimizer)
+    for step, batch in plan.batches(records=len(records), source=source, start=start):
+        if ledger.charged_steps(run) <= step:
+            ledger.append(
+                {"kind": "charged", "run": run, "steps": min(step + settings.charge_every, plan.steps)}
+            )
+        views = _views(source, step, len(records), settings)
+        losses, clipped_share = [0.0], [0.0]
+        for chunk, own in _chunks(batch, settings.chunk):
+            found = clipper.accumulate(
+                partial(_losses, student, records, chunk, views, settings), records=own
+            )
+            losses.extend(found.losses.tolist())
+            clipped_share.extend((found.norms > plan.max_norm).float().tolist())
+        optimizer.step(plan.privatize(clipper.finish(), source, step), step)
+        if (step + 1) % settings.charge_every == 0 or step + 1 == plan.steps:
+            checkpoint.save(optimizer, step + 1)
+        if told is not None:
+            drawn = max(len(losses) - 1, 1)
+            told(
+                step + 1,
+                {"loss": sum(losses) / drawn, "clipped": sum(clipped_share) / drawn, "drawn": len(batch)},
+            )
+    optimizer.release()
+    return student
+
+
+def train_without_privacy(
+    transformer: ImageTransformer,
+    records: PrivateTokens,
+    settings: PrivateTraining,
+    *,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    told: Told | None = None,
+) -> ImageTransformer:
+    """The same loop with plain gradients: no clipping, no noise, no promise. For research on stand-ins.
+
+    Its result must never enter a release; `pipeline` does not call it.
+    """
+    student = deepcopy(transformer)
+    parameters = {name: p for name, p in student.named_parameters() if settings.trained(name)}
+    optimizer = Adam(parameters, settings, steps)
+    for p in parameters.values():
+        p.requires_grad_(True)
+    source = Source.for_test(seed)
+    for step in range(steps):
+        batch = stream(seed, "plain batch", step).integers(len(records), size=batch_size)
+        views = _views(source, step, len(records), settings)
+        sums: Gradients = {}
+        total = 0.0
+        for chunk in np.array_split(batch, -(-len(batch) // settings.chunk)):
+            losses = _losses(student, records, chunk, views, settings)
+            total += float(losses.detach().sum())
+            grads = torch.autograd.grad(losses.sum(), list(parameters.values()), allow_unused=True)
+            for name, grad in zip(parameters, grads, strict=True):
+                if grad is not None:
+                    sums[name] = sums[name] + grad if name in sums else grad
+        optimizer.step({name: grad / batch_size for name, grad in sums.items()}, step)
+        if told is not None:
+            told(step + 1, {"loss": total / batch_size})
+    optimizer.release()
+    return student.requires_grad_(False)
+
+
+@torch.no_grad()
+def held_out_loss(transformer: ImageTransformer, records: PrivateTokens, chunk: int = 128) -> float:
+    """Mean cross-entropy, in nats per image token, of records with their first caption.
+
+    On private records this is a private number: it belongs in `private/` and is not covered by the promise.
+    """
+    total = 0.0
+    for start in range(0, len(records), chunk):
+        chosen = np.arange(start, min(start + chunk, len(records)))
+        captions, tokens = records.batch(chosen, np.zeros_like(chosen))
+        total += float(transformer.losses(captions, tokens).image.sum())
+    return total / len(records)
+
+
+class Adam:
+    """Adam on named gradients with warm-up and linear decay, and the running average of what it makes.
+
+    It sees privatized gradients only, so all of it is post-processing.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, torch.nn.Parameter], settings: PrivateTraining, steps: int
+    ) -> None:
+        self.parameters, self.settings, self.steps = dict(parameters), settings, steps
+        self.mean = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+        self.square = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+        self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    @torch.no_grad()
+    def step(self, gradients: Gradients, step: int) -> None:
+        """Take step `step` (from 0); a parameter without a gradient stays."""
+        rate = self.settings.learning_rate * self._schedule(step)
+        decay = min(self.settings.average, (1 + step) / (10 + step))
+        for name, gradient in gradients.items():
+            mean, square, parameter = self.mean[name], self.square[name], self.parameters[name]
+            mean.lerp_(gradient, 0.1)
+            square.lerp_(gradient.square(), 0.01)
+            size = (square / (1 - 0.99 ** (step + 1))).sqrt_().add_(1e-8)
+            parameter.addcdiv_(mean / (1 - 0.9 ** (step + 1)), size, value=-rate)
+            self.average[name].lerp_(parameter, 1 - decay)
+
+    @torch.no_grad()
+    def release(self) -> None:
+        """Put the average in the place of the weights."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(self.average[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything needed to go on, by name."""
+        kinds: dict[str, Mapping[str, Tensor]] = {
+            "weight": self.parameters, "mean": self.mean, "square": self.square, "average": self.average,
+        }  # fmt: skip
+        return {
+            f"{kind}.{name}": value.detach() for kind, table in kinds.items() for name, value in table.items()
+        }
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave."""
+        own = self.state()
+        if own.keys() != tensors.keys():
+            raise PrivacyError("the checkpoint is of another model or other settings; nothing was resumed.")
+        for name, value in own.items():
+            value.copy_(tensors[name])
+
+    def _schedule(self, step: int) -> float:
+        warm = max(self.settings.warmup * self.steps, 1)
+        return min((step + 1) / warm, (self.steps - step) / (self.steps - warm + 1), 1.0)
+
+
+class Checkpoint:
+    """A private run on disk: the key of its randomness, its plan, and the optimizer after some step."""
+
+    def __init__(self, folder: Path, plan: PrivacyPlan, settings: PrivateTraining, run: str) -> None:
+        self.key_path, self.state_path = folder / "run.json", folder / "state.safetensors"
+        self.identity: dict[str, Any] = {"run": run, "plan": plan.to_json(), "settings": asdict(settings)}
+
+    def source(self) -> Source:
+        """The source of this run: restored if the run was begun, else keyed by the system and kept."""
+        if self.key_path.is_file():
+            kept = read_json(self.key_path)
+            if {name: kept.get(name) for name in self.identity} != self.identity:
+                raise PrivacyError(
+                    f"{self.key_path.parent} belongs to another run, plan or settings; resume it unchanged, "
+                    "or begin a new run in another --out."
+                )
+            return Source(bytes.fromhex(kept["key"]))
+        if self.state_path.exists():
+            raise PrivacyError(
+                f"{self.state_path} has no run.json beside it, so its randomness is lost; begin anew."
+            )
+        source = Source()
+        write_json(self.key_path, self.identity | {"key": source.key.hex()})
+        self.key_path.chmod(0o600)
+        return source
+
+    def save(self, optimizer: Adam, steps_done: int) -> None:
+        """Replace the state by the one after `steps_done` steps."""
+        write_tensors(self.state_path, optimizer.state() | {"steps": torch.tensor(steps_done)})
+
+    def load(self, optimizer: Adam) -> int:
+        """Restore the optimizer; the number of steps it has taken."""
+        if not self.state_path.is_file():
+            return 0
+        tensors = read_tensors(self.state_path)
+        steps = int(tensors.pop("steps"))
+        optimizer.restore(tensors)
+        return steps
+
+
+def _views(
+    source: Source, step: int, records: int, settings: PrivateTraining
+) -> tuple[NDArray[np.int64], Tensor]:
+    """For every record its caption of this step and whether the caption is dropped.
+
+    Drawn for each record on its own from the secret source: who else is in the batch changes nothing.
+    """
+    coins = source.uniforms(("views", step), 2 * records).reshape(2, records)
+    choice = np.minimum((coins[0] * CAPTION_CHOICES).astype(np.int64), CAPTION_CHOICES - 1)
+    return choice, torch.from_numpy(coins[1] <= settings.caption_dropout)
+
+
+def _losses(
+    transformer: ImageTransformer,
+    records: PrivateTokens,
+    chunk: NDArray[np.int64],
+    views: tuple[NDArray[np.int64], Tensor],
+    settings: PrivateTraining,
+) -> Tensor:
+    """One loss a record [B]: means over that record's own tokens, never over a batch."""
+    choice, dropped = views
+    captions, tokens = records.batch(chunk, choice[chunk])
+    captions[dropped[torch.from_numpy(chunk)], 1:] = PAD
+    with _autocast(transformer, settings.mixed_precision):
+        losses = transformer.losses(captions, tokens)
+    return losses.image + settings.caption_weight * losses.caption
+
+
+def _drawn_losses(
+    transformer: ImageTransformer, settings: PrivateTraining, scales: tuple[int, ...]
+) -> Tensor:
+    """Losses of four made-up records, for the clipper's check of itself."""
+    generator = stream(0, "drawn records")
+    tokens = generator.integers(transformer.config.codes, size=(4, sum(scales)), dtype=np.int16)
+    captions = generator.integers(2, transformer.config.words, size=(4, 1, 6), dtype=np.int16)
+    captions[:, :, 0] = 1
+    drawn = PrivateTokens(tokens, np.repeat(captions, CAPTION_CHOICES, 1), scales)
+    exact = PrivateTraining(mixed_precision=False, caption_weight=settings.caption_weight)
+    views = (np.zeros(4, dtype=np.int64), torch.zeros(4, dtype=torch.bool))
+    return _losses(transformer, drawn, np.arange(4), views, exact)
+
+
+def _chunks(batch: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """Cut a batch into chunks of one shape; the last is filled up with rows that do not count."""
+    for start in range(0, len(batch), size):
+        chunk = batch[start : start + size]
+        yield np.resize(chunk, size), len(chunk)
+
+
+@contextmanager
+def _autocast(transformer: ImageTransformer, enabled: bool) -> Iterator[None]:
+    device = next(transformer.parameters()).device.type
+    with torch.autocast(device, torch.bfloat16, enabled=enabled):
+        yield

@@ -1,0 +1,599 @@
+"""The clipped sum against records clipped one by one, against Opacus, and against hostile gradients."""
+
+import warnings
+from collections.abc import Callable
+from math import inf, nan
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpwavelet.errors import ConfigError, PrivacyError
+from dpwavelet.privacy.clipping import PRECISIONS, RecordClipper
+from dpwavelet.privacy.layer_gradients import GramGradient, StoredGradient
+
+VOCABULARY, WIDTH = 7, 8
+
+
+class Transformer(nn.Module):
+    """Causal attention, one block called twice, both norms, biases here and there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.position = nn.Embedding(VOCABULARY, WIDTH), nn.Embedding(16, WIDTH)
+        self.before, self.after = nn.LayerNorm(WIDTH), nn.RMSNorm(WIDTH)
+        self.qkv, self.mix = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH, bias=False)
+        self.head = nn.Linear(WIDTH, VOCABULARY)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        B, T = tokens.shape
+        x = self.token(tokens) + self.position(torch.arange(T).expand(B, T))
+        for _ in range(2):
+            q, k, v = self.qkv(self.before(x)).chunk(3, -1)
+            future = torch.ones(T, T, dtype=torch.bool).triu(1)
+            x = x + self.mix((q @ k.mT).masked_fill(future, -inf).softmax(-1) @ v)
+        return self.head(self.after(x))
+
+
+class Perceptron(nn.Module):
+    """Features [B, i], [B, T, i] and [B, T, 2, i], with a norm over two dimensions and an unused layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.label, self.unused = nn.Embedding(VOCABULARY, WIDTH), nn.Linear(3, 3)
+        self.deep, self.norm = nn.Linear(WIDTH, 2 * WIDTH), nn.LayerNorm((2, WIDTH))
+        self.head = nn.Linear(WIDTH, VOCABULARY)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.deep(self.label(tokens)).unflatten(-1, (2, WIDTH))
+        x = self.norm(torch.tanh(x))
+        return self.head(x).mean(2) + self.head(self.label(tokens[:, 0]))[:, None]
+
+
+def record_losses(model: nn.Module, tokens: Tensor) -> Tensor:
+    return F.cross_entropy(model(tokens).transpose(1, 2), tokens.roll(-1, 1), reduction="none").mean(1)
+
+
+def clip(model: nn.Module, tokens: Tensor, max_norm: float, chunk: int = 1000, **options: object) -> Tensor:
+    """The whole clipped sum as one float64 vector."""
+    clipper = RecordClipper(model, max_norm=max_norm, **options)
+    for part in tokens.split(chunk):
+        clipper.accumulate(lambda part=part: record_losses(model, part))
+    return vector(clipper.finish().values.values())
+
+
+def vector(values: object) -> Tensor:
+    return torch.cat([value.detach().double().flatten() for value in values])
+
+
+def one_by_one(model: nn.Module, tokens: Tensor, max_norm: float) -> Tensor:
+    """The slow reference: each record alone, by autograd."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    total = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
+    for record in tokens:
+        found = torch.autograd.grad(
+            record_losses(model, record[None]).sum(), parameters, allow_unused=True, materialize_grads=True
+        )
+        gradient = vector(found)
+        total += gradient * min(1.0, max_norm / float(gradient.norm()))
+    return total
+
+
+def task(kind: type[nn.Module], seed: int, B: int, T: int) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(seed)
+    return kind(), torch.randint(0, VOCABULARY, (B, T))
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    return float((a - b).norm() / b.norm().clamp(min=1e-30))
+
+
+models = st.sampled_from([Transformer, Perceptron])
+few = settings(max_examples=25, deadline=None)
+
+
+@few
+@given(models, st.integers(0, 99), st.integers(1, 5), st.integers(1, 9), st.sampled_from([0.1, 1.0, 100.0]))
+def test_the_sum_is_that_of_records_clipped_one_by_one(kind, seed, B, T, max_norm):
+    model, tokens = task(kind, seed, B, T)
+    model.double()
+    margin = 1 + RecordClipper(model, max_norm=1.0).precision.margin
+    expected = one_by_one(model, tokens, max_norm / margin)
+    assert distance(clip(model, tokens, max_norm), expected) <= 1e-12
+
+
+@few
+@given(models, st.integers(0, 99), st.integers(1, 5), st.integers(1, 9), st.sampled_from([0.1, 100.0]))
+def test_single_precision_loses_five_digits_at_most(kind, seed, B, T, max_norm):
+    model, tokens = task(kind, seed, B, T)
+    sums = clip(model, tokens, max_norm * (1 + RecordClipper(model, max_norm=1.0).precision.margin))
+    assert distance(sums, one_by_one(model.double(), tokens, max_norm)) <= 1e-5
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 100.0])
+def test_opacus_hooks_find_the_same_sum(max_norm):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from opacus.grad_sample import GradSampleModule  # the witness that we did not write
+
+        model, tokens = task(Transformer, 3, B=6, T=5)
+        wrapped = GradSampleModule(model, loss_reduction="sum")
+        record_losses(wrapped, tokens).sum().backward()
+        samples = [p.grad_sample for p in model.parameters()]
+        samples = [sum(s) if isinstance(s, list) else s for s in samples]
+        wrapped.remove_hooks()
+    rows = torch.cat([s.flatten(1) for s in samples], 1).double()
+    expected = (rows * (max_norm / rows.norm(dim=1, keepdim=True)).clamp(max=1)).sum(0)
+    margin = RecordClipper(model, max_norm=1.0).precision.margin
+    assert distance(clip(model, tokens, max_norm * (1 + margin)), expected) <= 1e-5
+
+
+@few
+@given(models, st.integers(0, 99), st.integers(1, 7), st.integers(1, 8))
+def test_neither_chunks_nor_order_change_the_sum(kind, seed, B, chunk):
+    model, tokens = task(kind, seed, B, T=5)
+    whole = clip(model, tokens, 0.5)
+    assert distance(clip(model, tokens, 0.5, chunk=chunk), whole) <= 1e-6
+    assert distance(clip(model, tokens[torch.randperm(B)], 0.5), whole) <= 1e-6
+
+
+def test_padding_leaves_no_trace():
+    model, tokens = task(Transformer, 0, B=6, T=5)
+    clipper = RecordClipper(model, max_norm=0.5)
+    seen = clipper.accumulate(lambda: record_losses(model, tokens), records=4)
+    padded = vector(clipper.finish().values.values())
+    assert distance(padded, clip(model, tokens[:4], 0.5)) <= 1e-6
+    assert seen.norms.shape == seen.losses.shape == (4,)
+    with pytest.raises(ConfigError, match="got 7"):
+        clipper.accumulate(lambda: record_losses(model, tokens), records=7)
+
+
+def test_diagnostics_are_the_losses_and_norms_of_the_chunk():
+    model, tokens = task(Perceptron, 0, B=4, T=3)
+    seen = RecordClipper(model.double(), max_norm=0.5).accumulate(lambda: record_losses(model, tokens))
+    alone = [one_by_one(model, record[None], inf).norm() for record in tokens]
+    assert torch.allclose(seen.norms, torch.stack(alone))
+    assert torch.equal(seen.losses, record_losses(model, tokens).detach())
+
+
+@pytest.mark.parametrize("chunks", [0, 1])
+def test_an_empty_batch_makes_a_zero_sum_of_the_same_sensitivity(chunks):
+    model, tokens = task(Transformer, 0, B=0, T=5)
+    clipper = RecordClipper(model.bfloat16(), max_norm=0.5)
+    for _ in range(chunks):
+        clipper.accumulate(lambda: model(tokens).sum((1, 2)))
+    clipped = clipper.finish()
+    assert clipped.sensitivity == 0.5
+    for name, p in model.named_parameters():
+        assert torch.equal(clipped.values[name], torch.zeros(p.shape, dtype=torch.float32))
+        assert not clipped.values[name].requires_grad
+
+
+def test_each_sum_starts_anew():
+    model, tokens = task(Transformer, 0, B=3, T=5)
+    clipper = RecordClipper(model, max_norm=0.5)
+    sums = []
+    for _ in range(2):
+        clipper.accumulate(lambda: record_losses(model, tokens))
+        sums.append(vector(clipper.finish().values.values()))
+    assert torch.equal(*sums)
+
+
+# The guarantee: hostile gradients, through layers whose output gradients we choose.
+
+
+class Probe(nn.Module):
+    """Layers whose per-record output gradients are given: the loss is their output times `push`, added up."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear, self.table, self.norm = (
+            nn.Linear(width, width),
+            nn.Embedding(5, width),
+            nn.LayerNorm(width),
+        )
+
+    def losses(self, x: Tensor, push: Tensor) -> Tensor:
+        ids = torch.arange(x.shape[1]).remainder(5).expand(x.shape[:2])
+        return ((self.linear(x) + self.table(ids) + self.norm(x)) * push).sum((1, 2))
+
+
+HOSTILE: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    "ordinary": lambda x, push: (x, push),
+    "zero": lambda x, push: (0 * x, 0 * push),
+    "infinite": lambda x, push: (x, push.index_fill(2, torch.tensor([0]), inf)),
+    "not a number": lambda x, push: (x, push.index_fill(2, torch.tensor([1]), nan)),
+    "infinite input": lambda x, push: (x.index_fill(2, torch.tensor([0]), inf), push),
+    "input not a number": lambda x, push: (x.index_fill(2, torch.tensor([0]), nan), push),
+    "huge": lambda x, push: (x, 1e30 * push),
+    "large": lambda x, push: (1e8 * x, 1e8 * push),
+    "vanishing input": lambda x, push: (1e-22 * x, 1e17 * push),
+    "tiny": lambda x, push: (1e-25 * x, 1e-25 * push),
+    "cancelling": lambda x, push: (0 * x + 1e4, 1e4 * (push - push.mean(1, keepdim=True)) + 1e-3),
+}
+
+
+def probe(width: int, x: Tensor, push: Tensor, precision: str) -> Tensor:
+    torch.manual_seed(0)
+    model = Probe(width)
+    clipper = RecordClipper(model, max_norm=1.0, precision=precision)
+    if len(x):
+        clipper.accumulate(lambda: model.losses(x, push))
+    clipped = clipper.finish()
+    assert clipped.sensitivity == 1.0
+    return vector(clipped.values.values())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    others=st.sampled_from([0, 1, 2, 7, 40]),
+    T=st.sampled_from([1, 2, 4, 40]),
+    width=st.sampled_from([4, 32]),
+    kind=st.sampled_from(list(HOSTILE)),
+    crowd=st.sampled_from(list(HOSTILE)),
+    precision=st.sampled_from(["exact", "fast"]),
+    seed=st.integers(0, 99),
+)
+def test_one_record_moves_the_sum_by_at_most_the_sensitivity(others, T, width, kind, crowd, precision, seed):
+    torch.manual_seed(seed)
+    x, push = torch.randn(2, others + 1, T, width).unbind(0)
+    hostile, usual = HOSTILE[kind](x[:1], push[:1]), HOSTILE[crowd](x[1:], push[1:])
+    joined = torch.cat([hostile[0], usual[0]]), torch.cat([hostile[1], usual[1]])
+    moved = probe(width, *joined, precision) - probe(width, *usual, precision)
+    assert moved.norm() <= 1.0  # also fails on a sum that is not finite
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+@pytest.mark.parametrize("T", [1, 4, 16])
+def test_many_near_duplicates_do_not_add_up_to_more(T, precision):
+    torch.manual_seed(0)
+    x = torch.randn(1, T, 64) + 1e-3 * torch.randn(512, T, 64)
+    push = torch.randn(1, T, 64) + 1e-3 * torch.randn(512, T, 64)
+    whole = probe(64, x, push, precision)
+    assert whole.norm() > 400  # the gradients point one way, so that rounding has much to round
+    for left_out in (0, 255, 511):
+        keep = torch.arange(512) != left_out
+        assert (whole - probe(64, x[keep], push[keep], precision)).norm() <= 1.0
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+@pytest.mark.parametrize(("scale", "push"), [(1.0, 1.0), (1e3, 1e3), (1e-25, 1e18)])
+def test_the_gram_form_bounds_what_it_releases_even_if_its_terms_cancel(precision, scale, push):
+    """Equal inputs, and output gradients that add up to nearly nothing: the Gram form sees only rounding."""
+    torch.manual_seed(0)
+    A = scale * torch.randn(50, 1, 64).expand(-1, 16, -1).contiguous()
+    G = push * torch.randn(50, 16, 64)
+    G = G - G.mean(1, keepdim=True) * (scale > 1e-9)
+    settings = PRECISIONS[precision]
+    torch.set_float32_matmul_precision(settings.matmul)
+    try:
+        bounds = GramGradient(A, G).squared_norms(settings.rounding).sqrt()
+        for i, bound in enumerate(bounds):
+            released = GramGradient(A[i : i + 1], G[i : i + 1]).weighted_sum(torch.tensor([0.3]))
+            assert released.double().norm() <= 0.3 * bound
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+def test_a_record_well_inside_the_bound_is_not_clipped(precision):
+    model, tokens = task(Transformer, 0, B=4, T=5)
+    expected = one_by_one(model, tokens, inf)
+    assert (
+        distance(clip(model, tokens, 1e4, precision=precision), expected)
+        <= {"exact": 1e-5, "fast": 0.02}[precision]
+    )
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+def test_clipping_wastes_little_of_the_bound(precision):
+    model, tokens = task(Transformer, 0, B=1, T=5)
+    norm = float(clip(model, tokens, 0.01, precision=precision).norm())
+    assert {"exact": 0.999, "fast": 0.95}[precision] <= norm / 0.01 <= 1.0
+
+
+def test_a_record_that_is_not_finite_counts_as_zero():
+    model, tokens = task(Transformer, 0, B=5, T=5)
+    with torch.no_grad():
+        model.token.weight[6] = inf
+    good = tokens.clamp(max=5)
+    bad = good.clone()
+    bad[1, 2] = 6
+    assert distance(clip(model, bad, 0.5), clip(model, good[[0, 2, 3, 4]], 0.5)) <= 1e-6
+
+
+def test_a_loss_that_is_not_finite_counts_as_zero_even_when_its_gradient_is():
+    model, tokens = task(Transformer, 0, B=3, T=5)
+    clipper = RecordClipper(model, max_norm=0.5)
+    clipper.accumulate(lambda: record_losses(model, tokens) + torch.tensor([0.0, inf, 0.0]))
+    found = vector(clipper.finish().values.values())
+    assert distance(found, clip(model, tokens[[0, 2]], 0.5)) <= 1e-6
+
+
+def test_an_infinite_gradient_of_a_finite_loss_counts_as_zero():
+    linear = nn.Linear(2, 1, bias=False)
+    clipper = RecordClipper(nn.ModuleDict({"inner": linear}), max_norm=0.5)
+    x = torch.tensor([[0.0, 0.0], [1.0, 2.0]])
+    clipper.accumulate(lambda: linear(x)[:, 0].abs().sqrt())  # the first record's slope is infinite
+    both = vector(clipper.finish().values.values())
+    clipper.accumulate(lambda: linear(x[1:])[:, 0].abs().sqrt())
+    assert torch.equal(both, vector(clipper.finish().values.values()))
+
+
+def test_sums_are_float32_where_the_model_computes_in_bfloat16():
+    model, tokens = task(Transformer, 0, B=5, T=5)
+    clipper = RecordClipper(model, max_norm=0.5)
+
+    def losses(part: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return record_losses(model, part).float()
+
+    clipper.accumulate(lambda: losses(tokens))
+    values = clipper.finish().values
+    assert {value.dtype for value in values.values()} == {torch.float32}
+    clipper.accumulate(lambda: losses(tokens[1:]))
+    assert (vector(values.values()) - vector(clipper.finish().values.values())).norm() <= 0.5
+
+
+@few
+@given(st.integers(0, 99), st.integers(1, 6), st.integers(2, 6))
+def test_both_forms_of_a_linear_gradient_agree(seed, B, T):
+    torch.manual_seed(seed)
+    A, G, factors = torch.randn(B, T, 5).double(), torch.randn(B, T, 3).double(), torch.rand(B).double()
+    gram, stored = GramGradient(A, G), StoredGradient(G.mT @ A)
+    assert torch.allclose(gram.squared_norms(0.0), stored.squared_norms(0.0), rtol=1e-9, atol=1e-12)
+    assert torch.allclose(gram.weighted_sum(factors), stored.weighted_sum(factors))
+
+
+# What is trained, and what is refused.
+
+
+@few
+@given(st.sets(st.sampled_from(sorted(n for n, _ in Transformer().named_parameters())), min_size=1))
+def test_only_chosen_parameters_count(chosen):
+    model, tokens = task(Transformer, 0, B=3, T=4)
+    for name, p in model.named_parameters():
+        p.requires_grad_(name in chosen)
+    expected = one_by_one(model.double(), tokens, 0.1 / (1 + 2**-14))
+    assert distance(clip(model, tokens, 0.1), expected) <= 1e-12
+    picked = {name: p for name, p in model.named_parameters() if name in chosen}
+    clipper = RecordClipper(model.requires_grad_(True), picked, max_norm=0.1)
+    clipper.accumulate(lambda: record_losses(model, tokens))
+    values = clipper.finish().values
+    assert list(values) == list(picked)
+    assert distance(vector(values.values()), expected) <= 1e-12
+
+
+class Raw(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(5, 3), nn.Linear(3, 5)
+        self.head.weight = self.table.weight
+
+
+class OwnLinear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 2
+
+
+@pytest.mark.parametrize(
+    ("layer", "named"),
+    [
+        (nn.Conv2d(3, 3, 3), "Conv2d"),
+        (nn.Bilinear(3, 3, 3), "Bilinear"),
+        (nn.GroupNorm(1, 3), "GroupNorm"),
+        (nn.LSTM(3, 3), "LSTM"),
+        (nn.PReLU(), "PReLU"),
+        (nn.MultiheadAttention(4, 2), "MultiheadAttention"),
+        (nn.EmbeddingBag(3, 3), "EmbeddingBag"),
+        (OwnLinear(3, 3), "OwnLinear"),
+        (nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)), "Parametrized"),
+        (nn.Embedding(3, 3, padding_idx=0), "padding_idx"),
+        (nn.Embedding(3, 3, max_norm=1.0), "max_norm"),
+        (nn.Embedding(3, 3, sparse=True), "sparse"),
+        (nn.Embedding(3, 3, scale_grad_by_freq=True), "scale_grad_by_freq"),
+        (Raw(), "Raw"),
+        (Tied(), "inner.table.weight and inner.head.weight"),
+    ],
+)
+def test_what_cannot_be_clipped_exactly_is_refused_by_name(layer, named):
+    with pytest.raises(ConfigError, match="inner") as refusal:
+        RecordClipper(nn.ModuleDict({"inner": layer}), max_norm=1.0)
+    assert named in str(refusal.value)
+    layer.requires_grad_(False)
+    RecordClipper(nn.ModuleDict({"inner": layer}), max_norm=1.0)  # frozen, it may stay
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(3), nn.BatchNorm2d(3, affine=False)])
+def test_batch_statistics_are_refused_even_when_frozen(layer):
+    with pytest.raises(PrivacyError, match="inner"):
+        RecordClipper(nn.ModuleDict({"inner": layer.requires_grad_(False)}), max_norm=1.0)
+
+
+def test_a_parameter_of_another_model_is_refused():
+    with pytest.raises(ConfigError, match="stranger"):
+        RecordClipper(Transformer(), {"stranger": nn.Linear(2, 2).weight}, max_norm=1.0)
+
+
+@pytest.mark.parametrize("max_norm", [0.0, -1.0, inf, nan])
+def test_a_bound_that_bounds_nothing_is_refused(max_norm):
+    with pytest.raises(ConfigError, match="max_norm"):
+        RecordClipper(Transformer(), max_norm=max_norm)
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ConfigError, match="half"):
+        RecordClipper(Transformer(), max_norm=1.0, precision="half")
+
+
+@pytest.mark.parametrize("shape", [(), (4, 1)])
+def test_losses_that_are_not_one_for_each_record_are_refused(shape):
+    model, tokens = task(Transformer, 0, B=4, T=5)
+    with pytest.raises(ConfigError, match="one float for each record"):
+        RecordClipper(model, max_norm=1.0).accumulate(
+            lambda: (
+                record_losses(model, tokens).sum()
+                if shape == ()
+                else record_losses(model, tokens).view(shape)
+            )
+        )
+
+
+class SharedPositions(nn.Module):
+    """Feeds the position table ids [T] and lets broadcasting give them to every record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.position = nn.Embedding(VOCABULARY, VOCABULARY), nn.Embedding(16, VOCABULARY)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.token(tokens) + self.position(torch.arange(tokens.shape[1]))
+
+
+@pytest.mark.parametrize(("T", "error"), [(5, ConfigError), (4, PrivacyError)])
+def test_positions_shared_by_all_records_are_refused_even_when_as_many_as_records(T, error):
+    model, tokens = task(SharedPositions, 0, B=4, T=T)
+    with pytest.raises(error, match="position"):
+        RecordClipper(model, max_norm=1.0).accumulate(lambda: record_losses(model, tokens))
+
+
+def mean_of_batch(model: nn.Module, tokens: Tensor) -> Tensor:
+    return record_losses(model, tokens).mean().expand(len(tokens))
+
+
+def odd_compared_with_even(model: nn.Module, tokens: Tensor) -> Tensor:
+    losses = record_losses(model, tokens)
+    return losses - losses.roll(1) * torch.arange(len(losses)).remainder(2)
+
+
+@pytest.mark.parametrize("losses", [mean_of_batch, odd_compared_with_even])
+def test_losses_that_mix_records_are_refused(losses):
+    model, tokens = task(Transformer, 0, B=4, T=5)
+    with pytest.raises(PrivacyError, match="other records"):
+        RecordClipper(model, max_norm=1.0).accumulate(lambda: losses(model, tokens))
+
+
+def test_records_that_are_not_finite_are_not_taken_for_mixed():
+    model, tokens = task(Transformer, 0, B=4, T=5)
+    with torch.no_grad():
+        model.token.weight.fill_(nan)
+    assert torch.equal(
+        clip(model, tokens, 1.0), torch.zeros(sum(p.numel() for p in model.parameters())).double()
+    )
+
+
+def test_an_input_changed_in_place_is_refused():
+    linear = nn.Linear(3, 3)
+
+    def losses() -> Tensor:
+        x = torch.ones(2, 3)
+        y = linear(x)
+        x += 1
+        return y.sum(1)
+
+    with pytest.raises(ConfigError, match="in place"):
+        RecordClipper(nn.ModuleDict({"inner": linear}), max_norm=1.0).accumulate(losses)
+
+
+def test_an_output_changed_in_place_is_followed():
+    layers = nn.Sequential(
+        nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4), nn.ReLU(inplace=True), nn.Linear(4, 2)
+    )
+    RecordClipper(layers, max_norm=1.0).check(lambda: layers(torch.ones(2, 3)).square().sum(1))
+
+
+# The start-up check.
+
+
+@pytest.mark.parametrize("kind", [Transformer, Perceptron])
+def test_the_check_passes_where_every_use_is_seen(kind):
+    model, tokens = task(kind, 0, B=4, T=5)
+    RecordClipper(model, max_norm=1e-3).check(lambda: F.dropout(record_losses(model, tokens), 0.5))
+
+
+class FunctionalHead(nn.Module):
+    """Uses the embedding's table as a head without calling the embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(VOCABULARY, WIDTH)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.linear(self.table(tokens).cumsum(1), self.table.weight)
+
+
+class ForwardOnly(Transformer):
+    """Goes round the hooks of its head."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head.forward(self.token(tokens))
+
+
+@pytest.mark.parametrize(("kind", "named"), [(FunctionalHead, "table.weight"), (ForwardOnly, "head.weight")])
+def test_the_check_finds_uses_outside_the_layer(kind, named):
+    model, tokens = task(kind, 0, B=4, T=5)
+    with pytest.raises(ConfigError, match=named):
+        RecordClipper(model, max_norm=1.0).check(lambda: record_losses(model, tokens))
+
+
+def test_the_check_leaves_sums_and_random_numbers_alone():
+    model, tokens = task(Transformer, 0, B=4, T=5)
+    clipper = RecordClipper(model, max_norm=1.0)
+    before = torch.get_rng_state()
+    clipper.check(lambda: record_losses(model, tokens))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not any(value.any() for value in clipper.finish().values.values())
+
+
+# Nothing stays behind.
+
+
+def traces(model: nn.Module) -> tuple[object, ...]:
+    hooks = sum(len(layer._forward_hooks) for layer in model.modules())
+    return hooks, [p.requires_grad for p in model.parameters()], torch.get_float32_matmul_precision()
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+@pytest.mark.parametrize("outside", ["highest", "high", "medium"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_hooks_flags_and_precision_are_as_before(precision, outside, fails):
+    model, tokens = task(Transformer, 0, B=4, T=5)
+    model.head.requires_grad_(False)
+    clipper = RecordClipper(model, max_norm=1.0, precision=precision)
+    inside = []
+
+    def losses() -> Tensor:
+        values = record_losses(model, tokens)
+        inside.append(torch.get_float32_matmul_precision())
+        return values / 0 if not fails else values[None]
+
+    torch.set_float32_matmul_precision(outside)
+    try:
+        before = traces(model)
+        for run in (clipper.accumulate, clipper.check):
+            try:
+                run(losses)
+            except ConfigError:
+                assert fails or run == clipper.check
+        assert traces(model) == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert inside[0] == {"exact": "highest", "fast": "medium"}[precision]
+
+
+def test_a_failed_chunk_leaves_the_sum_as_it_was():
+    model, tokens = task(Transformer, 0, B=4, T=5)
+    clipper = RecordClipper(model, max_norm=1.0)
+    clipper.accumulate(lambda: record_losses(model, tokens))
+    with pytest.raises(ZeroDivisionError):
+        clipper.accumulate(lambda: record_losses(model, tokens) / (1 // 0))
+    assert torch.equal(vector(clipper.finish().values.values()), clip(model, tokens, 1.0))

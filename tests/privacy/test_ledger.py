@@ -1,0 +1,218 @@
+"""A ledger keeps everything in order, shows any change to its past, and charges before the steps are taken."""
+
+import json
+import os
+import stat
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from dpwavelet.errors import OutputError, PrivacyError
+from dpwavelet.privacy import ledger as module
+from dpwavelet.privacy.ledger import GENESIS, Ledger
+
+PLAN = {"epsilon": 1.0, "steps": 100}
+BEGUN = {"kind": "begun", "run": "a", "plan": PLAN}
+
+
+def charged(steps, run="a"):
+    return {"kind": "charged", "run": run, "steps": steps}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "private" / "ledger.jsonl"
+
+
+@pytest.fixture
+def ledger(path):
+    """A run begun and charged twice."""
+    ledger = Ledger.open(path)
+    for entry in (BEGUN, charged(50), charged(100)):
+        ledger.append(entry)
+    return ledger
+
+
+def test_a_new_ledger_is_empty_and_makes_no_file(path):
+    ledger = Ledger.open(path)
+    assert ledger.entries == ()
+    assert ledger.head == GENESIS
+    assert not path.exists()
+
+
+def test_entries_come_back_in_order_with_their_positions(path, ledger):
+    assert ledger.append({"kind": "finished", "run": "a"}) == 3
+    again = Ledger.open(path)
+    assert (
+        again.entries
+        == ledger.entries
+        == (BEGUN, charged(50), charged(100), {"kind": "finished", "run": "a"})
+    )
+    assert again.head == ledger.head
+    assert again.append({"kind": "histogram", "note": "of labels"}) == 4
+
+
+def test_an_entry_is_on_disk_before_append_returns(path, ledger, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_size))
+    ledger.append({"kind": "finished", "run": "a"})
+    assert synced == [path.stat().st_size]
+
+
+def replace(old, new):
+    def change(lines):
+        (line,) = [i for i, line in enumerate(lines) if old in line]
+        return [*lines[:line], lines[line].replace(old, new), *lines[line + 1 :]]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (replace(b'"epsilon":1.0', b'"epsilon":0.1'), 1),
+        (replace(b'"steps":50', b'"steps":40'), 2),
+        (replace(b'"position":2', b'"position":7'), 3),
+        (replace(b'"position":1', b'"position": 1'), 2),
+        (replace(b'"steps":50', b'"free":true,"steps":50'), 2),
+        (lambda lines: lines[1:], 1),
+        (lambda lines: [lines[0], lines[2]], 2),
+        (lambda lines: [lines[0], lines[2], lines[1]], 2),
+        (lambda lines: [*lines, lines[2]], 4),
+        (lambda lines: [lines[0], b"\n", *lines[1:]], 2),
+    ],
+)
+def test_every_change_of_the_past_is_refused_with_its_line_number(path, ledger, change, line):
+    path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
+    with pytest.raises(PrivacyError, match=f"line {line}: edited or damaged"):
+        Ledger.open(path)
+
+
+def test_a_forger_who_recomputes_every_digest_still_changes_the_head(path, ledger):
+    forged = Ledger.open(path.with_name("forged.jsonl"))
+    for entry in (BEGUN, charged(49), charged(100)):
+        forged.append(entry)
+    assert forged.head != ledger.head
+
+
+@pytest.mark.parametrize("lost", [1, 2, 30])
+def test_a_torn_last_line_is_refused_with_its_number_and_what_to_do(path, ledger, lost):
+    path.write_bytes(path.read_bytes()[:-lost])
+    with pytest.raises(PrivacyError, match=r"line 3: the last line is torn.*delete"):
+        Ledger.open(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"garbage\n", b"{}\n", b"[]\n", b"null\n", b"\xff\xfe\n", b'{"entry":{}}\n']
+)
+def test_a_file_that_is_no_ledger_is_refused(path, content):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(PrivacyError, match="line 1:"):
+        Ledger.open(path)
+
+
+def test_a_ledger_that_became_shorter_takes_no_more_entries(path, ledger):
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(PrivacyError, match="shorter"):
+        ledger.append({"kind": "finished", "run": "a"})
+
+
+def test_steps_are_charged_up_to_the_last_charge(ledger):
+    assert ledger.charged_steps("a") == 100
+    assert ledger.charged_steps("b") == 0
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (charged(50), "charged up to step 50 of 100"),
+        (charged(49), "charged up to step 50 of 100"),
+        (charged(101), "charged up to step 50 of 100"),
+        (charged(60.0), "charged up to step 50 of 100"),
+        (charged(60, run="b"), "never begun"),
+        (BEGUN, "already begun"),
+        ({"kind": "begun", "run": "b"}, "with its plan"),
+        ({"kind": "finished", "run": "b"}, "never begun"),
+        ({"kind": "charged", "steps": 3}, "names its run"),
+        ({"run": "a"}, "says its kind"),
+    ],
+)
+def test_an_entry_that_would_hide_a_cost_is_refused_and_leaves_no_trace(path, entry, message):
+    ledger = Ledger.open(path)
+    ledger.append(BEGUN)
+    ledger.append(charged(50))
+    before = path.read_bytes()
+    with pytest.raises(PrivacyError, match=message):
+        ledger.append(entry)
+    assert path.read_bytes() == before
+    assert ledger.append(charged(100)) == 2
+
+
+def test_nothing_is_charged_to_a_finished_run(path):
+    ledger = Ledger.open(path)
+    for entry in (BEGUN, charged(50), {"kind": "finished", "run": "a"}):
+        ledger.append(entry)
+    with pytest.raises(PrivacyError, match="has finished"):
+        ledger.append(charged(60))
+
+
+def test_the_head_says_nothing_about_the_entries(tmp_path):
+    heads = []
+    for name in ("one", "two"):
+        ledger = Ledger.open(tmp_path / name)
+        ledger.append({"kind": "begun", "run": "a", "plan": PLAN, "fingerprint": "abc"})
+        heads.append(ledger.head)
+    assert heads[0] != heads[1]  # a guess at the entries cannot be confirmed from a published head
+
+
+def append_many(path, name):
+    ledger = Ledger.open(path)
+    for i in range(20):
+        ledger.append({"kind": "note", "by": name, "number": i})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file locks are POSIX")
+def test_two_writers_at_once_append_to_one_chain(path):
+    with ThreadPoolExecutor(2) as writers:  # each opens the file anew, so the lock works as between processes
+        list(writers.map(append_many, [path, path], "ab"))
+    entries = Ledger.open(path).entries
+    assert len(entries) == 40
+    for name in "ab":
+        assert [entry["number"] for entry in entries if entry["by"] == name] == list(range(20))
+
+
+def test_two_ledgers_open_on_one_file_see_each_others_charges(path, ledger):
+    other = Ledger.open(path)
+    ledger.append({"kind": "begun", "run": "b", "plan": PLAN})
+    other.append(charged(10, run="b"))
+    with pytest.raises(PrivacyError, match="charged up to step 10"):
+        ledger.append(charged(10, run="b"))
+
+
+def test_a_full_disk_charges_nothing_and_leaves_the_ledger_whole(path, ledger, monkeypatch):
+    before, write = path.read_bytes(), os.write
+    monkeypatch.setattr(module.os, "write", lambda file, line: write(file, line[:20]))
+    with pytest.raises(OutputError, match="nothing was charged"):
+        ledger.append({"kind": "finished", "run": "a"})
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert ledger.append({"kind": "finished", "run": "a"}) == 3
+
+
+def test_a_ledger_that_cannot_be_made_is_an_error_that_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="without a ledger nothing is spent"):
+        Ledger.open(tmp_path / "file" / "ledger.jsonl").append({"kind": "note"})
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX modes")
+def test_only_the_owner_may_read_a_ledger(path, ledger):
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_lines_are_readable_json(path, ledger):
+    first = json.loads(path.read_text().splitlines()[0])
+    assert first["entry"] == BEGUN
+    assert first["previous"] == GENESIS
