@@ -65,12 +65,12 @@ class Transformer(nn.Module):
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, VOCABULARY, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        places = torch.arange(tokens.shape[1]).expand(tokens.shape).contiguous()  # Opacus views it
+        places = torch.arange(tokens.shape[1]).expand(tokens.shape).contiguous()
         return self.head(self.norm(self.blocks(self.token(tokens) + self.position(places))))
 
 
 def record_losses(model: nn.Module, tokens: Tensor) -> Tensor:
-    logits = model(tokens[:, :-1])
+    logits = model(tokens[:, :-1].contiguous())  # Opacus views its ids
     return (
         F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
         .view(len(tokens), -1)
@@ -163,9 +163,9 @@ def clip_factors(norms: Tensor) -> Tensor:
 
 VARIANTS: dict[str, tuple[Callable[[nn.Module], Step], str]] = {  # name: (maker, what it is compared with)
     "plain, float32": (lambda model: plain(model, "highest"), "plain, float32"),
-    "plain, bf16 products": (lambda model: plain(model, "medium"), "plain, bf16 products"),
+    "plain, medium": (lambda model: plain(model, "medium"), "plain, medium"),
     "ours, exact": (lambda model: ours(model, "exact"), "plain, float32"),
-    "ours, fast": (lambda model: ours(model, "fast"), "plain, bf16 products"),
+    "ours, fast": (lambda model: ours(model, "fast"), "plain, medium"),
     "Opacus hooks": (opacus_hooks, "plain, float32"),
     "Opacus ghost": (opacus_ghost, "plain, float32"),
     "vmap(grad)": (per_sample_vmap, "plain, float32"),
@@ -185,7 +185,7 @@ def times(T: int, B: int, names: list[str], rounds: int) -> dict[str, list[float
         step(tokens)
     gc.collect()
     measured: dict[str, list[float]] = {name: [] for name in names}
-    # The processor time of a single thread leaves out waiting for others; several threads wait for each other.
+    # Processor time of one thread leaves out waiting for others; several threads wait for each other.
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     for _ in range(rounds):
         for name, step in steps.items():
@@ -259,9 +259,7 @@ def main() -> None:
     keep_freed_memory()
     sizes = {tuple(options.size): 5} if options.size else SIZES
     names = options.variants or [n for n in VARIANTS if not options.quick or n.startswith(("plain", "ours"))]
-    print(
-        f"torch {torch.__version__}, {options.threads} thread(s), {platform.processor() or platform.machine()}\n"
-    )
+    print(f"torch {torch.__version__}, {options.threads} thread(s), {platform.machine()}\n")
     print(
         "| T | B | variant | ms, median | quartiles | over plain |" + (" peak MB |" if options.memory else "")
     )

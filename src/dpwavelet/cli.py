@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dpwavelet import __version__
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 console = Console()
 errors = Console(stderr=True)
+SECONDS_BETWEEN_LINES = 15
 
 Data = Annotated[
     Path, typer.Argument(help="Folder or tar of images, with captions or labels if there are any.")
@@ -57,7 +58,7 @@ Threads = Annotated[int | None, typer.Option(help="Threads to compute with; all 
 
 
 class Bars:
-    """Progress bars on a terminal, and a line a stage where there is none."""
+    """Progress bars on a terminal; elsewhere a line when a stage begins and now and then while it lasts."""
 
     def __init__(self) -> None:
         self.progress = Progress(
@@ -67,8 +68,10 @@ class Bars:
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),
             console=errors,
+            disable=not errors.is_terminal,
         )
-        self.task: TaskID | None = None
+        self.task = self.progress.add_task("starting", total=None, visible=False, note="")
+        self.stage, self.total, self.done, self.told = "", 0, 0, time.monotonic()
 
     def __enter__(self) -> "Bars":
         self.progress.start()
@@ -79,12 +82,21 @@ class Bars:
 
     def begin(self, stage: str, total: int) -> None:
         """Open the bar of a stage."""
+        self.stage, self.total, self.done = stage, total, 0
         self.task = self.progress.add_task(stage, total=total, note="")
+        self._say("")
 
     def advance(self, done: int, note: str = "") -> None:
         """Move it on."""
-        if self.task is not None:
-            self.progress.update(self.task, advance=done, note=note)
+        self.done += done
+        self.progress.update(self.task, advance=done, note=note)
+        if time.monotonic() - self.told > SECONDS_BETWEEN_LINES:
+            self._say(note)
+
+    def _say(self, note: str) -> None:
+        if not errors.is_terminal:
+            self.told = time.monotonic()
+            errors.print(f"{self.stage} {self.done}/{self.total} {note}".rstrip(), highlight=False)
 
 
 @app.command()
@@ -115,7 +127,7 @@ def draw(
     started = time.monotonic()
     with Bars() as bars:
         bars.begin("drawing portraits", count)
-        drawn.draw_to(out, count, seed, size, progress=bars.advance)
+        drawn.draw_to(out, count, seed, size, progress=lambda done: bars.advance(done - bars.done))
     rate = count / (time.monotonic() - started)
     print(f"{count} portraits of {size} x {size} pixels in {out} ({rate:.0f} a second)")
 

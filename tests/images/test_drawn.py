@@ -8,11 +8,28 @@ from PIL import Image
 from dpwavelet.errors import ConfigError, OutputError
 from dpwavelet.images import drawn
 from dpwavelet.images.drawn import draw_to, portraits, render
-from dpwavelet.images.portrait_traits import BACKGROUNDS
+from dpwavelet.images.portrait_captions import describe
+from dpwavelet.images.portrait_traits import BACKGROUNDS, Dice
 
 PEOPLE = portraits(2_000, seed=7)
 COLOUR = "(?:black|brown|blond|red|grey|white|blue|green|yellow|orange|purple|pink|teal|beige)"
 WORDS = [set(re.findall(r"[a-z]+", person.caption)) for person in PEOPLE]
+
+
+class Longest(Dice):
+    """Says everything in the most words, in two sentences."""
+
+    def __init__(self):
+        super().__init__(iter(()))
+
+    def chance(self, probability):
+        return True
+
+    def between(self, low, high):
+        return low + (high - low) * 0.7
+
+    def pick(self, weights):
+        return max(weights, key=lambda words: len(words.split()))
 
 
 def test_the_same_seed_gives_the_same_portraits_and_another_seed_gives_others():
@@ -88,6 +105,12 @@ def test_captions_have_8_to_22_plain_words_and_few_repeat():
     assert min(lengths) >= 8 and max(lengths) <= 22 and max(lengths) - min(lengths) > 8
     assert all(re.fullmatch(r"[a-z]+(?:[ ]|, |\. |[a-z])*\.?", person.caption) for person in PEOPLE)
     assert len({person.caption for person in PEOPLE}) > 1_000
+
+
+def test_the_longest_pieces_still_make_a_caption_that_fits():
+    dice = [Longest() for _ in PEOPLE]
+    captions = [describe(person, die) for person, die in zip(PEOPLE, dice, strict=True)]
+    assert all(8 <= len(caption.split()) <= 22 for caption in captions)
 
 
 @pytest.mark.parametrize(

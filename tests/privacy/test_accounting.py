@@ -1,4 +1,4 @@
-"""Epsilon agrees with closed forms and other libraries, never falls below them, and calibration never misses."""
+"""Epsilon agrees with closed forms and other libraries, never falls below, and calibration never misses."""
 
 import math
 import warnings

@@ -1,4 +1,4 @@
-"""A ledger keeps everything in order, shows any change to its past, and charges before the steps are taken."""
+"""A ledger keeps everything in order, shows any change to its past, and charges before steps are taken."""
 
 import json
 import os

@@ -35,8 +35,10 @@ def describe(traits: Traits, dice: Dice) -> str:
             turned = False
         elif shown > 1:
             shown -= 1
-        else:
+        elif worn:
             worn -= 1
+        else:  # the lead, one feature and the backdrop can be too long together
+            place = False
 
 
 def _subject(traits: Traits, dice: Dice) -> str:

@@ -35,7 +35,9 @@ class Precision:
 
 PRECISIONS = {
     "exact": Precision(matmul="highest", rounding=0.0, margin=2.0**-14),
-    "fast": Precision(matmul="medium", rounding=2.0**-8, margin=2.0**-8),  # bfloat16 products, float32 sums
+    "fast": Precision(
+        matmul="medium", rounding=2.0**-8, margin=2.0**-8
+    ),  # may round to bfloat16; sums float32
 }
 
 
@@ -78,7 +80,11 @@ class RecordClipper:
 
     Guarantee: adding or removing one record moves the sum by at most `max_norm` (L2), whatever the gradients
     are. A record whose loss or norm is not finite counts as zero. What it rests on: a record's loss depends
-    on no other record. The first chunk of two records or more tests that, and `check` tests the rest.
+    on no other record. The first chunk of two records or more tests that, and `check` tests the rest. The
+    margin allows for other records' rounding, which may change with the shape of a chunk; that allowance
+    is measured, not proved, and chunks of one shape (see `records` of `accumulate`) need least of it.
+
+    Memory: where the sequence is long beside the layer, a chunk holds one gradient for each record.
 
     `parameters` are those to train, by the names the sum shall have; by default all that require gradients.
     They may live in Linear, Embedding, LayerNorm and RMSNorm layers; any other place is refused.
@@ -150,9 +156,9 @@ class RecordClipper:
             )
             if not error <= 1e-3 * size + 1e-5 * scale:
                 raise ConfigError(
-                    f"the per-record gradients of {name} do not add up to its gradient (off by {error:.2g}, of "
-                    f"{size:.2g}). The model uses it outside its own layer's call; train it through that layer "
-                    "only, or leave it out."
+                    f"the per-record gradients of {name} do not add up to its gradient (off by {error:.2g}, "
+                    f"of {size:.2g}). The model uses it outside its own layer's call; train it through that "
+                    "layer only, or leave it out."
                 )
 
     def _gradients(self, losses: Losses) -> tuple[Tensor, dict[str, ParameterGradient]]:

@@ -109,9 +109,9 @@ class StoredGradient:
 class GramGradient:
     """The weight gradient G^T A of a Linear, never written out.
 
-    |G^T A|^2 = sum over positions s, t of (A_s . A_t)(G_s . G_t). The terms may cancel, so that rounding hides
-    a norm which the released product then has. With R = sum over t of |A_t| |G_t|, the sum is off by at most
-    a few units in the last place of R^2, and the product by `rounding` times R; both are added.
+    |G^T A|^2 = sum over positions s, t of (A_s . A_t)(G_s . G_t). The terms may cancel, so that rounding
+    hides a norm which the released product then has. With R = sum over t of |A_t| |G_t|, the sum is off by
+    a few units in the last place of R^2 at most, and the product by `rounding` times R; both are added.
     """
 
     A: Tensor  # [B, T, i]
