@@ -7,6 +7,13 @@ import pytest
 import torch
 from hypothesis import settings
 
+from dpwavelet.images.drawn import draw_to
+from dpwavelet.images.public import PublicImages
+from dpwavelet.images.sheet import from_bytes
+from dpwavelet.model import create
+from dpwavelet.randomness import torch_stream
+from dpwavelet.text import Vocabulary
+
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
@@ -21,4 +28,24 @@ def staged_data() -> Path:
     folder = Path(os.environ.get("DPWAVELET_DATA", beside))
     if not folder.is_dir():
         pytest.skip("the staged image sets are absent; DPWAVELET_DATA may name their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 130 drawn portraits with captions: a private set that anyone may see."""
+    folder = tmp_path_factory.mktemp("data") / "portraits"
+    draw_to(folder, 130, seed=1, size=32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, portraits: Path) -> Path:
+    """A whole model of the `tiny` preset in a folder: untrained, but its codebooks tell patches apart."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    model = create("tiny", Vocabulary.of(), seed=0)
+    images = from_bytes(PublicImages.open(portraits, 32).pixels(range(96)))
+    model.tokenizer.measure_spread(images)
+    model.tokenizer.start_codebooks(images, torch_stream(0, "codebooks"))
+    model.save_pretrained(folder)
     return folder

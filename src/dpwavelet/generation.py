@@ -107,7 +107,8 @@ def draw_captions(transformer: ImageTransformer, count: int, seed: int, temperat
     length = transformer.config.caption_length
     rows = torch.full((count, length), PAD)
     rows[:, 0] = START
-    uniforms = torch.from_numpy(np.stack([stream(seed, "caption", i).random(length) for i in range(count)]))
+    table = np.array([stream(seed, "caption", i).random(length) for i in range(count)])
+    uniforms = torch.from_numpy(table.reshape(count, length))
     sampling = Sampling(temperature=temperature, top_p=0.95)
     writing = torch.ones(count, dtype=torch.bool)
     for place in range(1, length):

@@ -1,0 +1,5 @@
+"""`python -m dpwavelet` is the command line."""
+
+from dpwavelet.cli import main
+
+main()

@@ -1,0 +1,240 @@
+"""A whole run on drawn portraits with a tiny model: from a folder to a release that verifies."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from dpwavelet import Pipeline
+from dpwavelet.errors import ConfigError, PrivacyError
+from dpwavelet.images.drawn import draw_to
+from dpwavelet.images.private import PrivateImages
+from dpwavelet.pipeline import RunSettings, Silent, declared, dry_run, make_plan, run
+from dpwavelet.privacy.certificate import verify_release
+from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.training import PrivateTraining
+from dpwavelet.wavelet import analyze
+
+CAPTIONS = ("a woman with red hair on a blue background", "a man with a beard")
+TRAINING = PrivateTraining(chunk=32, mixed_precision=False, charge_every=2)
+
+
+def settings(model: Path, **changes: object) -> RunSettings:
+    wanted: dict[str, object] = {
+        "epsilon": 8.0, "records": 120, "model": str(model), "batch_size": 30, "steps": 5, "samples": 3,
+        "captions": CAPTIONS, "training": TRAINING,
+    }  # fmt: skip
+    return RunSettings(**(wanted | changes))  # type: ignore[arg-type]  # any of its fields
+
+
+@pytest.fixture(scope="module")
+def finished(portraits: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one finished run."""
+    out = tmp_path_factory.mktemp("run") / "portraits"
+    run(portraits, out, settings(tiny_model), Silent())
+    return out
+
+
+class TestRelease:
+    """What a run leaves behind."""
+
+    def test_it_has_the_files_of_the_format_and_verifies(self, finished: Path) -> None:
+        release = finished / "release"
+        assert {path.name for path in release.iterdir()} == {
+            "model", "samples", "certificate.json", "certificate.sig", "card.md", "report.html",
+        }  # fmt: skip
+        assert {path.name for path in (finished / "private").iterdir()} >= {
+            "ledger.jsonl",
+            "checkpoint",
+            "tokens",
+        }
+        result = verify_release(release)
+        assert result.ok, result.lines
+
+    def test_its_samples_are_an_image_folder_with_the_captions_that_were_asked_for(
+        self, finished: Path
+    ) -> None:
+        folder = finished / "release" / "samples"
+        rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+        assert [row["text"] for row in rows] == [CAPTIONS[0], CAPTIONS[1], CAPTIONS[0]]
+        for row in rows:
+            with Image.open(folder / row["file_name"]) as image:
+                assert image.size == (32, 32)
+                assert not image.info  # no metadata travels with a picture
+
+    def test_nothing_that_only_the_records_know_is_written_into_it(
+        self, finished: Path, portraits: Path
+    ) -> None:
+        release, private = finished / "release", finished / "private"
+        images = PrivateImages.open(portraits, 32)
+        begun = Ledger.open(private / "ledger.jsonl").entries[0]
+        key = json.loads((private / "checkpoint" / "run.json").read_text())["key"]
+        secret = [begun["images"], images.fingerprint(), key, str(portraits), "000129.png", "130"]
+        secret += [images.captions(index)[0] for index in range(20)]
+        for path in release.rglob("*"):
+            if path.suffix in (".json", ".md", ".sig", ".jsonl"):
+                text = path.read_text()
+                assert not [word for word in secret if word in text and word != "130"], path
+        certificate = json.loads((release / "certificate.json").read_text())
+        assert certificate["records_declared"] == 120
+
+    def test_a_changed_file_is_noticed(self, portraits: Path, tiny_model: Path, tmp_path: Path) -> None:
+        release = run(portraits, tmp_path / "run", settings(tiny_model, steps=1, samples=1), Silent())
+        card = release / "card.md"
+        card.write_text(card.read_text() + " ")
+        assert not verify_release(release).ok
+
+    def test_the_ledger_holds_the_run_from_beginning_to_end(self, finished: Path) -> None:
+        entries = Ledger.open(finished / "private" / "ledger.jsonl").entries
+        assert [entry["kind"] for entry in entries] == ["begun", "charged", "charged", "charged", "finished"]
+        assert [entry["steps"] for entry in entries if entry["kind"] == "charged"] == [2, 4, 5]
+
+    def test_config_yaml_says_what_was_asked(self, finished: Path) -> None:
+        kept = yaml.safe_load((finished / "config.yaml").read_text())
+        assert kept["settings"]["epsilon"] == 8.0
+        assert kept["plan"]["steps"] == 5
+
+    def test_a_finished_release_is_not_overwritten(
+        self, finished: Path, portraits: Path, tiny_model: Path
+    ) -> None:
+        before = (finished / "release" / "certificate.json").read_bytes()
+        with pytest.raises(ConfigError, match="finished release"):
+            run(portraits, finished, settings(tiny_model), Silent())
+        assert (finished / "release" / "certificate.json").read_bytes() == before
+
+    def test_without_captions_the_model_invents_them(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        release = run(
+            portraits, tmp_path / "run", settings(tiny_model, captions=(), steps=1, samples=2), Silent()
+        )
+        assert (
+            "drawn from the private model"
+            in json.loads((release / "certificate.json").read_text())["captions"]
+        )
+
+    def test_without_samples_the_release_is_the_model_alone(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        release = run(portraits, tmp_path / "run", settings(tiny_model, samples=0, steps=1), Silent())
+        assert not (release / "samples").exists()
+        assert verify_release(release).ok
+
+
+class TestInterruption:
+    """A run that stops goes on, and never leaves half a release."""
+
+    def test_it_goes_on_after_a_stop_in_any_stage(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        class Stop(Silent):
+            def __init__(self, stage: str) -> None:
+                self.stage, self.now, self.calls = stage, "", 0
+
+            def begin(self, stage: str, total: int) -> None:
+                self.now = stage
+
+            def advance(self, done: int, note: str = "") -> None:
+                if self.now == self.stage:
+                    raise KeyboardInterrupt
+
+        out = tmp_path / "run"
+        for stage in ("checking images", "images to tokens", "private training", "drawing samples"):
+            with pytest.raises(KeyboardInterrupt):
+                run(portraits, out, settings(tiny_model), Stop(stage))
+            assert not (out / "release").exists()
+            assert not list(out.glob(".release*"))
+        run(portraits, out, settings(tiny_model), Silent())
+        assert verify_release(out / "release").ok
+        kinds = [entry["kind"] for entry in Ledger.open(out / "private" / "ledger.jsonl").entries]
+        assert kinds.count("begun") == kinds.count("finished") == 1
+        assert Ledger.open(out / "private" / "ledger.jsonl").entries[-2]["steps"] == 5
+
+    def test_other_settings_do_not_continue_it(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        class Stop(Silent):
+            def advance(self, done: int, note: str = "") -> None:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(portraits, tmp_path / "run", settings(tiny_model), Stop())
+        # The plan is written once the images have been checked.
+        with pytest.raises(KeyboardInterrupt):
+            run(portraits, tmp_path / "run", settings(tiny_model), _StopAt("images to tokens"))
+        with pytest.raises(ConfigError, match="other settings"):
+            run(portraits, tmp_path / "run", settings(tiny_model, epsilon=4.0), Silent())
+
+    def test_other_images_do_not_continue_it(self, portraits: Path, tiny_model: Path, tmp_path: Path) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            run(portraits, tmp_path / "run", settings(tiny_model), _StopAt("private training"))
+        draw_to(tmp_path / "others", 130, seed=2, size=32)
+        with pytest.raises(PrivacyError, match="not those"):
+            run(tmp_path / "others", tmp_path / "run", settings(tiny_model), Silent())
+
+
+class _StopAt(Silent):
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+
+    def begin(self, stage: str, total: int) -> None:
+        if stage == self.stage:
+            raise KeyboardInterrupt
+
+
+class TestPlan:
+    """What is public before a record is opened."""
+
+    def test_the_number_of_records_is_declared_or_rounded_down(self, tiny_model: Path) -> None:
+        assert declared(settings(tiny_model, records=8159), 9000) == 8159
+        assert declared(settings(tiny_model, records=None), 8159) == 8100
+
+    def test_adding_a_record_changes_no_public_number(self, tiny_model: Path) -> None:
+        asked = settings(tiny_model, records=None, batch_size=None, steps=None)
+        assert make_plan(asked, declared(asked, 8159)) == make_plan(asked, declared(asked, 8160))
+
+    def test_declaring_more_records_than_there_are_is_refused(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(PrivacyError, match="fewer"):
+            run(portraits, tmp_path / "run", settings(tiny_model, records=131), Silent())
+
+    def test_a_dry_run_spends_and_keeps_nothing(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        plan = dry_run(portraits, settings(tiny_model), Silent())
+        assert plan.steps == 5
+        assert not list(tmp_path.iterdir())
+
+
+class TestPipeline:
+    """The Python face of a release."""
+
+    def test_a_release_draws_the_pictures_that_it_ships(self, finished: Path) -> None:
+        pictures = Pipeline.from_pretrained(finished / "release").generate(
+            [CAPTIONS[0], CAPTIONS[1], CAPTIONS[0]]
+        )
+        with Image.open(finished / "release" / "samples" / "000001.png") as shipped:
+            assert np.array_equal(np.asarray(pictures[1]), np.asarray(shipped))
+
+    def test_coarse_pictures_are_what_the_fine_ones_shrink_to(self, finished: Path) -> None:
+        pipeline = Pipeline.from_pretrained(finished / "release")
+        coarse, full = pipeline.draw(CAPTIONS, seed=3)
+        torch.testing.assert_close(analyze(full, 2)[0], coarse, atol=1e-5, rtol=0)
+        assert pipeline.generate(CAPTIONS, seed=3, coarse=True)[0].size == (8, 8)
+
+    def test_a_seed_repeats_a_picture_and_another_does_not(self, finished: Path) -> None:
+        pipeline = Pipeline.from_pretrained(finished / "release")
+        first, again, other = (pipeline.draw(CAPTIONS, seed=seed)[1] for seed in (1, 1, 2))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+    def test_one_text_instead_of_a_list_is_refused(self, finished: Path) -> None:
+        with pytest.raises(ConfigError, match="list"):
+            Pipeline.from_pretrained(finished / "release").generate("a woman")

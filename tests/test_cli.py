@@ -1,0 +1,235 @@
+"""The command line as a user meets it: what works, and one clear line with status 2 for what does not."""
+
+import json
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dpwavelet import checkpoint, cli
+from dpwavelet.images.drawn import draw_to
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Run the command line in this process: status, output, errors."""
+    before, sys.argv = sys.argv, ["dpwavelet", *map(str, arguments)]
+    try:
+        cli.main()
+        status = 0
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    finally:
+        sys.argv = before
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def refused(capsys: pytest.CaptureFixture[str], arguments: Sequence[str | Path], *words: str) -> None:
+    """The call exits 2 with one line that has these words, and no traceback."""
+    status, out, err = call(capsys, *arguments)
+    last = err.strip().splitlines()[-1]
+    assert status == 2, (out, err)
+    assert last.startswith("dpwavelet: ")
+    assert "Traceback" not in err
+    for word in words:
+        assert word in last, last
+
+
+def quick(model: Path, *more: str | Path) -> list[str | Path]:
+    return ["--epsilon", "8", "--model", model, "--steps", "2", "--batch-size", "30", "--samples", "2", *more]
+
+
+class TestWork:
+    """Commands on a good folder."""
+
+    def test_draw_check_run_verify_and_sample_work_one_after_another(
+        self, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        data, out = tmp_path / "data", tmp_path / "run"
+        assert call(capsys, "draw", "110", "--out", data, "--size", "32")[0] == 0
+        status, text, _ = call(capsys, "check", data, "--json")
+        assert status == 0
+        assert json.loads(text)["images"] == 110
+        status, text, _ = call(capsys, "run", data, "--out", out, *quick(tiny_model))
+        assert status == 0
+        assert text.strip().splitlines()[-1] == str(out / "release" / "report.html")
+        status, text, _ = call(capsys, "verify", out / "release")
+        assert status == 0
+        assert "recomputed" in text
+        assert "cannot be proved" in text
+        drawn = tmp_path / "drawn"
+        status, _, _ = call(
+            capsys, "sample", out / "release", "--caption", "a man", "-n", "3", "--out", drawn, "--seed", "5"
+        )
+        assert status == 0
+        assert len(list(drawn.glob("*.png"))) == 3
+
+    def test_verify_exits_with_one_when_something_is_wrong(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "run"
+        assert call(capsys, "train", portraits, "--out", out, *quick(tiny_model)[:-2])[0] == 0
+        certificate = out / "release" / "certificate.json"
+        certificate.write_text(certificate.read_text().replace('"epsilon":8', '"epsilon":1'))
+        status, text, _ = call(capsys, "verify", out / "release")
+        assert status == 1
+        assert "WRONG" in text
+
+    def test_plan_prints_more_noise_for_less_epsilon(
+        self, portraits: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        status, text, _ = call(capsys, "plan", portraits, "--epsilon", "1", "--epsilon", "8", "--json")
+        strong, weak = json.loads(text)
+        assert status == 0
+        assert strong["noise_multiplier"] > weak["noise_multiplier"]
+        assert strong["records"] == 100
+
+    def test_dry_run_keeps_nothing(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "run"
+        status, text, _ = call(capsys, "run", portraits, "--out", out, *quick(tiny_model, "--dry-run"))
+        assert status == 0
+        assert "nothing was spent" in text
+        assert not out.exists()
+
+    def test_a_new_process_finds_the_command(self) -> None:
+        found = subprocess.run(
+            [sys.executable, "-m", "dpwavelet", "--version"], capture_output=True, text=True, check=True
+        )
+        assert found.stdout.strip() == cli.__version__
+
+
+class TestRefusals:
+    """Whatever is wrong with the input, nothing is half-written."""
+
+    def test_an_empty_folder(
+        self, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "empty").mkdir()
+        refused(capsys, ["run", tmp_path / "empty", *quick(tiny_model)], "no images")
+
+    def test_a_folder_that_is_not_there(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        refused(capsys, ["check", tmp_path / "nowhere"], "nowhere")
+
+    @pytest.fixture
+    def copy(self, portraits: Path, tmp_path: Path) -> Path:
+        """A folder of images that a test may spoil."""
+        folder = tmp_path / "spoilt"
+        folder.mkdir()
+        for path in portraits.glob("*.png"):
+            (folder / path.name).write_bytes(path.read_bytes())
+        return folder
+
+    def test_one_broken_file_is_named_and_nothing_is_spent(
+        self, copy: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (copy / "000007.png").write_bytes((copy / "000007.png").read_bytes()[:200])
+        refused(capsys, ["run", copy, "--out", tmp_path / "run", *quick(tiny_model)], "000007.png")
+        assert not (tmp_path / "run" / "release").exists()
+        assert not (tmp_path / "run" / "private" / "ledger.jsonl").exists()
+
+    def test_a_bomb_of_400_million_pixels(
+        self, copy: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def piece(kind: bytes, content: bytes) -> bytes:
+            return (
+                struct.pack(">I", len(content))
+                + kind
+                + content
+                + struct.pack(">I", zlib.crc32(kind + content))
+            )
+
+        header = piece(b"IHDR", struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0))
+        (copy / "000003.png").write_bytes(
+            b"\x89PNG\r\n\x1a\n" + header + piece(b"IDAT", zlib.compress(bytes(1000))) + piece(b"IEND", b"")
+        )
+        refused(capsys, ["run", copy, "--out", tmp_path / "run", *quick(tiny_model)], "000003.png")
+
+    def test_a_caption_table_that_points_outside(
+        self, copy: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Image.new("RGB", (8, 8)).save(tmp_path / "outside.png")
+        (copy / "metadata.jsonl").write_text('{"file_name": "../outside.png", "text": "x"}\n')
+        refused(capsys, ["run", copy, "--out", tmp_path / "run", *quick(tiny_model)], "outside.png")
+
+    @pytest.mark.parametrize("epsilon", ["0", "-1", "nan", "inf"])
+    def test_an_epsilon_that_promises_nothing(
+        self,
+        portraits: Path,
+        tiny_model: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        epsilon: str,
+    ) -> None:
+        arguments = ["run", portraits, "--model", tiny_model, "--out", tmp_path / "run", "--epsilon", epsilon]
+        refused(capsys, arguments, "epsilon")
+        assert not (tmp_path / "run").exists()
+
+    def test_a_delta_that_allows_publishing_a_record(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = ["run", portraits, "--out", tmp_path / "run", *quick(tiny_model, "--delta", "0.01")]
+        refused(capsys, arguments, "delta", "1/records")
+        assert not (tmp_path / "run").exists()
+
+    def test_twelve_images(
+        self, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        draw_to(tmp_path / "few", 12, seed=0, size=32)
+        refused(capsys, ["run", tmp_path / "few", "--out", tmp_path / "run", *quick(tiny_model)], "12")
+        assert not (tmp_path / "run").exists()
+
+    def test_an_output_that_cannot_be_written(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "file").write_text("in the way")
+        refused(capsys, ["run", portraits, "--out", tmp_path / "file" / "run", *quick(tiny_model)], "--out")
+
+    def test_a_disk_that_fills_up_while_the_release_is_written(
+        self,
+        portraits: Path,
+        tiny_model: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        original = checkpoint.os.fsync
+
+        def full(number: int) -> None:
+            if list((tmp_path / "run").glob(".release*")):
+                raise OSError(28, "No space left on device")
+            original(number)
+
+        monkeypatch.setattr(checkpoint.os, "fsync", full)
+        refused(capsys, ["run", portraits, "--out", tmp_path / "run", *quick(tiny_model)], "No space left")
+        assert not (tmp_path / "run" / "release").exists()
+        assert not list((tmp_path / "run").glob(".release*"))
+        monkeypatch.undo()
+        assert call(capsys, "run", portraits, "--out", tmp_path / "run", *quick(tiny_model))[0] == 0
+
+    def test_a_model_that_is_not_there(
+        self, portraits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = [
+            "run",
+            portraits,
+            "--epsilon",
+            "8",
+            "--model",
+            tmp_path / "no",
+            "--out",
+            tmp_path / "run",
+        ]
+        refused(capsys, arguments, "no model")
+
+    def test_a_folder_of_samples_that_is_not_empty(
+        self, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "x").write_text("mine")
+        refused(capsys, ["sample", tiny_model, "--caption", "a", "--out", tmp_path], "not empty")

@@ -1,0 +1,343 @@
+"""Private training as a whole: what one record can do, what a kill can do, what the loop adds to the plan."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dpwavelet import training
+from dpwavelet.errors import ConfigError, DataError, PrivacyError
+from dpwavelet.images.private import PrivateImages
+from dpwavelet.model import Model
+from dpwavelet.privacy.clipping import ClippedSum, RecordClipper
+from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.randomness import Source
+from dpwavelet.training import (
+    CAPTION_CHOICES,
+    Adam,
+    PrivateTokens,
+    PrivateTraining,
+    held_out_loss,
+    tokenize,
+    train_privately,
+    train_without_privacy,
+)
+from dpwavelet.transformer import ImageTransformer, TransformerConfig
+
+SETTINGS = PrivateTraining(chunk=16, mixed_precision=False, charge_every=2)
+PLAN = PrivacyPlan(epsilon=8, delta=1e-4, records=120, batch_size=30, steps=6, max_norm=1.0)
+
+
+@pytest.fixture(scope="module")
+def transformer() -> ImageTransformer:
+    config = TransformerConfig(
+        words=40, codes=16, tokens=(4, 4), caption_length=8, width=16, depth=2, heads=2
+    )
+    model = ImageTransformer(config)
+    model.initialize(torch.Generator().manual_seed(0))
+    return model
+
+
+def made_up(count: int, seed: int = 0) -> PrivateTokens:
+    """Records whose four tokens all equal one of four codes, which their caption names."""
+    generator = np.random.default_rng(seed)
+    code = generator.integers(4, size=count)
+    captions = np.zeros((count, CAPTION_CHOICES, 3), dtype=np.int16)
+    captions[:, :, 0] = 1
+    captions[:, :, 1] = code[:, None] + 10
+    return PrivateTokens(np.repeat(code[:, None], 4, 1).astype(np.int16), captions, (4,))
+
+
+def trained(
+    transformer: ImageTransformer,
+    folder: Path,
+    plan: PrivacyPlan = PLAN,
+    settings: PrivateTraining = SETTINGS,
+    told: training.Told | None = None,
+) -> ImageTransformer:
+    ledger = Ledger.open(folder / "ledger.jsonl")
+    if not ledger.entries:
+        ledger.append({"kind": "begun", "run": "a", "plan": plan.to_json()})
+    return train_privately(transformer, made_up(120), plan, settings, folder / "work", ledger, "a", told)
+
+
+def weights(model: ImageTransformer) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+class TestPromise:
+    """Every value that the weights see came from the plan, with the plan's own noise and divisor."""
+
+    @pytest.fixture
+    def released(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[ClippedSum, dict[str, Tensor], int]]:
+        seen: list[tuple[ClippedSum, dict[str, Tensor], int]] = []
+        original = PrivacyPlan.privatize
+
+        def noted(plan: PrivacyPlan, clipped: ClippedSum, source: Source, step: int) -> dict[str, Tensor]:
+            result = original(plan, clipped, source, step)
+            seen.append((clipped, result, step))
+            return result
+
+        monkeypatch.setattr(PrivacyPlan, "privatize", noted)
+        return seen
+
+    def test_every_step_of_the_plan_is_taken_once_and_only_privatized_gradients_reach_the_weights(
+        self,
+        transformer: ImageTransformer,
+        tmp_path: Path,
+        released: list[tuple[ClippedSum, dict[str, Tensor], int]],
+    ) -> None:
+        student = trained(transformer, tmp_path)
+        assert [step for _, _, step in released] == list(range(PLAN.steps))
+        replay = ImageTransformer(transformer.config)
+        replay.load_state_dict(transformer.state_dict())
+        optimizer = Adam(dict(replay.named_parameters()), SETTINGS, PLAN.steps)
+        for _, gradients, step in released:
+            optimizer.step(gradients, step)
+        optimizer.release()
+        assert torch.equal(weights(replay), weights(student))
+
+    def test_what_is_released_differs_from_the_clipped_mean_by_noise_of_the_planned_size(
+        self,
+        transformer: ImageTransformer,
+        tmp_path: Path,
+        released: list[tuple[ClippedSum, dict[str, Tensor], int]],
+    ) -> None:
+        trained(transformer, tmp_path)
+        noise = torch.cat(
+            [
+                (result[name] * PLAN.batch_size - value).flatten()
+                for clipped, result, _ in released
+                for name, value in clipped.values.items()
+            ]
+        )
+        assert len(noise) > 20_000  # a tenth more or less would be 14 standard errors away
+        assert float(noise.std()) == pytest.approx(PLAN.noise_multiplier * PLAN.max_norm, rel=0.02)
+
+    def test_the_clipped_sum_is_that_of_the_drawn_records_and_no_other(
+        self,
+        transformer: ImageTransformer,
+        tmp_path: Path,
+        released: list[tuple[ClippedSum, dict[str, Tensor], int]],
+    ) -> None:
+        drawn: list[float] = []
+        trained(transformer, tmp_path, told=lambda _, numbers: drawn.append(numbers["drawn"]))
+        bound = [float(torch.cat([v.flatten() for v in c.values.values()]).norm()) for c, _, _ in released]
+        assert all(norm <= PLAN.max_norm * count + 1e-4 for norm, count in zip(bound, drawn, strict=True))
+        assert len(set(drawn)) > 1  # Poisson batches have no fixed size
+
+    def test_an_empty_batch_is_a_step_of_noise(
+        self,
+        transformer: ImageTransformer,
+        tmp_path: Path,
+        released: list[tuple[ClippedSum, dict[str, Tensor], int]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("dpwavelet.privacy.plan.poisson_batch", lambda *_: np.zeros(0, dtype=np.int64))
+        trained(transformer, tmp_path)
+        assert len(released) == PLAN.steps
+        assert all(not value.any() for clipped, _, _ in released for value in clipped.values.values())
+        assert all(value.any() for _, result, _ in released for value in result.values())
+
+    def test_one_record_moves_the_sum_of_a_step_by_at_most_the_clipping_norm(
+        self, transformer: ImageTransformer
+    ) -> None:
+        records, source = made_up(40), Source.for_test(3)
+        student = ImageTransformer(transformer.config)
+        student.load_state_dict(transformer.state_dict())
+        views = training._views(source, 0, 40, SETTINGS)
+
+        def total(chosen: list[int]) -> Tensor:
+            clipper = RecordClipper(student, dict(student.named_parameters()), max_norm=0.7)
+            for chunk, own in training._chunks(np.array(chosen), 16):
+                clipper.accumulate(
+                    lambda chunk=chunk: training._losses(student, records, chunk, views, SETTINGS),
+                    records=own,
+                )
+            return torch.cat([value.flatten() for value in clipper.finish().values.values()])
+
+        everyone = total(list(range(40)))
+        for gone in (0, 15, 16, 39):
+            without = total([i for i in range(40) if i != gone])
+            assert 0.5 < float((everyone - without).norm()) <= 0.7 * (1 + 1e-4)
+
+    def test_the_caption_a_record_shows_does_not_depend_on_who_else_is_drawn(self) -> None:
+        source = Source.for_test(0)
+        (few, dropped_few), (many, dropped_many) = (
+            training._views(source, 5, count, SETTINGS) for count in (50, 50)
+        )
+        assert np.array_equal(few, many)
+        assert torch.equal(dropped_few, dropped_many)
+        assert not np.array_equal(few, training._views(source, 6, 50, SETTINGS)[0])
+
+
+class TestInterruption:
+    """A run that is stopped goes on as if it had not been, and is charged for what it may have taken."""
+
+    @pytest.mark.parametrize("stop", range(1, 6))
+    def test_a_run_stopped_after_any_step_ends_with_the_same_weights(
+        self, transformer: ImageTransformer, tmp_path: Path, stop: int
+    ) -> None:
+        whole, broken = tmp_path / "whole", tmp_path / "broken"
+        expected = weights(trained(transformer, whole, told=None))
+        source_key = (whole / "work" / "run.json").read_bytes()
+        (broken / "work").mkdir(parents=True)
+        (broken / "work" / "run.json").write_bytes(source_key)  # the same randomness for both
+
+        def kill(step: int, _: dict[str, float]) -> None:
+            if step == stop:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            trained(transformer, broken, told=kill)
+        charged = Ledger.open(broken / "ledger.jsonl").charged_steps("a")
+        assert stop <= charged <= stop + SETTINGS.charge_every
+        assert torch.equal(weights(trained(transformer, broken)), expected)
+        assert Ledger.open(broken / "ledger.jsonl").charged_steps("a") == PLAN.steps
+
+    def test_steps_are_charged_before_they_are_taken(
+        self, transformer: ImageTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "ledger.jsonl"
+        original = PrivacyPlan.privatize
+
+        def checked(plan: PrivacyPlan, clipped: ClippedSum, source: Source, step: int) -> dict[str, Tensor]:
+            assert Ledger.open(path).charged_steps("a") > step
+            return original(plan, clipped, source, step)
+
+        monkeypatch.setattr(PrivacyPlan, "privatize", checked)
+        trained(transformer, tmp_path)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda: (replace(PLAN, epsilon=7.0), SETTINGS),
+            lambda: (PLAN, replace(SETTINGS, learning_rate=0.5)),
+        ],
+    )
+    def test_a_checkpoint_of_another_promise_or_settings_is_refused(
+        self,
+        transformer: ImageTransformer,
+        tmp_path: Path,
+        change: Callable[[], tuple[PrivacyPlan, PrivateTraining]],
+    ) -> None:
+        trained(transformer, tmp_path)
+        plan, settings = change()
+        with pytest.raises(PrivacyError, match="another run, plan or settings"):
+            trained(transformer, tmp_path, plan, settings)
+
+    def test_a_state_without_its_key_is_refused(self, transformer: ImageTransformer, tmp_path: Path) -> None:
+        trained(transformer, tmp_path)
+        (tmp_path / "work" / "run.json").unlink()
+        with pytest.raises(PrivacyError, match="randomness is lost"):
+            trained(transformer, tmp_path)
+
+    def test_two_runs_draw_different_noise(self, transformer: ImageTransformer, tmp_path: Path) -> None:
+        first, second = (weights(trained(transformer, tmp_path / name)) for name in ("a", "b"))
+        assert not torch.equal(first, second)
+
+    def test_only_the_owner_may_read_the_key(self, transformer: ImageTransformer, tmp_path: Path) -> None:
+        trained(transformer, tmp_path)
+        assert (tmp_path / "work" / "run.json").stat().st_mode & 0o077 == 0
+
+
+class TestLearning:
+    """The loop learns, privately and not, and trains what it is told to."""
+
+    def test_private_training_lowers_the_loss_and_plain_training_lowers_it_more(
+        self, transformer: ImageTransformer, tmp_path: Path
+    ) -> None:
+        plan = PrivacyPlan(epsilon=50, delta=1e-4, records=120, batch_size=60, steps=40, max_norm=1.0)
+        settings = replace(SETTINGS, learning_rate=5e-3, charge_every=20)
+        held_out = made_up(50, seed=9)
+        before = held_out_loss(transformer, held_out)
+        private = held_out_loss(trained(transformer, tmp_path, plan, settings), held_out)
+        plain = held_out_loss(
+            train_without_privacy(transformer, made_up(120), settings, steps=40, batch_size=60, seed=0),
+            held_out,
+        )
+        assert plain < private < before - 0.3
+
+    @pytest.mark.parametrize(
+        ("chosen", "moves"), [("attention", "blocks.0.qkv"), ("blocks", "blocks.1.widen")]
+    )
+    def test_only_the_chosen_parameters_move(
+        self, transformer: ImageTransformer, tmp_path: Path, chosen: str, moves: str
+    ) -> None:
+        settings = replace(SETTINGS, parameters=chosen)
+        before, after = (
+            transformer.state_dict(),
+            trained(transformer, tmp_path, settings=settings).state_dict(),
+        )
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert f"{moves}.weight" in moved
+        assert all(settings.trained(name) for name in moved)
+        assert "word_embedding.weight" not in moved
+
+    def test_the_starting_weights_stay_as_they_were(
+        self, transformer: ImageTransformer, tmp_path: Path
+    ) -> None:
+        before = weights(transformer).clone()
+        trained(transformer, tmp_path)
+        assert torch.equal(weights(transformer), before)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [{"learning_rate": 0}, {"average": 1.0}, {"caption_dropout": 2}, {"parameters": "x"}, {"chunk": 0}],
+    )
+    def test_settings_out_of_range_are_refused(self, wrong: dict[str, object]) -> None:
+        with pytest.raises(ConfigError):
+            PrivateTraining(**wrong)  # type: ignore[arg-type]  # that is what is tested
+
+
+class TestTokens:
+    """Records become tokens one by one."""
+
+    def test_a_record_has_the_same_tokens_whoever_stands_beside_it(
+        self, portraits: Path, tiny_model: Path
+    ) -> None:
+        model = Model.from_pretrained(tiny_model)
+        images = PrivateImages.open(portraits, model.image_size)
+
+        def tokens(count: int) -> PrivateTokens:
+            return tokenize(
+                images.first(count), model.tokenizer, model.vocabulary, scales=1, caption_length=24
+            )
+
+        few, many = tokens(10), tokens(130)
+        assert np.array_equal(few.image, many.image[:10])
+        width = few.captions.shape[2]
+        assert np.array_equal(few.captions, many.captions[:10, :, :width])
+        assert not many.captions[:10, :, width:].any()
+
+    def test_only_the_asked_scales_are_kept(self, portraits: Path, tiny_model: Path) -> None:
+        model = Model.from_pretrained(tiny_model)
+        images = PrivateImages.open(portraits, model.image_size).first(5)
+        for scales in (1, 2, 3):
+            found = tokenize(images, model.tokenizer, model.vocabulary, scales=scales, caption_length=24)
+            assert found.image.shape == (5, 16 * scales)
+            assert found.scales == (16,) * scales
+
+    def test_saved_tokens_come_back(self, tmp_path: Path) -> None:
+        records = made_up(7)
+        records.save(tmp_path / "tokens.safetensors")
+        again = PrivateTokens.load(tmp_path / "tokens.safetensors")
+        assert np.array_equal(again.image, records.image)
+        assert np.array_equal(again.captions, records.captions)
+        assert again.scales == records.scales
+
+    def test_no_records_are_refused(self, portraits: Path, tiny_model: Path) -> None:
+        model = Model.from_pretrained(tiny_model)
+        with pytest.raises(DataError, match="no records"):
+            tokenize(
+                PrivateImages.open(portraits, 32).first(0),
+                model.tokenizer,
+                model.vocabulary,
+                scales=1,
+                caption_length=9,
+            )
