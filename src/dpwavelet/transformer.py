@@ -154,9 +154,10 @@ class ImageTransformer(nn.Module):
         Image inputs are [image, all tokens but the last], so that position n predicts token n.
         """
         B, L = captions.shape
-        ids = torch.cat((torch.zeros_like(captions[:, :1]), self._shifted(tokens)), 1)[
-            :, : sum(map(_count, tokens))
-        ]
+        ids = torch.cat(
+            (torch.zeros_like(captions[:, :1]), *self._shifted(tokens)), 1
+        )  # [image mark, tokens]
+        ids = ids[:, : sum(scale.shape[1] for scale in tokens)]
         cells = torch.arange(ids.shape[1], device=ids.device).expand(B, -1)
         places = torch.arange(L, device=ids.device).expand(B, -1)
         words = self.word_embedding(captions) + self.word_position(places)
@@ -202,9 +203,9 @@ class ImageTransformer(nn.Module):
     def _code_head(self, scale: int) -> nn.Module:
         return self.code_heads[min(scale, 1)]
 
-    def _shifted(self, tokens: Sequence[Tensor]) -> Tensor:
-        """Ids [B, N] in the joint table of image mark, approximation codes and detail codes."""
-        return torch.cat([ids + 1 + min(scale, 1) * self.config.codes for scale, ids in enumerate(tokens)], 1)
+    def _shifted(self, tokens: Sequence[Tensor]) -> list[Tensor]:
+        """Ids [B, N] of each scale in the joint table of image mark, approximation codes and detail codes."""
+        return [ids + 1 + min(scale, 1) * self.config.codes for scale, ids in enumerate(tokens)]
 
     def _mask(self, captions: Tensor, length: int, dtype: torch.dtype) -> Tensor:
         """[B, 1, T, T]: 0 where a position may look, -inf at later positions and at caption padding."""
@@ -220,7 +221,3 @@ class ImageTransformer(nn.Module):
             x = block(x, mask, cache, index)
         out: Tensor = self.final_norm(x)
         return out
-
-
-def _count(ids: Tensor) -> int:
-    return ids.shape[1]

@@ -17,6 +17,7 @@ from dpwavelet.training import PrivateTraining
 
 GRANULARITY = 100  # an undeclared number of records is rounded down to a multiple of this
 EPOCHS = 5  # how often a record takes part on average
+DEFAULT_TRAINING = PrivateTraining()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class RunSettings:
     samples: int = 64
     captions: tuple[str, ...] = ()
     seed: int = 0
-    training: PrivateTraining = field(default_factory=PrivateTraining)
+    training: PrivateTraining = DEFAULT_TRAINING
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
