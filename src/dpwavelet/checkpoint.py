@@ -114,5 +114,10 @@ def _swap(new: Path, final: Path) -> None:
         return
     old = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))
     final.rename(old / final.name)
-    new.rename(final)
+    try:
+        new.rename(final)
+    except OSError:
+        (old / final.name).rename(final)
+        old.rmdir()
+        raise
     shutil.rmtree(old, ignore_errors=True)

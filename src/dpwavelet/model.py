@@ -138,10 +138,11 @@ class Model:
                 detail=DetailModel(DetailConfig(**config["detail"])),
                 card=read_json(place / "card.json"),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, ConfigError) as error:
             raise ModelError(
                 f"{place / 'config.json'} does not describe a model of ours: {error}."
             ) from error
+        model._check(place)
         for part in PARTS:
             _fill(getattr(model, part), place / f"{part}.safetensors")
         return model.eval()
@@ -155,6 +156,20 @@ class Model:
     def with_transformer(self, transformer: ImageTransformer, card: Mapping[str, Any]) -> "Model":
         """The same frozen parts around another transformer."""
         return replace(self, transformer=transformer, card=card)
+
+    def _check(self, place: Path) -> None:
+        """Refuse parts of different models: each is whole, but they don't speak the same tokens or words."""
+        coder, predictor = self.tokenizer.config, self.transformer.config
+        if (predictor.codes, predictor.tokens) != (coder.codes, coder.tokens) or not (
+            1 <= self.private_scales <= coder.scales
+            and (self.detail.config.levels, self.detail.config.wavelet) == (coder.levels, coder.wavelet)
+        ):
+            raise ModelError(f"the parts in {place / 'config.json'} do not fit one another.")
+        if len(self.vocabulary) != predictor.words:
+            raise ModelError(
+                f"{place / 'vocabulary.json'} holds {len(self.vocabulary)} words, the transformer "
+                f"{predictor.words}; the model folder is damaged or mixed up."
+            )
 
     def _config(self) -> dict[str, Any]:
         return {

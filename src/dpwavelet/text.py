@@ -44,9 +44,11 @@ class Vocabulary:
         if self.words[:2] != _SPECIAL:
             raise ModelError("the vocabulary must begin with <pad> and <start>; the model folder is damaged.")
         self._ids = {word: index for index, word in enumerate(self.words)}
-        missing = [piece for piece in _pieces() if piece not in self._ids]
+        missing = [piece for piece in (*_pieces(), ",", ".") if piece not in self._ids]
         if missing:
-            raise ModelError(f"the vocabulary lacks the letters {missing[:5]}; the model folder is damaged.")
+            raise ModelError(f"the vocabulary lacks the signs {missing[:5]}; the model folder is damaged.")
+        if len(self._ids) < len(self.words):
+            raise ModelError("the vocabulary holds a word twice; the model folder is damaged.")
 
     def __len__(self) -> int:
         return len(self.words)
@@ -65,7 +67,10 @@ class Vocabulary:
         words = read_json(path)
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise ModelError(f"{path} must be a JSON list of words; the model folder is damaged.")
-        return cls(words)
+        try:
+            return cls(words)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
 
     def save(self, path: Path) -> None:
         """Write `vocabulary.json`."""

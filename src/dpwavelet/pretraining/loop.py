@@ -77,6 +77,7 @@ def _save(
         if moments := optimizer.state.get(parameter):
             tensors[f"mean.{index}"] = moments["exp_avg"]
             tensors[f"square.{index}"] = moments["exp_avg_sq"]
+            tensors[f"count.{index}"] = moments["step"]  # fewer than `step` if some losses leave it out
     write_tensors(path, {name: tensor.clone() for name, tensor in tensors.items()})
 
 
@@ -97,7 +98,7 @@ def _load(
     for index, parameter in enumerate(trained):
         if f"mean.{index}" in tensors:
             optimizer.state[parameter] = {
-                "step": torch.tensor(float(step)),
+                "step": tensors.get(f"count.{index}", torch.tensor(float(step))),
                 "exp_avg": tensors[f"mean.{index}"],
                 "exp_avg_sq": tensors[f"square.{index}"],
             }
