@@ -1,12 +1,17 @@
-"""Files and folders that are whole or absent."""
+"""Files and folders are whole or absent, whatever fails while they are written."""
 
+import errno
+import hashlib
+import json
 import math
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dpwavelet import checkpoint
 from dpwavelet.checkpoint import (
     canonical_json,
     digest,
@@ -19,71 +24,191 @@ from dpwavelet.checkpoint import (
 )
 from dpwavelet.errors import ModelError, OutputError
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: int) -> None:
-        raise OSError(28, "No space left on device")
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint.os, "fsync", fail)
-
-
-def test_what_is_written_comes_back(tmp_path: Path) -> None:
-    tensors = {"a": torch.arange(6).reshape(2, 3).T, "b": torch.tensor(1.5)}
-    write_tensors(tmp_path / "deep" / "x.safetensors", tensors)
-    again = read_tensors(tmp_path / "deep" / "x.safetensors")
-    assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
-    write_json(tmp_path / "x.json", {"é": [1, None]})
-    assert read_json(tmp_path / "x.json") == {"é": [1, None]}
+    monkeypatch.setattr(os, "fsync", full)
 
 
-@pytest.mark.usefixtures("full_disk")
-def test_a_full_disk_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(b"old")
-    with pytest.raises(OutputError, match="No space left"):
-        write_bytes(tmp_path / "x", b"new")
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
-    assert (tmp_path / "x").read_bytes() == b"old"
+def names(folder: Path) -> list[str]:
+    """Everything in a folder, hidden and temporary files too."""
+    return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_in_the_way_of_a_folder_is_an_output_error(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(b"")
-    with pytest.raises(OutputError, match="cannot write"):
-        write_bytes(tmp_path / "x" / "y", b"")
+class TestFiles:
+    """`path` holds all of the new content or what it held before."""
+
+    def test_content_replaces_content_and_makes_missing_folders(self, tmp_path: Path) -> None:
+        path = tmp_path / "a" / "b" / "file"
+        for content in (b"first", b"second and longer", b""):
+            write_bytes(path, content)
+            assert path.read_bytes() == content
+        assert names(path.parent) == ["file"]
+
+    @pytest.mark.usefixtures("full_disk")
+    def test_a_full_disk_keeps_the_old_content_and_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"old")
+        with pytest.raises(OutputError, match=r"cannot write .*file: No space left on device; free space"):
+            write_bytes(tmp_path / "file", b"new")
+        with pytest.raises(OutputError, match="weights"):
+            write_tensors(tmp_path / "weights", {"a": torch.ones(3)})
+        assert (tmp_path / "file").read_bytes() == b"old"
+        assert names(tmp_path) == ["file"]
+
+    def test_a_failed_rename_keeps_the_old_content_and_leaves_nothing_behind(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refused(*_: object) -> None:
+            raise PermissionError(errno.EACCES, "not allowed")
+
+        write_json(tmp_path / "file", {"old": 1})
+        monkeypatch.setattr(Path, "replace", refused)
+        with pytest.raises(OutputError, match="not allowed"):
+            write_json(tmp_path / "file", {"new": 1})
+        assert read_json(tmp_path / "file") == {"old": 1}
+        assert names(tmp_path) == ["file"]
+
+    def test_the_bytes_are_on_the_disk_before_the_name_points_at_them(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        order: list[str] = []
+        fsync, replace = os.fsync, Path.replace
+        monkeypatch.setattr(os, "fsync", lambda file: (order.append("synced"), fsync(file))[1])
+        monkeypatch.setattr(Path, "replace", lambda old, new: (order.append("named"), replace(old, new))[1])
+        write_bytes(tmp_path / "file", b"content")
+        assert order == ["synced", "named"]
+
+    def test_a_file_where_a_folder_is_wanted_is_an_output_error(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"")
+        with pytest.raises(OutputError, match=r"file/inside"):
+            write_bytes(tmp_path / "file" / "inside", b"content")
 
 
-def test_a_folder_appears_when_it_is_complete_and_replaces_the_old_one(tmp_path: Path) -> None:
-    final = tmp_path / "final"
-    for content in ("old", "new"):
+class TestTensorsAndJson:
+    """What goes in comes out, and damage has a name."""
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.uint8])
+    def test_tensors_come_back_bit_for_bit(self, tmp_path: Path, dtype: torch.dtype) -> None:
+        tensor = (torch.arange(24).reshape(2, 3, 4) * 1.7).to(dtype)
+        tensors = {"whole": tensor, "turned": tensor.mT, "one": tensor[0, 0, 0], "none": tensor[:0]}
+        write_tensors(tmp_path / "t", tensors, {"note": "kept"})
+        again = read_tensors(tmp_path / "t")
+        assert again.keys() == tensors.keys()
+        for name, value in tensors.items():
+            assert again[name].dtype == dtype
+            assert torch.equal(again[name], value)
+
+    @given(JSON)
+    def test_canonical_json_has_one_spelling_and_loses_nothing(self, value: object) -> None:
+        spelled = canonical_json(value)
+        assert json.loads(spelled) == value
+        assert canonical_json(json.loads(spelled)) == spelled
+
+    def test_canonical_json_knows_no_order_no_spaces_and_no_escapes(self) -> None:
+        assert canonical_json({"b": [1, 2.5], "a": "é"}) == '{"a":"é","b":[1,2.5]}'.encode()
+        assert canonical_json({"a": 1, "b": 2}) == canonical_json({"b": 2, "a": 1})
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, {"a": [-math.inf]}])
+    def test_what_json_cannot_say_is_never_written(self, tmp_path: Path, value: object) -> None:
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            canonical_json(value)
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            write_json(tmp_path / "file", value)
+        assert names(tmp_path) == []
+
+    @pytest.mark.parametrize("damage", ["missing", "empty", "half", "a folder", "noise"])
+    def test_a_damaged_file_is_a_model_error_that_names_it(self, tmp_path: Path, damage: str) -> None:
+        for path, write, read in (
+            (tmp_path / "some.json", lambda path: write_json(path, {"a": [1, 2, 3]}), read_json),
+            (
+                tmp_path / "some.safetensors",
+                lambda path: write_tensors(path, {"a": torch.ones(9)}),
+                read_tensors,
+            ),
+        ):
+            write(path)
+            content = path.read_bytes()
+            path.unlink()
+            if damage == "a folder":
+                path.mkdir()
+            elif damage != "missing":
+                path.write_bytes(
+                    {"empty": b"", "half": content[: len(content) // 2], "noise": b"\xff" * 99}[damage]
+                )
+            with pytest.raises(ModelError, match=f"cannot read .*{path.name}"):
+                read(path)
+
+    def test_the_digest_is_sha_256_of_the_bytes(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"abc")
+        assert digest(tmp_path / "file") == hashlib.sha256(b"abc").hexdigest()
+
+
+class TestWholeFolder:
+    """A folder appears complete, or the old one stays."""
+
+    @pytest.fixture(params=[False, True], ids=["new", "replacing"])
+    def final(self, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+        final = tmp_path / "runs" / "model"
+        if request.param:
+            final.mkdir(parents=True)
+            (final / "old").write_bytes(b"old")
+        return final
+
+    def test_it_appears_only_when_it_is_complete_and_holds_nothing_old(self, final: Path) -> None:
+        stood = final.exists()
         with whole_folder(final) as building:
-            (building / "file").write_text(content)
-            assert not final.exists() or (final / "file").read_text() == "old"
-        assert (final / "file").read_text() == content
-    assert [path.name for path in tmp_path.iterdir()] == ["final"]
+            assert building.parent == final.parent
+            (building / "new").write_bytes(b"new")
+            assert final.exists() == stood
+            assert not (final / "new").exists()
+        assert names(final) == ["new"]
+        assert names(final.parent) == ["model"]
+        assert final.stat().st_mode & 0o777 == 0o755
 
+    @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+    def test_it_vanishes_on_a_failure_and_the_old_one_stays(
+        self, final: Path, failure: type[BaseException]
+    ) -> None:
+        before = names(final.parent) if final.exists() else []
+        with pytest.raises(failure), whole_folder(final) as building:
+            (building / "new").write_bytes(b"new")
+            raise failure
+        assert names(final.parent) == before
+        assert not before or (final / "old").read_bytes() == b"old"
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_a_folder_that_is_not_completed_vanishes(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), whole_folder(tmp_path / "final") as building:
-        (building / "file").write_text("half")
-        raise error
-    assert not list(tmp_path.iterdir())
+    def test_a_rename_that_fails_at_the_very_end_keeps_the_old_one(
+        self, final: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = names(final.parent) if final.exists() else []
+        rename = Path.rename
 
+        def no_new(path: Path, target: Path) -> Path:
+            if (path / "new").exists():
+                raise OSError(errno.EIO, "the disk broke")
+            return rename(path, target)
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
-def test_a_damaged_file_is_a_model_error_that_names_it(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "x").write_bytes(content)
-    for read in (read_json, read_tensors):
-        with pytest.raises(ModelError, match="x"):
-            read(tmp_path / "x")
+        monkeypatch.setattr(Path, "rename", no_new)
+        with (
+            pytest.raises(OutputError, match=r"cannot finish .*model: the disk broke"),
+            whole_folder(final) as building,
+        ):
+            (building / "new").write_bytes(b"new")
+        assert names(final.parent) == before
+        assert not before or (final / "old").read_bytes() == b"old"
 
-
-def test_canonical_json_has_one_spelling_and_no_nan() -> None:
-    assert canonical_json({"b": 1, "a": "é"}) == '{"a":"é","b":1}'.encode()
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        canonical_json(math.nan)
-
-
-def test_the_digest_is_sha_256(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
-    assert digest(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    def test_a_place_that_cannot_be_written_is_an_output_error(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"")
+        with (
+            pytest.raises(OutputError, match="choose another --out"),
+            whole_folder(tmp_path / "file" / "model"),
+        ):
+            pass

@@ -160,14 +160,14 @@ class Model:
     def _check(self, place: Path) -> None:
         """Refuse parts of different models: each is whole, but they don't speak the same tokens or words."""
         coder, predictor = self.tokenizer.config, self.transformer.config
-        if (predictor.codes, predictor.tokens) != (coder.codes, coder.tokens) or not (
-            1 <= self.private_scales <= coder.scales
-            and (self.detail.config.levels, self.detail.config.wavelet) == (coder.levels, coder.wavelet)
-        ):
-            raise ModelError(f"the parts in {place / 'config.json'} do not fit one another.")
+        if (predictor.codes, predictor.tokens) != (coder.codes, coder.tokens):
+            raise ModelError(
+                f"{place / 'config.json'}: the tokenizer makes {coder.tokens} tokens of {coder.codes} codes, "
+                f"the transformer reads {predictor.tokens} of {predictor.codes}; the parts are mixed up."
+            )
         if len(self.vocabulary) != predictor.words:
             raise ModelError(
-                f"{place / 'vocabulary.json'} holds {len(self.vocabulary)} words, the transformer "
+                f"{place / 'vocabulary.json'} holds {len(self.vocabulary)} words, the transformer knows "
                 f"{predictor.words}; the model folder is damaged or mixed up."
             )
 

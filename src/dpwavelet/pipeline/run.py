@@ -28,7 +28,7 @@ from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.training import PrivateTokens, tokenize, train_privately
 
-DRY_RECORDS = 10
+REHEARSED = 10  # records
 
 
 class Progress(Protocol):
@@ -65,6 +65,8 @@ def run(data: Path, out: Path, settings: RunSettings, progress: Progress, split:
     plan = make_plan(settings, declared(settings, len(images)))
     _check_writable(out)
     _check_images(images, plan, progress)
+    if not (out / "config.yaml").exists():
+        _rehearse(images, model, plan, settings, progress)
     identity = _begin(out, settings, plan)
     ledger = Ledger.open(private / "ledger.jsonl")
     tokens = _tokens(images, model, private / "tokens" / "tokens.safetensors", progress)
@@ -78,26 +80,35 @@ def run(data: Path, out: Path, settings: RunSettings, progress: Progress, split:
 
 
 def dry_run(data: Path, settings: RunSettings, progress: Progress, split: str | None = None) -> PrivacyPlan:
-    """Walk every stage on ten records in a temporary folder that is deleted; spends and keeps nothing.
-
-    The plan that is returned is the real one. What the ten records made is thrown away unseen.
-    """
+    """Check everything and rehearse; spends and keeps nothing. The plan that is returned is the real one."""
     model = Model.from_pretrained(settings.model)
     images = PrivateImages.open(data, model.image_size, split)
     plan = make_plan(settings, declared(settings, len(images)))
     _check_images(images, plan, progress)
-    few = images.first(DRY_RECORDS)
+    _rehearse(images, model, plan, settings, progress)
+    return plan
+
+
+def _rehearse(
+    images: PrivateImages, model: Model, plan: PrivacyPlan, settings: RunSettings, progress: Progress
+) -> None:
+    """Walk every stage on ten records in a temporary folder that is deleted: no defect is found after paying.
+
+    What the ten records made is thrown away unseen, so it costs nothing.
+    """
+    progress.begin("rehearsing", 1)
+    few = images.first(REHEARSED)
     short = replace(plan, steps=min(2, plan.steps))
     small = replace(settings, samples=min(settings.samples, 2), captions=settings.captions[:2])
-    with tempfile.TemporaryDirectory(prefix="dpwavelet-dry-") as name:
+    with tempfile.TemporaryDirectory(prefix="dpwavelet-") as name:
         folder = Path(name)
         ledger = Ledger.open(folder / "ledger.jsonl")
-        ledger.append({"kind": "begun", "run": "dry", "plan": short.to_json()})
-        tokens = _tokens(few, model, folder / "tokens.safetensors", progress)
-        trained = _train(model, tokens, short, small, folder, ledger, "dry", progress)
-        seal = Seal("dry run", _finish(ledger, "dry"), folder / "keys", 0.0)
-        _release(folder / "release", model, trained, short, small, ledger, seal, progress)
-    return plan
+        ledger.append({"kind": "begun", "run": "rehearsal", "plan": short.to_json()})
+        tokens = _tokens(few, model, folder / "tokens.safetensors", Silent())
+        trained = _train(model, tokens, short, small, folder, ledger, "rehearsal", Silent())
+        seal = Seal("rehearsal", _finish(ledger, "rehearsal"), folder / "keys", 0.0)
+        _release(folder / "release", model, trained, short, small, ledger, seal, Silent())
+    progress.advance(1)
 
 
 def _check_writable(out: Path) -> None:
