@@ -99,7 +99,7 @@ class TestTensorsAndJson:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.uint8])
     def test_tensors_come_back_bit_for_bit(self, tmp_path: Path, dtype: torch.dtype) -> None:
         tensor = (torch.arange(24).reshape(2, 3, 4) * 1.7).to(dtype)
-        tensors = {"whole": tensor, "turned": tensor.mT, "one": tensor[0, 0, 0], "none": tensor[:0]}
+        tensors = {"whole": tensor, "turned": tensor.mT, "one": tensor[0, 0, 0].clone(), "none": tensor[:0]}
         write_tensors(tmp_path / "t", tensors, {"note": "kept"})
         again = read_tensors(tmp_path / "t")
         assert again.keys() == tensors.keys()

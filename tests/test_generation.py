@@ -1,114 +1,228 @@
-"""Drawing tokens: seeds belong to images, and the draw follows the distribution."""
+"""Drawing tokens: the numbers are those of the distribution, and no image depends on its neighbours.
+
+The chi-square tests use fixed seeds; each would raise a false alarm for one seed in a hundred.
+"""
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
 
 from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling, choose, draw_captions, draw_tokens
+from dpwavelet.randomness import stream
 from dpwavelet.transformer import PAD, START, ImageTransformer, TransformerConfig
 
-CONFIG = TransformerConfig(words=30, codes=16, tokens=(4, 4), caption_length=8, width=32, depth=2, heads=2)
+CONFIG = TransformerConfig(words=20, codes=12, tokens=(4, 4, 4), caption_length=7, width=16, depth=2, heads=2)
+PLAIN = Sampling(top_p=1.0, guidance=1.0, batch_size=4)
+GUIDED = Sampling(guidance=1.5, batch_size=4)
+LOGITS = torch.randn(12, generator=torch.Generator().manual_seed(3)) * 1.5
 
 
 @pytest.fixture(scope="module")
 def model() -> ImageTransformer:
     made = ImageTransformer(CONFIG)
     made.initialize(torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        for p in made.parameters():
-            p.mul_(4.0) if p.dim() > 1 else None
+    with torch.no_grad():  # large weights, so that captions and earlier tokens matter
+        for weight in made.parameters():
+            weight.mul_(6.0 if weight.dim() > 1 else 1.0)
     return made.eval().requires_grad_(False)
 
 
-def captions(count: int) -> Tensor:
-    rows = torch.full((count, 4), PAD)
+def captions(count: int = 9) -> Tensor:
+    """Captions [count, 5] of unequal length; those of image i do not depend on `count`."""
+    rows = torch.full((count, 5), PAD)
     rows[:, 0] = START
-    rows[:, 1] = torch.arange(count) % 20 + 5
-    rows[::2, 2] = 7
+    for index in range(count):
+        words = index % 5
+        rows[index, 1 : 1 + words] = torch.arange(words) + 3 + index % 7
     return rows
 
 
-class TestSeeds:
-    """Image i depends on the seed and on i, not on how the request is cut."""
-
-    @pytest.mark.parametrize("guidance", [1.0, 1.5])
-    def test_splitting_a_request_changes_nothing(self, model: ImageTransformer, guidance: float) -> None:
-        sampling = Sampling(guidance=guidance, batch_size=4)
-        whole = draw_tokens(model, captions(10), 2, sampling, seed=3)
-        first = draw_tokens(model, captions(10)[:3], 2, sampling, seed=3)
-        rest = draw_tokens(model, captions(10)[3:], 2, sampling, seed=3, first=3)
-        for scale in range(2):
-            assert torch.equal(whole[scale], torch.cat((first[scale], rest[scale])))
-
-    def test_another_seed_or_place_draws_another_image(self, model: ImageTransformer) -> None:
-        same = captions(1).expand(2, -1)
-        first, second = (torch.cat(draw_tokens(model, same, 2, Sampling(), seed=s), 1) for s in (0, 1))
-        assert not torch.equal(first, second)
-        assert not torch.equal(first[0], first[1])
-
-    def test_only_the_asked_scales_are_drawn(self, model: ImageTransformer) -> None:
-        assert [ids.shape for ids in draw_tokens(model, captions(3), 1, Sampling(), 0)] == [(3, 4)]
-
-    def test_no_captions_make_no_images(self, model: ImageTransformer) -> None:
-        assert [ids.shape for ids in draw_tokens(model, captions(3)[:0], 2, Sampling(), 0)] == [
-            (0, 4),
-            (0, 4),
-        ]
-
-    def test_tokens_follow_the_probabilities_that_the_model_gives(self, model: ImageTransformer) -> None:
-        ids = draw_tokens(model, captions(1).expand(4000, -1), 1, Sampling(top_p=1.0, guidance=1.0), seed=0)[
-            0
-        ]
-        logits = model.begin(captions(1))[0]
-        expected = logits.softmax(-1)[0].double().numpy() * 4000
-        found = np.bincount(ids[:, 0].numpy(), minlength=16)
-        expected *= found.sum() / expected.sum()
-        assert expected.min() > 5
-        assert chisquare(found, expected).pvalue > 1e-3
-        assert chisquare(found, np.roll(expected, 1)).pvalue < 1e-6  # it would notice a shift by one code
+def chosen(logits: Tensor, sampling: Sampling, count: int, seed: int = 0) -> Tensor:
+    """Ids [count] drawn from one row of logits."""
+    uniforms = torch.from_numpy(np.random.default_rng(seed).random(count))
+    return choose(logits.expand(count, -1), uniforms, sampling)
 
 
-class TestChoice:
-    """One number picks one code."""
+def one_word(favourite: int) -> ImageTransformer:
+    """A model that always finds one word far more likely than the rest, which are equally likely."""
+    made = ImageTransformer(CONFIG)
+    made.initialize(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        made.final_norm.weight.zero_()
+        made.final_norm.bias.fill_(1.0)
+        made.word_head.weight.zero_()
+        made.word_head.weight[favourite] = 3.0
+    return made
 
-    LOGITS = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
 
-    def shares(self, sampling: Sampling) -> list[float]:
-        uniforms = (torch.arange(1000) + 0.5).double() / 1000
-        ids = choose(self.LOGITS.expand(1000, -1), uniforms, sampling)
-        return [round(float((ids == code).double().mean()), 2) for code in range(4)]
+class TestChoose:
+    """One token from its logits and a uniform."""
 
-    def test_evenly_spread_numbers_give_the_probabilities(self) -> None:
-        assert self.shares(Sampling(top_p=1.0)) == [0.5, 0.3, 0.15, 0.05]
+    @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.6])
+    def test_codes_come_as_often_as_their_probability_says(self, temperature: float) -> None:
+        found = chosen(LOGITS, Sampling(temperature=temperature, top_p=1.0), 20_000).bincount(minlength=12)
+        expected = (LOGITS.double() / temperature).softmax(0).numpy() * 20_000
+        assert chisquare(found.numpy(), expected).pvalue > 0.01
 
-    def test_top_p_keeps_the_likeliest_codes_that_hold_it(self) -> None:
-        assert self.shares(Sampling(top_p=0.6)) == [0.62, 0.38, 0, 0]
-        assert self.shares(Sampling(top_p=0.4)) == [1, 0, 0, 0]
+    @pytest.mark.parametrize("wrong", [0.9, 1.1])
+    def test_the_test_above_would_notice_a_temperature_off_by_a_tenth(self, wrong: float) -> None:
+        found = chosen(LOGITS, Sampling(top_p=1.0), 20_000).bincount(minlength=12)
+        expected = (LOGITS.double() / wrong).softmax(0).numpy() * 20_000
+        assert chisquare(found.numpy(), expected).pvalue < 0.01
 
-    def test_a_low_temperature_prefers_the_likeliest(self) -> None:
-        assert self.shares(Sampling(top_p=1.0, temperature=0.1))[0] > 0.95
+    def test_top_p_keeps_the_fewest_codes_that_hold_it_in_their_own_proportions(self) -> None:
+        probabilities = torch.tensor([0.05, 0.4, 0.15, 0.3, 0.1], dtype=torch.float64)
+        for top_p, kept in ((0.39, [1]), (0.41, [1, 3]), (0.8, [1, 3, 2]), (0.96, [1, 3, 2, 4, 0])):
+            found = chosen(probabilities.log(), Sampling(top_p=top_p), 20_000).bincount(minlength=5)
+            assert set(found.nonzero().flatten().tolist()) == set(kept)
+            expected = probabilities[kept] / probabilities[kept].sum() * 20_000
+            if len(kept) > 1:
+                assert chisquare(found[kept].numpy(), expected.numpy()).pvalue > 0.01
 
-    def test_the_largest_number_still_picks_a_code(self) -> None:
-        assert int(choose(self.LOGITS, torch.ones(1, dtype=torch.float64), Sampling(top_p=1.0))) == 3
-
-    @pytest.mark.parametrize(
-        "wrong", [{"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.1}, {"guidance": -1.0}, {"batch_size": 0}]
+    @given(
+        quarters=st.lists(st.integers(-40, 40), min_size=2, max_size=9, unique=True),
+        uniform=st.floats(0, 1, exclude_max=True),
+        top_p=st.floats(0.01, 1),
+        temperature=st.floats(0.05, 20),
     )
-    def test_settings_out_of_range_are_refused(self, wrong: dict[str, float]) -> None:
-        with pytest.raises(ConfigError):
-            Sampling(**wrong)  # type: ignore[arg-type]  # that is what is tested
+    def test_the_choice_is_the_code_whose_share_of_the_line_holds_the_uniform(
+        self, quarters: list[int], uniform: float, top_p: float, temperature: float
+    ) -> None:
+        sampling = Sampling(top_p=top_p, temperature=temperature)
+        logits, uniforms = torch.tensor([quarters]) / 4, torch.tensor([uniform], dtype=torch.float64)
+        code = int(choose(logits, uniforms, sampling))
+        order = sorted(range(len(quarters)), key=lambda index: -quarters[index])  # likeliest first
+        weights = np.exp((np.array(quarters) - max(quarters)) / 4 / temperature)[order]
+        ends = np.cumsum(weights / weights.sum())
+        last = int(np.searchsorted(ends, top_p - 1e-9))  # the first code with which the kept ones hold top_p
+        point, rank = uniform * ends[min(last, len(ends) - 1)], order.index(code)
+        assert ends[rank] >= point - 1e-8
+        assert rank == 0 or ends[rank - 1] <= max(point, 0) + 1e-8
+
+    def test_a_cold_draw_is_the_likeliest_code_and_an_impossible_code_never_comes(self) -> None:
+        assert (chosen(LOGITS, Sampling(temperature=1e-3), 500) == LOGITS.argmax()).all()
+        barred = LOGITS.clone()
+        barred[LOGITS.argmax()] = -torch.inf
+        found = chosen(barred, Sampling(top_p=1.0, temperature=5.0), 2_000)
+        assert (found != LOGITS.argmax()).all()
+        ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        assert (choose(barred.expand(2, -1), ends, Sampling(top_p=1.0)) != LOGITS.argmax()).all()
 
 
-def test_invented_captions_begin_with_the_mark_and_end_with_padding(model: ImageTransformer) -> None:
-    rows = draw_captions(model, 20, seed=0)
-    assert (rows[:, 0] == START).all()
-    for row in rows:
-        words = row[1:].tolist()
-        end = words.index(PAD) if PAD in words else len(words)
-        assert START not in words
-        assert not any(words[end:])
-    assert torch.equal(rows, draw_captions(model, 20, seed=0))
-    assert draw_captions(model, 0, seed=0).shape == (0, 8)
+class TestTokens:
+    """Images, one stream each."""
+
+    @pytest.mark.parametrize("sampling", [PLAIN, GUIDED], ids=["plain", "guided"])
+    def test_how_a_request_is_split_changes_nothing(
+        self, model: ImageTransformer, sampling: Sampling
+    ) -> None:
+        whole = draw_tokens(model, captions(), 2, sampling, seed=5)
+        assert [tuple(scale.shape) for scale in whole] == [(9, 4), (9, 4)]
+        for cut in (1, 3, 4, 8):
+            parts = [
+                draw_tokens(model, captions()[:cut], 2, sampling, seed=5),
+                draw_tokens(model, captions()[cut:], 2, sampling, seed=5, first=cut),
+            ]
+            for scale in range(2):
+                assert torch.equal(torch.cat([part[scale] for part in parts]), whole[scale])
+
+    def test_other_images_and_their_captions_change_nothing(self, model: ImageTransformer) -> None:
+        whole = draw_tokens(model, captions(), 1, GUIDED, seed=5)[0]
+        for index in range(9):
+            alone = captions()[index : index + 1, : index % 5 + 1]  # not padded to the longest either
+            assert torch.equal(draw_tokens(model, alone, 1, GUIDED, seed=5, first=index)[0][0], whole[index])
+
+    def test_the_seed_and_the_index_choose_the_image(self, model: ImageTransformer) -> None:
+        same = captions()[4:5].expand(6, -1)
+        drawn = draw_tokens(model, same, 3, PLAIN, seed=5)
+        rows = {tuple(row) for row in torch.cat(drawn, 1).tolist()}
+        other = {tuple(row) for row in torch.cat(draw_tokens(model, same, 3, PLAIN, seed=6), 1).tolist()}
+        assert len(rows | other) == 12
+
+    @pytest.mark.parametrize("guidance", [0.0, 1.0, 1.5])
+    def test_every_token_is_the_choice_from_guided_uncached_logits(
+        self, model: ImageTransformer, guidance: float
+    ) -> None:
+        sampling = Sampling(guidance=guidance, batch_size=4)
+        tokens = draw_tokens(model, captions(), 2, sampling, seed=5)
+        nothing = torch.where(torch.arange(5) == 0, START, PAD).expand(9, -1)
+
+        def logits(words: Tensor) -> Tensor:
+            hidden = model.hidden(words, tokens)[:, 5:]
+            return torch.cat((model.code_heads[0](hidden[:, :4]), model.code_heads[1](hidden[:, 4:])), 1)
+
+        mixed = guidance * logits(captions()) + (1 - guidance) * logits(nothing)
+        for image in range(9):
+            uniforms = torch.from_numpy(stream(5, "image", image).random(8))
+            assert torch.equal(choose(mixed[image], uniforms, sampling), torch.cat(tokens, 1)[image])
+
+    def test_guidance_of_one_draws_what_the_model_says(self, model: ImageTransformer) -> None:
+        one = draw_tokens(model, captions(), 2, Sampling(guidance=1.0, batch_size=4), seed=5)
+        nearly = draw_tokens(model, captions(), 2, Sampling(guidance=1 + 1e-7, batch_size=4), seed=5)
+        more = draw_tokens(model, captions(), 2, Sampling(guidance=4.0, batch_size=4), seed=5)
+        assert all(torch.equal(a, b) for a, b in zip(one, nearly, strict=True))
+        assert not torch.equal(torch.cat(one, 1), torch.cat(more, 1))
+
+    def test_fewer_scales_are_the_beginning_of_more(self, model: ImageTransformer) -> None:
+        few, many = (draw_tokens(model, captions(), scales, PLAIN, seed=5) for scales in (1, 3))
+        assert torch.equal(few[0], many[0])
+
+    def test_no_captions_give_no_images_and_progress_counts_every_image_once(
+        self, model: ImageTransformer
+    ) -> None:
+        told: list[int] = []
+        assert [
+            ids.shape[0] for ids in draw_tokens(model, captions()[:0], 2, PLAIN, 5, told=told.append)
+        ] == [0, 0]
+        assert told == []
+        draw_tokens(model, captions(), 1, PLAIN, 5, told=told.append)
+        assert told == [4, 4, 1]
+
+
+class TestCaptions:
+    """Captions that the model writes itself."""
+
+    def test_they_begin_end_and_are_padded_as_captions_are(self, model: ImageTransformer) -> None:
+        rows = draw_captions(model, 60, seed=1)
+        assert rows.shape == (60, CONFIG.caption_length)
+        assert (rows[:, 0] == START).all()
+        lengths = (rows != PAD).sum(1)
+        assert len(lengths.unique()) > 2  # some end early
+        for row, length in zip(rows, lengths.tolist(), strict=True):
+            assert (row[:length] != PAD).all()
+            assert (row[1:length] != START).all()
+            assert (row[length:] == PAD).all()
+
+    @pytest.mark.parametrize(("favourite", "words"), [(START, 0), (5, CONFIG.caption_length - 1)])
+    def test_a_model_that_always_ends_says_nothing_and_one_that_never_does_fills_the_line(
+        self, favourite: int, words: int
+    ) -> None:
+        rows = draw_captions(one_word(favourite), 3, seed=1)
+        assert (rows != PAD).sum(1).tolist() == [1 + words] * 3
+
+    def test_padding_is_never_drawn_however_likely_it_is(self) -> None:
+        rows = draw_captions(one_word(PAD), 20, seed=1)  # the other words are equally likely
+        assert rows[:, 1:].unique().numel() > 10
+        assert ((rows == PAD).long().diff(dim=1) >= 0).all()
+        assert (rows[:, 1] != PAD).sum() > 15
+
+    def test_caption_i_depends_on_the_seed_and_i_alone(self, model: ImageTransformer) -> None:
+        many = draw_captions(model, 8, seed=1)
+        assert torch.equal(draw_captions(model, 3, seed=1), many[:3])
+        assert not torch.equal(draw_captions(model, 8, seed=2), many)
+        assert draw_captions(model, 0, seed=1).shape == (0, CONFIG.caption_length)
+
+
+@settings(max_examples=20)
+@given(
+    st.sampled_from([{"temperature": 0.0}, {"temperature": float("nan")}, {"top_p": 0.0}, {"top_p": 1.01}])
+    | st.sampled_from([{"guidance": -0.1}, {"batch_size": 0}, {"guidance": float("nan")}])
+)
+def test_a_setting_out_of_range_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=r"temperature must be above 0, top_p in \(0, 1\]"):
+        Sampling(**wrong)  # type: ignore[arg-type]  # that is what is tested

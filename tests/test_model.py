@@ -1,15 +1,25 @@
 """A model folder: whole, checked, and without code."""
 
+import errno
+import hashlib
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from dpwavelet.errors import ConfigError, ModelError
+from dpwavelet.checkpoint import read_tensors, write_tensors
+from dpwavelet.errors import ConfigError, ModelError, OutputError
 from dpwavelet.model import PARTS, PRESETS, Model, bundled, create, digests, find
 from dpwavelet.text import Vocabulary
+
+
+@pytest.fixture
+def copy(tiny_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "copy"))
 
 
 def same(first: Model, second: Model, tolerance: float = 0.0) -> bool:
@@ -44,16 +54,43 @@ def test_half_precision_halves_the_files_and_rounds_the_weights(tiny_model: Path
 
 def test_a_folder_holds_tensors_and_json_only(tiny_model: Path) -> None:
     assert {path.suffix for path in tiny_model.iterdir()} == {".json", ".safetensors"}
-    assert set(digests(tiny_model)) == {path.name for path in tiny_model.iterdir()}
+    assert digests(tiny_model) == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in tiny_model.iterdir()
+    }
 
 
-@pytest.fixture
-def copy(tiny_model: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_model, tmp_path / "copy"))
+def test_what_is_loaded_is_frozen(tiny_model: Path) -> None:
+    model = Model.from_pretrained(tiny_model)
+    for part in PARTS:
+        assert not getattr(model, part).training
+        assert not any(weight.requires_grad for weight in getattr(model, part).parameters())
+
+
+def test_a_seed_fixes_a_new_model_and_the_global_generator_is_left_alone() -> None:
+    state = torch.get_rng_state()
+    one, again, other = (create("tiny", Vocabulary.of(), seed) for seed in (3, 3, 4))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert same(one, again)
+    assert not same(one, other)
+
+
+def test_a_full_disk_leaves_the_old_model_and_nothing_else(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before, model = digests(copy), Model.from_pretrained(copy)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left"):
+        model.save_pretrained(copy, half=True)
+    assert digests(copy) == before
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "vocabulary.json", "detail.safetensors", "tokenizer.safetensors"]
+    "name",
+    ["config.json", "vocabulary.json", "card.json", *(f"{part}.safetensors" for part in PARTS)],
 )
 def test_a_missing_file_is_named(copy: Path, name: str) -> None:
     (copy / name).unlink()
@@ -69,13 +106,78 @@ def test_a_truncated_file_is_named(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "field", "value"), [("transformer", "width", 32), ("tokenizer", "codes", 128)]
+    ("part", "field", "value"), [("transformer", "width", 32), ("tokenizer", "code_width", 4)]
 )
 def test_weights_of_another_shape_are_refused(copy: Path, part: str, field: str, value: int) -> None:
     config = json.loads((copy / "config.json").read_text())
     config[part][field] = value
     (copy / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="does not fit"):
+        Model.from_pretrained(copy)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "named"),
+    [
+        ("transformer", "codes", 128, "tokenizer makes .* of 256 codes"),
+        ("transformer", "tokens", [16, 16, 4], "parts are mixed up"),
+        ("transformer", "words", 99, r"vocabulary\.json holds .* the transformer knows 99"),
+        ("transformer", "heads", 0, r"config\.json"),
+        ("transformer", "heads", 3, r"config\.json .*must divide by heads"),
+        ("tokenizer", "patches", [2, 2, 5], r"config\.json .*can't be cut"),
+        ("detail", "features", "many", r"config\.json"),
+    ],
+)
+def test_a_config_that_contradicts_itself_is_refused(
+    copy: Path, part: str, field: str, value: object, named: str
+) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config[part][field] = value
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=named):
+        Model.from_pretrained(copy)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "7", '{"preset": "tiny", "private_scales": "one"}'])
+def test_a_config_of_something_else_is_refused(copy: Path, content: str) -> None:
+    (copy / "config.json").write_text(content)
+    with pytest.raises(ModelError, match=r"config\.json does not describe a model of ours"):
+        Model.from_pretrained(copy)
+
+
+def test_the_vocabulary_of_another_model_is_refused(copy: Path) -> None:
+    Vocabulary.of(["zyxgrl"]).save(copy / "vocabulary.json")
+    with pytest.raises(ModelError, match=r"vocabulary\.json"):
+        Model.from_pretrained(copy)
+
+
+def renamed(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["other"] = tensors.pop(sorted(tensors)[0])
+
+
+def lost(tensors: dict[str, torch.Tensor]) -> None:
+    tensors.popitem()
+
+
+def added(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["more"] = torch.zeros(1)
+
+
+def turned(tensors: dict[str, torch.Tensor]) -> None:
+    name = max(tensors, key=lambda name: tensors[name].shape)
+    tensors[name] = tensors[name].transpose(0, -1)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("damage", [renamed, lost, added, turned])
+def test_weights_of_other_names_or_shapes_are_refused_by_the_name_of_their_file(
+    copy: Path, part: str, damage: Callable[[dict[str, torch.Tensor]], None]
+) -> None:
+    path = copy / f"{part}.safetensors"
+    tensors = read_tensors(path)
+    damage(tensors)
+    write_tensors(path, tensors)
+    with pytest.raises(ModelError, match=rf"{part}\.safetensors does not fit config\.json"):
         Model.from_pretrained(copy)
 
 
@@ -88,8 +190,9 @@ def test_an_unknown_field_is_refused(copy: Path) -> None:
 
 
 def test_a_name_that_is_nothing_is_refused() -> None:
-    with pytest.raises(ModelError, match="no model at nowhere"):
-        find("nowhere")
+    for name in ("nowhere", "thum", "../thumb"):
+        with pytest.raises(ModelError, match=f"no model at {name}: it is neither a folder"):
+            find(name)
 
 
 def test_an_unknown_preset_is_refused() -> None:

@@ -47,6 +47,18 @@ class TestCausality:
         after = tokenizer.encode_bands(spoilt)
         assert all(torch.equal(before[s], after[s]) for s in range(band))
 
+    def test_nothing_that_averages_out_in_the_pixels_reaches_a_coarse_token(
+        self, tokenizer: SpectralTokenizer
+    ) -> None:
+        image = (pictures(4) * 64).round() / 128  # multiples of 1/128, so that sums of pixels are exact
+        texture = torch.randint(-32, 33, (4, 3, 4, 4, 8), generator=torch.Generator().manual_seed(1)) / 128
+        texture = torch.cat((texture, -texture), -1)[..., torch.randperm(16)]  # 16 pixels that add up to 0
+        pixels = texture.unflatten(-1, (4, 4)).permute(0, 1, 2, 4, 3, 5).reshape(4, 3, 16, 16)
+        before, after = tokenizer.encode(image), tokenizer.encode(image + pixels)
+        assert torch.equal(before[0], after[0])
+        assert not torch.equal(before[1], after[1])
+        assert not torch.equal(before[2], after[2])
+
     def test_the_test_above_would_notice_a_coefficient_of_the_band_itself(
         self, tokenizer: SpectralTokenizer
     ) -> None:
@@ -139,6 +151,45 @@ class TestCodebook:
             book.adapt(vectors, book.nearest(vectors), torch.Generator().manual_seed(0))
         assert len(book.nearest(vectors).unique()) > 28
         assert book.codes.abs().max() < 10
+
+    @given(
+        ids=st.lists(st.integers(0, 31), min_size=1, max_size=200),
+        decay=st.sampled_from([0.0, 0.5, 0.98]),
+        seed=st.integers(0, 99),
+    )
+    def test_no_code_stays_dead_after_a_step_whatever_was_chosen(
+        self, ids: list[int], decay: float, seed: int
+    ) -> None:
+        book, generator = Codebook(SMALL), torch.Generator().manual_seed(seed)
+        book.place(torch.arange(32), torch.randn(32, 4, generator=generator), 0.0)
+        vectors = torch.randn(len(ids), 4, generator=generator) + 10
+        book.adapt(vectors, torch.tensor(ids), generator, decay)
+        fair = len(ids) / 32
+        assert book.counts.min() >= 0.05 * fair
+        assert torch.isfinite(book.codes).all()
+        assert book.codes.min() > 5  # all of them lie where the vectors are
+
+    def test_the_running_mean_forgets_at_the_rate_of_its_decay(self) -> None:
+        book = Codebook(SMALL)
+        book.place(torch.arange(32), torch.zeros(32, 4), 10.0)
+        vectors = torch.ones(320, 4)
+        for step in range(1, 4):
+            book.adapt(vectors, torch.arange(320) % 32, torch.Generator(), decay=0.9)
+            torch.testing.assert_close(book.codes, torch.full((32, 4), 1 - 0.9**step))
+
+    def test_no_round_of_k_means_raises_the_error_and_some_lower_it_much(self) -> None:
+        vectors, errors = torch.randn(640, 2, generator=torch.Generator().manual_seed(0)).repeat(1, 2), []
+        for rounds in range(8):
+            book = Codebook(SMALL)
+            book.start(vectors, torch.Generator().manual_seed(0), rounds)
+            errors.append(float((vectors - book.codes[book.nearest(vectors)]).square().sum(1).mean()))
+        assert errors == sorted(errors, reverse=True)
+        assert errors[-1] < 0.7 * errors[0]
+
+    def test_fewer_vectors_than_codes_leave_no_code_at_its_zero(self) -> None:
+        book, vectors = Codebook(SMALL), torch.full((5, 4), 7.0)
+        book.start(vectors, torch.Generator().manual_seed(0))
+        assert (book.codes == 7.0).all()
 
     def test_k_means_uses_nearly_every_code(self, tokenizer: SpectralTokenizer) -> None:
         ids = tokenizer.encode(pictures(200, 5))

@@ -114,6 +114,36 @@ class TestLosses:
             torch.testing.assert_close(alone.image[0], together.image[record])
             torch.testing.assert_close(alone.caption[0], together.caption[record])
 
+    def test_other_records_of_the_same_batch_change_no_bit(self, model: ImageTransformer) -> None:
+        others, words = tokens(2, seed=9), captions()
+        before = model.losses(words, tokens(2))
+        for scale, ids in enumerate(tokens(2)):
+            others[scale][1] = ids[1]
+        words[0], words[2] = torch.tensor([START, 22, PAD, PAD, PAD]), torch.tensor([START, 3, 4, 3, 4])
+        after = model.losses(words, others)
+        assert torch.equal(before.image[1], after.image[1])
+        assert torch.equal(before.caption[1], after.caption[1])
+        assert not torch.equal(before.image[0], after.image[0])
+
+    def test_a_scale_counts_in_proportion_to_its_tokens(self) -> None:
+        uneven = ImageTransformer(
+            TransformerConfig(words=30, codes=16, tokens=(2, 6), caption_length=8, width=16, depth=1, heads=2)
+        )
+        uneven.initialize(torch.Generator().manual_seed(0))
+        uneven.word_head.weight.detach().zero_()
+        uneven.code_heads[0].weight.detach().zero_()  # knows nothing: log 16 a token
+        found = uneven.losses(captions(), [tokens(1)[0][:, :2], tokens(2)[1].repeat(1, 2)[:, :6]])
+        torch.testing.assert_close(found.scales[0], torch.full((3,), 16.0).log())
+        torch.testing.assert_close(found.image, (2 * found.scales[0] + 6 * found.scales[1]) / 8)
+        torch.testing.assert_close(found.caption, torch.full((3,), 30.0).log())
+
+    def test_later_words_do_not_change_what_was_expected_before_them(self, model: ImageTransformer) -> None:
+        other = captions()
+        other[0, 3:] = torch.tensor([11, 12])
+        before, after = (model.word_head(model.hidden(words, [])[0, :5]) for words in (captions(), other))
+        assert torch.equal(before[:3], after[:3])
+        assert not torch.allclose(before[3:], after[3:], atol=1e-3)
+
     def test_only_the_scales_that_are_passed_enter_the_sequence(self, model: ImageTransformer) -> None:
         assert model.hidden(captions(), tokens(1)).shape[1] == 5 + 4
         assert len(model.losses(captions(), tokens(1)).scales) == 1

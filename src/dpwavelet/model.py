@@ -189,7 +189,7 @@ def create(preset: str, vocabulary: Vocabulary, seed: int) -> Model:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_stream(seed, "weights").initial_seed())
         tokenizer, detail = SpectralTokenizer(shape.tokenizer), DetailModel(shape.detail)
-    transformer = ImageTransformer(shape.transformer(len(vocabulary)))
+        transformer = ImageTransformer(shape.transformer(len(vocabulary)))
     transformer.initialize(torch_stream(seed, "transformer"))
     return Model(preset, shape.private_scales, vocabulary, tokenizer, transformer, detail, {})
 

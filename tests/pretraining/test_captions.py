@@ -45,3 +45,58 @@ def test_a_caption_is_kept_and_gets_at_most_two_true_clauses() -> None:
         assert len(named) <= 2
         seen.add(text)
     assert len(seen) > 50
+
+
+@pytest.mark.parametrize(("name", "rgb"), COLOURS.items())
+def test_a_plain_picture_is_its_colour_everywhere(name: str, rgb: tuple[int, int, int]) -> None:
+    plain = np.broadcast_to(np.array(rgb, np.uint8)[:, None, None], (3, 32, 32))
+    facts = dict(clauses(plain))
+    assert {facts[where] for where in ("border", "middle", "top", "bottom", "all")} == {name}
+    brightness = np.mean(rgb) / 255
+    assert facts.get("light") == ("dark" if brightness < 0.3 else "bright" if brightness > 0.7 else None)
+
+
+def test_the_border_is_the_outer_sixth_on_every_side() -> None:
+    image = np.full((3, 30, 30), 250, np.uint8)
+    image[:, 5:-5, 5:-5] = np.array(COLOURS["red"])[:, None, None]
+    assert dict(clauses(image))["border"] == "white"
+    image[:, [0, -1]], image[:, :, [0, -1]] = 0, 0  # an outline is not yet the border
+    assert dict(clauses(image))["border"] == "grey"
+
+
+SAYS = {
+    "border": {"on a WORD background", "against a WORD background", "in front of a WORD background"}
+    | {"background is WORD"},
+    "middle": {"mostly WORD in the middle", "with a WORD centre", "WORD in the center"},
+    "top": {"WORD at the top", "with WORD above", "the upper half is WORD"},
+    "bottom": {"WORD at the bottom", "with WORD below", "the lower half is WORD"},
+    "all": {"mostly WORD", "in WORD tones"},
+    "light": {"WORD photo"},
+}
+
+
+def test_every_clause_says_its_own_fact_about_its_own_place_and_all_of_them_are_used() -> None:
+    facts = [(where, f"colour{index}") for index, where in enumerate(SAYS)]
+    true = {text.replace("WORD", word) for where, word in facts for text in SAYS[where]}
+    said: set[str] = set()
+    for seed in range(600):
+        text = enrich(" A dog. ", facts, np.random.default_rng(seed))
+        first, *rest = text.split(", ")
+        if rest:
+            assert first == "A dog"
+            assert len(rest) <= 2
+            said.update(rest)
+        else:
+            left = text.removeprefix("A dog").strip()
+            options = {""} | true | {f"{one} {two}" for one in true for two in true if one != two}
+            assert left in options
+    assert said == true
+
+
+def test_an_empty_caption_gets_clauses_without_a_stray_comma() -> None:
+    texts = {
+        enrich("", [("all", "red"), ("light", "dark")], np.random.default_rng(seed)) for seed in range(99)
+    }
+    assert "" in texts
+    assert {"mostly red", "in red tones", "dark photo", "dark photo, mostly red"} <= texts
+    assert all(text.strip(" ,") == text for text in texts)

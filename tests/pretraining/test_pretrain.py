@@ -1,79 +1,29 @@
-"""Public training: a stage that stops goes on unchanged, and the whole makes a model that loads."""
+"""Public training as a whole: killed anywhere it makes the same model, and the model loads."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
-from dpwavelet.checkpoint import read_tensors
+from dpwavelet.checkpoint import digest, read_tensors
 from dpwavelet.errors import ConfigError
 from dpwavelet.images.public import PublicImages
 from dpwavelet.model import Model
-from dpwavelet.pretraining import Pretraining, Schedule, pretrain
-from dpwavelet.pretraining.loop import run_stage
-from dpwavelet.randomness import torch_stream
+from dpwavelet.pretraining import Pretraining, Schedule, loop, pretrain
 
 QUICK = Pretraining(
     preset="tiny",
     tokenizer=Schedule(steps=12, batch_size=16, save_every=4),
-    transformer=Schedule(steps=6, batch_size=8),
-    detail=Schedule(steps=4, batch_size=8),
+    transformer=Schedule(steps=6, batch_size=8, save_every=4),
+    detail=Schedule(steps=4, batch_size=8, save_every=3),
 )
 
 
 def silent(*_: object) -> None:
     """Watch nothing."""
-
-
-class TestStage:
-    """One resumable loop."""
-
-    @staticmethod
-    def network() -> nn.Module:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            made = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
-        made.register_buffer("seen", torch.zeros(()), persistent=False)
-        return made
-
-    def train(self, network: nn.Module, state: Path, stop: int | None = None) -> None:
-        def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-            if step == stop:
-                raise KeyboardInterrupt
-            x = torch.randn(16, 4, generator=torch_stream(0, "x", step))
-            network.seen += 1
-            return (network(x) - x.sum(1, keepdim=True)).square().mean(), {}
-
-        run_stage(
-            "stage", network, Schedule(steps=40, learning_rate=0.05, save_every=5), step_loss, state, silent
-        )
-
-    @pytest.mark.parametrize("stop", [0, 3, 5, 22, 39])
-    def test_it_goes_on_after_a_stop_as_if_there_had_been_none(self, tmp_path: Path, stop: int) -> None:
-        whole, broken = self.network(), self.network()
-        self.train(whole, tmp_path / "whole")
-        with pytest.raises(KeyboardInterrupt):
-            self.train(broken, tmp_path / "broken", stop)
-        again = self.network()
-        self.train(again, tmp_path / "broken")
-        assert torch.equal(again.seen, whole.seen)
-        for a, b in zip(whole.parameters(), again.parameters(), strict=True):
-            assert torch.equal(a, b)
-
-    def test_it_learns(self, tmp_path: Path) -> None:
-        network, x = self.network(), torch.randn(64, 4)
-        before = (network(x) - x.sum(1, keepdim=True)).square().mean()
-        self.train(network, tmp_path / "state")
-        assert (network(x) - x.sum(1, keepdim=True)).square().mean() < 0.2 * before
-
-    def test_the_learning_rate_rises_and_falls(self) -> None:
-        rates = [Schedule(steps=100, learning_rate=1.0).rate(step) for step in range(100)]
-        assert rates[0] == pytest.approx(0.2)
-        assert max(rates) == rates[5] == 1.0
-        assert rates[-1] < 0.01
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +54,25 @@ class TestWhole:
         pretrain(PublicImages.open(portraits, 32), QUICK, out, silent)
         after = read_tensors(out / "tokenizer.safetensors")
         assert all(torch.equal(before[name], after[name]) for name in before)
+
+    def test_a_run_killed_after_every_save_makes_the_same_weights_bit_for_bit(
+        self, out: Path, portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        save, kills = loop._save, 0
+
+        def save_and_die(*arguments: Any) -> None:
+            save(*arguments)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(loop, "_save", save_and_die)
+        while not (tmp_path / "model").exists():
+            try:
+                pretrain(PublicImages.open(portraits, 32), QUICK, tmp_path / "model", silent)
+            except KeyboardInterrupt:
+                kills += 1
+        assert kills == 3 + 2 + 2
+        for name in ("tokenizer", "transformer", "detail"):
+            assert digest(tmp_path / f"model/{name}.safetensors") == digest(out / f"{name}.safetensors")
 
     def test_another_run_may_not_go_on_from_this_work(self, out: Path, portraits: Path) -> None:
         with pytest.raises(ConfigError, match="another run"):
