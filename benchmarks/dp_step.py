@@ -224,7 +224,7 @@ def peak_megabytes(T: int, B: int, name: str) -> float:
 def print_peak(T: int, B: int, name: str) -> None:
     model, tokens = task(T, B)
     step = VARIANTS[name][0](model)
-    step(tokens[:1])
+    step(tokens[:2])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     step(tokens)
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
 
+from dpwavelet import generation
 from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling, choose, draw_captions, draw_tokens
 from dpwavelet.randomness import stream
@@ -136,6 +137,26 @@ class TestTokens:
         for index in range(9):
             alone = captions()[index : index + 1, : index % 5 + 1]  # not padded to the longest either
             assert torch.equal(draw_tokens(model, alone, 1, GUIDED, seed=5, first=index)[0][0], whole[index])
+
+    @pytest.mark.parametrize("sampling", [PLAIN, GUIDED], ids=["plain", "guided"])
+    def test_companions_change_no_bit_of_the_logits_that_an_image_is_drawn_from(
+        self, model: ImageTransformer, sampling: Sampling, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[Tensor] = []
+
+        def noted(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
+            seen.append(logits[0])
+            return choose(logits, uniforms, sampling)
+
+        monkeypatch.setattr(generation, "choose", noted)
+        draw_tokens(model, captions()[3:4, :4], 3, sampling, seed=5, first=3)
+        alone = torch.stack(seen)
+        seen.clear()
+        longer = torch.cat((captions()[3:6], torch.tensor([[START, 9, 8, 7, 6]])))
+        longer = torch.nn.functional.pad(longer, (0, 2), value=PAD)
+        longer[3, 5:] = 4  # the longest caption there can be
+        draw_tokens(model, longer, 3, sampling, seed=5, first=3)
+        assert torch.equal(torch.stack(seen), alone)
 
     def test_the_seed_and_the_index_choose_the_image(self, model: ImageTransformer) -> None:
         same = captions()[4:5].expand(6, -1)

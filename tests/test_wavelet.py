@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import pywt
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpwavelet.errors import ConfigError
@@ -39,6 +39,7 @@ def test_deeper_levels_are_those_of_pywavelets_with_every_band_halved_once_a_lev
         np.testing.assert_allclose(2**level * found.numpy(), expected, atol=1e-11)
 
 
+@settings(max_examples=50)
 @given(
     height=st.integers(1, 10),
     width=st.integers(1, 10),

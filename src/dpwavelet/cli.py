@@ -251,9 +251,15 @@ def sample(
     number: Annotated[int, typer.Option("-n", "--number", help="Images in all.")] = 16,
     out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("samples"),
     seed: Seed = 0,
-    temperature: Annotated[float, typer.Option(help="Below 1 is tamer, above 1 wilder.")] = 1.0,
-    top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens that hold this share.")] = 0.98,
-    guidance: Annotated[float, typer.Option(help="How hard to follow the caption; 1 is plain.")] = 1.5,
+    temperature: Annotated[
+        float, typer.Option(help="Below 1 is tamer, above 1 wilder.")
+    ] = Sampling.temperature,
+    top_p: Annotated[
+        float, typer.Option(help="Keep the likeliest tokens that hold this share.")
+    ] = Sampling.top_p,
+    guidance: Annotated[
+        float, typer.Option(help="How hard to follow the caption; 1 is plain.")
+    ] = Sampling.guidance,
     coarse: Annotated[
         bool, typer.Option(help="Write what the private model drew, without added detail.")
     ] = False,

@@ -17,7 +17,7 @@ from dpwavelet.pretraining import Pretraining, Schedule, loop, pretrain
 QUICK = Pretraining(
     preset="tiny",
     tokenizer=Schedule(steps=12, batch_size=16, save_every=4),
-    transformer=Schedule(steps=6, batch_size=8, save_every=4),
+    transformer=Schedule(steps=8, batch_size=8, save_every=4),  # details in steps 3 and 7
     detail=Schedule(steps=4, batch_size=8, save_every=3),
 )
 

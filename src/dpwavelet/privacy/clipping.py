@@ -80,9 +80,10 @@ class RecordClipper:
 
     Guarantee: adding or removing one record moves the sum by at most `max_norm` (L2), whatever the gradients
     are. A record whose loss or norm is not finite counts as zero. What it rests on: a record's loss depends
-    on no other record. The first chunk of two records or more tests that, and `check` tests the rest. The
-    margin allows for other records' rounding, which may change with the shape of a chunk; that allowance
-    is measured, not proved, and chunks of one shape (see `records` of `accumulate`) need least of it.
+    on no other record. The first chunk of two records or more tests that, at the price of two backwards;
+    `check` tests it too, on as few as two records. The margin allows for other records' rounding, which may
+    change with the shape of a chunk. That allowance is measured, not proved, and chunks of one shape (see
+    `records` of `accumulate`) need least of it.
 
     Memory: where the sequence is long beside the layer, a chunk holds one gradient for each record.
 
@@ -177,10 +178,11 @@ class RecordClipper:
         if not self._separate and len(values) > 1:
             _require_separate_records(values, outputs)
             self._separate = True
-        grads = iter(torch.autograd.grad(values.sum(), outputs, allow_unused=True))
+        grads = list(torch.autograd.grad(values.sum(), outputs, allow_unused=True))
         gradients = {}
-        for layer, uses in calls.items():
-            used = [(call.input, g) for call in uses if (g := next(grads)) is not None]
+        while calls:  # from the last layer to the first, letting go of what is done
+            layer, uses = calls.popitem()
+            used = [(call.input, g) for call in reversed(uses) if (g := grads.pop()) is not None]
             for parameter, name in self._layers[layer].items() if used else ():
                 inputs, output_grads = map(list, zip(*used, strict=True))
                 gradients[name] = parameter_gradient(layer, parameter, inputs, output_grads)
@@ -288,8 +290,10 @@ def _owners(model: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[nn.Mo
 def _require_separate_records(losses: Tensor, outputs: list[GradientEdge]) -> None:
     """Raise if the loss of an even row depends on a layer's output for an odd row, or the other way."""
     for rows in (0, 1):
-        reached = torch.autograd.grad(losses[rows::2].sum(), outputs, retain_graph=True, allow_unused=True)
-        if any(bool((g[1 - rows :: 2].abs() > 0).any()) for g in reached if g is not None):
+        if any(
+            g is not None and bool((g[1 - rows :: 2].abs() > 0).any())
+            for g in torch.autograd.grad(losses[rows::2].sum(), outputs, retain_graph=True, allow_unused=True)
+        ):
             raise PrivacyError(
                 "a record's loss depends on other records of its chunk, so clipping cannot bound its "
                 "influence. Remove what mixes records: batch statistics, shared position ids, a batch loss."
