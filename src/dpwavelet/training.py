@@ -45,7 +45,7 @@ CAPTION_CHOICES = 5  # captions of one record that are kept; a step uses one of 
 class PrivateTraining:
     """Public settings of the loop; the promise itself is in the plan."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     warmup: float = 0.05  # share of the steps over which the learning rate rises
     average: float = 0.9  # decay of the average of the weights that is released
     caption_weight: float = 0.1
