@@ -39,7 +39,8 @@ bench: $(STAMP) ## time every script in benchmarks/, one after another
 	@for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python $$script || exit 1; done
 
 demo: build/demo/portraits ## a whole private run on 8,000 drawn portraits
-	$(BIN)/dpwavelet run build/demo/portraits --epsilon 8 --samples 64 --out build/demo/run
+	$(BIN)/dpwavelet run build/demo/portraits --epsilon 8 --samples 64 --captions examples/captions.txt \
+		--out build/demo/run
 	@echo build/demo/run/release/report.html
 
 build/demo/portraits: | $(STAMP)

@@ -18,6 +18,7 @@ from dpwavelet.randomness import stream
 from dpwavelet.transformer import ImageTransformer
 
 PAD, START = 0, 1
+FEWEST_WORDS = 3  # of an invented caption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,8 @@ def draw_captions(transformer: ImageTransformer, count: int, seed: int, temperat
     for place in range(1, length):
         logits = transformer.next_words(rows[:, :place])
         logits[:, PAD] = -torch.inf
+        if place <= FEWEST_WORDS:
+            logits[:, START] = -torch.inf
         words = choose(logits, uniforms[:, place], sampling)
         writing &= words != START  # START again ends a caption
         if not writing.any():

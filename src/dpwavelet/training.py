@@ -352,12 +352,14 @@ def _losses(
     settings: PrivateTraining,
 ) -> Tensor:
     """One loss a record [B]: means over that record's own tokens, never over a batch."""
-    choice, dropped = views
+    choice, drops = views
     captions, tokens = records.batch(chunk, choice[chunk])
-    captions[dropped[torch.from_numpy(chunk)], 1:] = PAD
+    dropped = drops[torch.from_numpy(chunk)]
+    captions[dropped, 1:] = PAD
     with _autocast(transformer, settings.mixed_precision):
         losses = transformer.losses(captions, tokens)
-    return losses.image + settings.caption_weight * losses.caption
+    # A dropped caption teaches drawing without one, not that captions are empty.
+    return losses.image + settings.caption_weight * losses.caption * ~dropped
 
 
 def _drawn_losses(

@@ -16,7 +16,7 @@ from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.training import PrivateTraining
 
 GRANULARITY = 100  # an undeclared number of records is rounded down to a multiple of this
-EPOCHS = 4  # how often a record takes part on average
+EPOCHS = 6  # how often a record takes part on average
 DEFAULT_TRAINING = PrivateTraining()
 
 

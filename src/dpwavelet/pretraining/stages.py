@@ -104,8 +104,12 @@ def train_transformer(
         with mixed_precision():
             losses = transformer.losses(model.vocabulary.encode(captions, length), ids)
         numbers = {f"scale_{s + 1}": float(loss.detach().mean()) for s, loss in enumerate(losses.scales)}
-        total = losses.image.mean() + CAPTION_WEIGHT * losses.caption.mean()
-        return total, numbers | {"caption": float(losses.caption.detach().mean())}
+        told = losses.caption * torch.from_numpy(
+            ~dropped
+        )  # a dropped caption does not teach that captions are empty
+        return losses.image.mean() + CAPTION_WEIGHT * told.mean(), numbers | {
+            "caption": float(told.detach().sum()) / max(int((~dropped).sum()), 1)
+        }
 
     run_stage("transformer", transformer, schedule, step_loss, state, note)
     transformer.eval().requires_grad_(False)
