@@ -13,8 +13,11 @@ import torch
 
 from dpwavelet.checkpoint import read_tensors, write_tensors
 from dpwavelet.errors import ConfigError, ModelError, OutputError
+from dpwavelet.images.public import PublicImages
+from dpwavelet.images.sheet import from_bytes
 from dpwavelet.model import PARTS, PRESETS, Model, bundled, create, digests, find
 from dpwavelet.text import Vocabulary
+from dpwavelet.wavelet import analyze, synthesize
 
 
 @pytest.fixture
@@ -231,3 +234,18 @@ def test_bundled_weights_are_small_and_load() -> None:
     model = Model.from_pretrained("thumb")
     assert model.image_size == 64
     assert model.card["trained_on"]["images"] > 30_000
+
+
+@pytest.mark.data
+def test_bundled_weights_reconstruct_public_images_that_they_have_not_seen(staged_data: Path) -> None:
+    model = Model.from_pretrained("thumb")
+    images = PublicImages.open(staged_data / "public" / "tinyimagenet64.tar.xz", 64, "val")
+    truth = from_bytes(images.pixels(range(0, 3000, 15)))
+    tokens = model.tokenizer.encode(truth)
+    for scales, least in ((1, 25.5), (3, 19.0)):  # decibels; k-means codes of 2 x 2 patches alone reach 25.6
+        bands = analyze(truth, 2)[:scales]
+        error = (model.tokenizer.decode(tokens[:scales]) - synthesize(bands)).square().mean()
+        assert 10 * torch.log10(4 / error) > least
+    coarse = analyze(truth, 2)[0]
+    plain = torch.nn.functional.interpolate(coarse, size=64, mode="bicubic").sub(truth).square().mean()
+    assert model.detail.enlarge(coarse).sub(truth).square().mean() < plain
