@@ -13,12 +13,12 @@ from torch import Tensor
 
 from dpwavelet import generation
 from dpwavelet.errors import ConfigError
-from dpwavelet.generation import Sampling, choose, draw_captions, draw_tokens
+from dpwavelet.generation import FEWEST_WORDS, Sampling, choose, draw_captions, draw_tokens
 from dpwavelet.randomness import stream
 from dpwavelet.transformer import PAD, START, ImageTransformer, TransformerConfig
 
 CONFIG = TransformerConfig(words=20, codes=12, tokens=(4, 4, 4), caption_length=7, width=16, depth=2, heads=2)
-PLAIN = Sampling(top_p=1.0, guidance=1.0, batch_size=4)
+PLAIN = Sampling(temperature=1.0, top_p=1.0, guidance=1.0, batch_size=4)
 GUIDED = Sampling(guidance=1.5, batch_size=4)
 LOGITS = torch.randn(12, generator=torch.Generator().manual_seed(3)) * 1.5
 
@@ -72,14 +72,16 @@ class TestChoose:
 
     @pytest.mark.parametrize("wrong", [0.9, 1.1])
     def test_the_test_above_would_notice_a_temperature_off_by_a_tenth(self, wrong: float) -> None:
-        found = chosen(LOGITS, Sampling(top_p=1.0), 20_000).bincount(minlength=12)
+        found = chosen(LOGITS, Sampling(temperature=1.0, top_p=1.0), 20_000).bincount(minlength=12)
         expected = (LOGITS.double() / wrong).softmax(0).numpy() * 20_000
         assert chisquare(found.numpy(), expected).pvalue < 0.01
 
     def test_top_p_keeps_the_fewest_codes_that_hold_it_in_their_own_proportions(self) -> None:
         probabilities = torch.tensor([0.05, 0.4, 0.15, 0.3, 0.1], dtype=torch.float64)
         for top_p, kept in ((0.39, [1]), (0.41, [1, 3]), (0.8, [1, 3, 2]), (0.96, [1, 3, 2, 4, 0])):
-            found = chosen(probabilities.log(), Sampling(top_p=top_p), 20_000).bincount(minlength=5)
+            found = chosen(probabilities.log(), Sampling(temperature=1.0, top_p=top_p), 20_000).bincount(
+                minlength=5
+            )
             assert set(found.nonzero().flatten().tolist()) == set(kept)
             expected = probabilities[kept] / probabilities[kept].sum() * 20_000
             if len(kept) > 1:
@@ -112,7 +114,9 @@ class TestChoose:
         found = chosen(barred, Sampling(top_p=1.0, temperature=5.0), 2_000)
         assert (found != LOGITS.argmax()).all()
         ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
-        assert (choose(barred.expand(2, -1), ends, Sampling(top_p=1.0)) != LOGITS.argmax()).all()
+        assert (
+            choose(barred.expand(2, -1), ends, Sampling(temperature=1.0, top_p=1.0)) != LOGITS.argmax()
+        ).all()
 
 
 class TestTokens:
@@ -219,8 +223,8 @@ class TestCaptions:
             assert (row[1:length] != START).all()
             assert (row[length:] == PAD).all()
 
-    @pytest.mark.parametrize(("favourite", "words"), [(START, 0), (5, CONFIG.caption_length - 1)])
-    def test_a_model_that_always_ends_says_nothing_and_one_that_never_does_fills_the_line(
+    @pytest.mark.parametrize(("favourite", "words"), [(START, FEWEST_WORDS), (5, CONFIG.caption_length - 1)])
+    def test_a_model_that_always_ends_says_little_and_one_that_never_does_fills_the_line(
         self, favourite: int, words: int
     ) -> None:
         rows = draw_captions(one_word(favourite), 3, seed=1)

@@ -242,7 +242,7 @@ def _smallest(epsilon_of: Callable[[float], float], target: float, start: float,
         if scarce and enough:
             noise = _between(scarce, enough, target * (1 - SLACK / 2))
         else:
-            noise, step = (noise / step if enough else noise * step), step**2
+            noise, step = (noise / step if enough else noise * step), min(step**2, 16.0)
     raise PrivacyError(f"no noise multiplier reaches epsilon {target}; use fewer steps or a larger delta.")
 
 
