@@ -146,4 +146,4 @@ def _lowest() -> tuple[Indices, Indices]:
     """Row and column of the 64 lowest frequencies but the mean, lowest first."""
     k = np.arange(SIDE)
     distance = (k[:, None] ** 2 + k[None, :] ** 2).ravel()
-    return np.unravel_index(np.argsort(distance, kind="stable")[1:65], (SIDE, SIDE))  # type: ignore[return-value]
+    return np.unravel_index(np.argsort(distance, kind="stable")[1:65], (SIDE, SIDE))  # type: ignore[return-value]  # a pair
