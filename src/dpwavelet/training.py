@@ -45,10 +45,10 @@ CAPTION_CHOICES = 5  # captions of one record that are kept; a step uses one of 
 class PrivateTraining:
     """Public settings of the loop; the promise itself is in the plan."""
 
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     warmup: float = 0.05  # share of the steps over which the learning rate rises
     average: float = 0.9  # decay of the average of the weights that is released
-    caption_weight: float = 0.1
+    caption_weight: float = 0.03  # of what one record may say, most is for its picture
     caption_dropout: float = 0.1
     parameters: Literal["all", "attention", "blocks"] = "all"
     chunk: int = 64  # records computed at once; any number gives the same sums

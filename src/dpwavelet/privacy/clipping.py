@@ -17,7 +17,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from dpwavelet.errors import ConfigError, PrivacyError
-from dpwavelet.privacy.layer_gradients import SUPPORTED, ParameterGradient, parameter_gradient
+from dpwavelet.privacy.layer_gradients import (
+    SUPPORTED,
+    ParameterGradient,
+    StoredGradient,
+    parameter_gradient,
+)
 
 _MIXING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -85,7 +90,8 @@ class RecordClipper:
     change with the shape of a chunk. That allowance is measured, not proved, and chunks of one shape (see
     `records` of `accumulate`) need least of it.
 
-    Memory: where the sequence is long beside the layer, a chunk holds one gradient for each record.
+    Memory: where the sequence is long beside the layer, a chunk holds one gradient for each record, and
+    keeps that memory for the next chunk.
 
     `parameters` are those to train, by the names the sum shall have; by default all that require gradients.
     They may live in Linear, Embedding, LayerNorm and RMSNorm layers; any other place is refused.
@@ -114,6 +120,7 @@ class RecordClipper:
         self._layers = _owners(model, self._parameters)
         self._separate = False  # whether records were seen to be independent of one another
         self._sums: dict[str, Tensor] = {}
+        self._rooms: dict[str, Tensor] = {}  # memory of the last chunk's gradients, for the next chunk
 
     def accumulate(self, losses: Losses, records: int | None = None) -> RecordDiagnostics:
         """Add one chunk of records to the sum; on an exception the sum stays as it was.
@@ -185,7 +192,10 @@ class RecordClipper:
             used = [(call.input, g) for call in reversed(uses) if (g := grads.pop()) is not None]
             for parameter, name in self._layers[layer].items() if used else ():
                 inputs, output_grads = map(list, zip(*used, strict=True))
-                gradients[name] = parameter_gradient(layer, parameter, inputs, output_grads)
+                found = parameter_gradient(layer, parameter, inputs, output_grads, self._rooms.get(name))
+                if isinstance(found, StoredGradient):
+                    self._rooms[name] = found.values
+                gradients[name] = found
         return values.detach(), gradients
 
     def _norms(self, values: Tensor, gradients: dict[str, ParameterGradient]) -> Tensor:

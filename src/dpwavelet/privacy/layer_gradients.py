@@ -41,11 +41,17 @@ class ParameterGradient(Protocol):
 
 
 def parameter_gradient(
-    layer: nn.Module, parameter: str, inputs: list[Tensor], gradients: list[Tensor]
+    layer: nn.Module,
+    parameter: str,
+    inputs: list[Tensor],
+    gradients: list[Tensor],
+    room: Tensor | None = None,
 ) -> ParameterGradient:
     """Describe the gradient of one parameter ("weight" or "bias") of a supported layer.
 
-    `inputs` and `gradients` hold one tensor for each time the layer was called, records first.
+    `inputs` and `gradients` hold one tensor for each time the layer was called, records first. `room` is
+    memory to write the gradients of all records into if they are to be written out and fit: a fresh block
+    of that size costs more in page faults than the product that fills it.
     """
     if isinstance(layer, nn.Embedding):
         ids = torch.cat([one.flatten(1) if one.dim() > 1 else one[:, None] for one in inputs], 1)
@@ -57,7 +63,10 @@ def parameter_gradient(
         A = _positions(inputs, (layer.in_features,))
         (_, T, i), o = A.shape, G.shape[2]
         # Measured: while this holds, two T x T Gram matrices cost less than writing B x i x o floats.
-        return GramGradient(A, G) if T * (i + o) < 0.6 * i * o else StoredGradient(G.mT @ A)
+        if T * (i + o) < 0.6 * i * o:
+            return GramGradient(A, G)
+        fits = room is not None and room.shape == (len(A), o, i) and room.dtype == A.dtype
+        return StoredGradient(torch.bmm(G.mT, A, out=room if fits else None))
     assert isinstance(layer, nn.LayerNorm | nn.RMSNorm)
     shape = tuple(layer.normalized_shape)
     G = _positions(gradients, shape)
