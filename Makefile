@@ -10,7 +10,7 @@ PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 BENCHMARKS := $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: install check fix test bench demo docs clean help
+.PHONY: install check fix test mutants bench demo docs clean help
 
 install: $(STAMP) ## make .venv with the pinned tools and this package in it
 
@@ -34,6 +34,9 @@ fix: $(STAMP) ## format, and repair what ruff can repair
 
 test: $(STAMP) ## every test, warnings as errors; ARGS="-k wavelet" narrows it
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) $(ARGS)
+
+mutants: $(STAMP) ## break the promise on purpose and see a test fail; ARGS="--only noise" narrows it
+	$(BIN)/python tests/mutants.py --jobs $(WORKERS) $(ARGS)
 
 bench: $(STAMP) ## time every script in benchmarks/, one after another
 	@for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python $$script || exit 1; done

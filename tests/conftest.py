@@ -1,6 +1,7 @@
 """What every test shares: one thread, properties that repeat in CI, and the staged image sets."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,14 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ledgers_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test writes to the ledgers of whoever runs it, nor does a run that is made once for many tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPWAVELET_LEDGERS", str(tmp_path_factory.mktemp("ledgers")))
+        yield
 
 
 @pytest.fixture(scope="session")

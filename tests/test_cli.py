@@ -7,11 +7,13 @@ import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from dpwavelet import checkpoint, cli
+from dpwavelet import checkpoint, cli, training
+from dpwavelet.errors import OutputError
 from dpwavelet.images.drawn import draw_to
 
 
@@ -83,7 +85,7 @@ class TestWork:
     def test_plan_prints_more_noise_for_less_epsilon(
         self, portraits: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        status, text, _ = call(capsys, "plan", portraits, "--epsilon", "1", "--epsilon", "8", "--json")
+        status, text, _ = call(capsys, "plan", portraits, "--epsilon", "1", "8", "--no-timing", "--json")
         strong, weak = json.loads(text)
         assert status == 0
         assert strong["noise_multiplier"] > weak["noise_multiplier"]
@@ -103,6 +105,126 @@ class TestWork:
             [sys.executable, "-m", "dpwavelet", "--version"], capture_output=True, text=True, check=True
         )
         assert found.stdout.strip() == cli.__version__
+
+
+class TestLedger:
+    """What runs on one data set cost together, as its owner sees and limits it."""
+
+    @pytest.fixture(autouse=True)
+    def ledgers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setenv("DPWAVELET_LEDGERS", str(tmp_path / "ledgers"))
+        return tmp_path / "ledgers"
+
+    def shown(self, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, Any]:
+        status, text, _ = call(capsys, "ledger", "show", *arguments, "--json")
+        assert status == 0
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def test_a_cap_admits_one_run_and_then_no_other_wherever_the_images_lie(
+        self,
+        portraits: Path,
+        tiny_model: Path,
+        tmp_path: Path,
+        ledgers: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        status, text, _ = call(capsys, "ledger", "cap", portraits, "--epsilon", "8")
+        assert status == 0
+        assert (
+            "epsilon 8 at delta 0.00631" in text
+        )  # 100^-1.1: the declared number, not the 130 that there are
+        assert call(capsys, "train", portraits, "--out", tmp_path / "one", *quick(tiny_model)[:-2])[0] == 0
+
+        moved = tmp_path / "moved"
+        moved.mkdir()
+        for number, path in enumerate(sorted(portraits.glob("*.png"))):
+            (moved / f"{999 - number}.png").write_bytes(path.read_bytes())
+        again = ["train", moved, "--out", tmp_path / "two", *quick(tiny_model)[:-2]]
+        refused(capsys, again, "may cost epsilon 8", "ledger abandon")
+        assert not (tmp_path / "two" / "config.yaml").exists()
+
+        found = self.shown(capsys, moved)
+        (only,) = found["runs"]
+        assert (only["name"], only["state"], only["steps"]) == ("one", "finished", 2)
+        assert 0 <= found["left"] < 0.01
+        (file,) = ledgers.iterdir()
+        assert self.shown(capsys, file) == found | {"ledger": str(file)}
+        release = (tmp_path / "one" / "release").rglob("*")
+        assert not [path for path in release if path.is_file() and file.stem.encode() in path.read_bytes()]
+
+        assert call(capsys, "ledger", "cap", portraits, "--epsilon", "20")[0] == 0
+        assert call(capsys, *again)[0] == 0
+        status, text, _ = call(capsys, "ledger", "show", portraits)
+        assert status == 0
+        for word in (
+            *(run["run"] for run in self.shown(capsys, portraits)["runs"]),
+            "finished",
+            "2/2",
+            "cap",
+        ):
+            assert word in text
+        refused(capsys, ["ledger", "cap", portraits, "--epsilon", "8"], "below what these images have paid")
+
+    def test_a_run_that_was_stopped_holds_its_plan_until_it_is_abandoned(
+        self,
+        portraits: Path,
+        tiny_model: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        chosen = tmp_path / "chosen"
+        asked = ["train", portraits, "--out", tmp_path / "run", "--ledger", chosen, *quick(tiny_model)[:-2]]
+
+        original = training.Checkpoint.save
+
+        def full(self: training.Checkpoint, *state: Any) -> None:
+            if self.state_path.is_relative_to(tmp_path / "run"):  # and not in the rehearsal
+                raise OutputError("no space")
+            original(self, *state)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training.Checkpoint, "save", full)
+            refused(capsys, asked, "no space")
+        (stopped,) = self.shown(capsys, portraits, "--ledger", chosen)["runs"]
+        assert (stopped["state"], stopped["steps"]) == ("in flight", 2)
+        run = stopped["run"]
+        assert run in (tmp_path / "run" / "config.yaml").read_text()
+        key = tmp_path / "run" / "private" / "checkpoint" / "run.json"
+        kept = key.read_bytes()
+        key.unlink()
+        refused(capsys, asked, "charged 2 steps", "key of its noise")  # no free second try with fresh noise
+        key.write_bytes(kept)
+        refused(capsys, ["ledger", "abandon", portraits, "nobody", "--ledger", chosen], "never begun")
+        status, text, _ = call(capsys, "ledger", "abandon", portraits, run, "--ledger", chosen)
+        assert status == 0
+        assert "closed at 2 of 2 steps" in text
+        refused(capsys, asked, "was abandoned")
+        assert self.shown(capsys, portraits)["runs"] == []  # the usual place knows nothing of it
+
+    def test_a_dry_run_touches_no_ledger(
+        self, portraits: Path, tiny_model: Path, ledgers: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert call(capsys, "run", portraits, *quick(tiny_model, "--dry-run"))[0] == 0
+        assert not ledgers.exists()
+
+    def test_verify_finds_the_line_that_was_edited_or_torn(
+        self, portraits: Path, ledgers: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for epsilon in ("3", "4"):
+            assert call(capsys, "ledger", "cap", portraits, "--epsilon", epsilon)[0] == 0
+        (file,) = ledgers.iterdir()
+        status, text, _ = call(capsys, "ledger", "verify", file)
+        assert status == 0
+        assert "2 entries" in text
+        content = file.read_bytes()
+        file.write_bytes(content.replace(b'"epsilon":4.0', b'"epsilon":9.0'))
+        refused(capsys, ["ledger", "verify", file], "line 2: edited")
+        file.write_bytes(content[:-5])
+        refused(capsys, ["ledger", "verify", file], "line 2", "torn")
+        refused(capsys, ["ledger", "show", portraits], "line 2", "torn")
+        refused(capsys, ["ledger", "verify", ledgers / "nothing"], "no file")
 
 
 class TestRefusals:

@@ -6,14 +6,13 @@ The chi-square tests use fixed seeds; each would raise a false alarm for one see
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
 
 from dpwavelet import generation
-from dpwavelet.errors import ConfigError
-from dpwavelet.generation import FEWEST_WORDS, Sampling, choose, draw_captions, draw_tokens
+from dpwavelet.generation import Sampling, choose, draw_tokens
 from dpwavelet.randomness import stream
 from dpwavelet.transformer import PAD, START, ImageTransformer, TransformerConfig
 
@@ -207,47 +206,3 @@ class TestTokens:
         assert told == []
         draw_tokens(model, captions(), 1, PLAIN, 5, told=told.append)
         assert told == [4, 4, 1]
-
-
-class TestCaptions:
-    """Captions that the model writes itself."""
-
-    def test_they_begin_end_and_are_padded_as_captions_are(self, model: ImageTransformer) -> None:
-        rows = draw_captions(model, 60, seed=1)
-        assert rows.shape == (60, CONFIG.caption_length)
-        assert (rows[:, 0] == START).all()
-        lengths = (rows != PAD).sum(1)
-        assert len(lengths.unique()) > 2  # some end early
-        for row, length in zip(rows, lengths.tolist(), strict=True):
-            assert (row[:length] != PAD).all()
-            assert (row[1:length] != START).all()
-            assert (row[length:] == PAD).all()
-
-    @pytest.mark.parametrize(("favourite", "words"), [(START, FEWEST_WORDS), (5, CONFIG.caption_length - 1)])
-    def test_a_model_that_always_ends_says_little_and_one_that_never_does_fills_the_line(
-        self, favourite: int, words: int
-    ) -> None:
-        rows = draw_captions(one_word(favourite), 3, seed=1)
-        assert (rows != PAD).sum(1).tolist() == [1 + words] * 3
-
-    def test_padding_is_never_drawn_however_likely_it_is(self) -> None:
-        rows = draw_captions(one_word(PAD), 20, seed=1)  # the other words are equally likely
-        assert rows[:, 1:].unique().numel() > 10
-        assert ((rows == PAD).long().diff(dim=1) >= 0).all()
-        assert (rows[:, 1] != PAD).sum() > 15
-
-    def test_caption_i_depends_on_the_seed_and_i_alone(self, model: ImageTransformer) -> None:
-        many = draw_captions(model, 8, seed=1)
-        assert torch.equal(draw_captions(model, 3, seed=1), many[:3])
-        assert not torch.equal(draw_captions(model, 8, seed=2), many)
-        assert draw_captions(model, 0, seed=1).shape == (0, CONFIG.caption_length)
-
-
-@settings(max_examples=20)
-@given(
-    st.sampled_from([{"temperature": 0.0}, {"temperature": float("nan")}, {"top_p": 0.0}, {"top_p": 1.01}])
-    | st.sampled_from([{"guidance": -0.1}, {"batch_size": 0}, {"guidance": float("nan")}])
-)
-def test_a_setting_out_of_range_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=r"temperature must be above 0, top_p in \(0, 1\]"):
-        Sampling(**wrong)  # type: ignore[arg-type]  # that is what is tested

@@ -288,7 +288,14 @@ class TestLearning:
 
     @pytest.mark.parametrize(
         "wrong",
-        [{"learning_rate": 0}, {"average": 1.0}, {"caption_dropout": 2}, {"parameters": "x"}, {"chunk": 0}],
+        [
+            {"learning_rate": 0},
+            {"average": 1.0},
+            {"caption_dropout": 2},
+            {"parameters": "x"},
+            {"chunk": 0},
+            {"per_unit": 0},
+        ],
     )
     def test_settings_out_of_range_are_refused(self, wrong: dict[str, object]) -> None:
         with pytest.raises(ConfigError):

@@ -4,16 +4,19 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from typer.core import TyperCommand
 
-from dpwavelet import __version__
+from dpwavelet import __version__, cli_key, cli_ledger
 from dpwavelet import model as models
+from dpwavelet.audit.report import text, write_drawn, write_private
+from dpwavelet.audit.run import AuditSettings, audit_drawn, audit_private, expected_members
 from dpwavelet.checkpoint import whole_folder
 from dpwavelet.errors import ConfigError, DpwaveletError, OutputError
 from dpwavelet.generation import Sampling
@@ -21,10 +24,15 @@ from dpwavelet.images import drawn
 from dpwavelet.images.inspection import inspect
 from dpwavelet.images.layouts import open_folder
 from dpwavelet.images.public import PublicImages
-from dpwavelet.pipeline import Pipeline, RunSettings, declared, dry_run, make_plan, read_captions, run
+from dpwavelet.pipeline import Pipeline, RunSettings, assist, declared, dry_run, make_plan, read_captions, run
+from dpwavelet.pipeline.forecast import forecast_all
 from dpwavelet.pipeline.release import Samples
 from dpwavelet.pretraining import Pretraining, pretrain
-from dpwavelet.privacy.certificate import statement, verify_release
+from dpwavelet.privacy import registry
+from dpwavelet.privacy.certificate import read_certificate, read_public_key, statement, verify_release
+from dpwavelet.privacy.refusals import RULES
+from dpwavelet.ranks import joined
+from dpwavelet.training import PrivateTraining
 
 app = typer.Typer(
     add_completion=False,
@@ -32,6 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A folder of sensitive images in, a differentially private image generator and data set out.",
 )
+app.add_typer(cli_ledger.app, name="ledger")
+app.add_typer(cli_key.app, name="key")
 console = Console()
 errors = Console(stderr=True)
 SECONDS_BETWEEN_LINES = 15
@@ -45,7 +55,22 @@ Epsilon = Annotated[float, typer.Option(help="The privacy budget. Small is stron
 Delta = Annotated[float | None, typer.Option(help="Chance that the promise fails; N^-1.1 unless given.")]
 Records = Annotated[
     int | None,
-    typer.Option(help="Number of records to declare as public; else the count, rounded down to 100s."),
+    typer.Option(
+        help="Number of records, or people, to declare as public; else the count, rounded down to 100s."
+    ),
+]
+GroupBy = Annotated[
+    str | None,
+    typer.Option(help="Metadata field that names the person of a record; then people are protected."),
+]
+PerPerson = Annotated[int, typer.Option(help="At most so many records of a person take part in a step.")]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A refusal to overrule; may be repeated. The certificate says so. One of "
+        + ", ".join(rule.name for rule in RULES.values() if rule.overridable)
+        + "."
+    ),
 ]
 Preset = Annotated[
     str, typer.Option("--preset", "--model", help="Bundled weights by name, or a model folder.")
@@ -132,42 +157,90 @@ def draw(
     print(f"{count} portraits of {size} x {size} pixels in {out} ({rate:.0f} a second)")
 
 
-@app.command()
+class SeveralEpsilons(TyperCommand):
+    """Reads `--epsilon 1 2 4 8` as `--epsilon 1 --epsilon 2 ...`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse as usual, once every number has its own option."""
+        return super().parse_args(ctx, _repeated("--epsilon", args))
+
+
+def _repeated(option: str, words: list[str]) -> list[str]:
+    """Put `option` before every number that follows a value of it; a folder named 8 is written ./8."""
+    found: list[str] = []
+    for word in words:
+        after_a_value = found[-2:-1] == [option] or (found and found[-1].startswith(f"{option}="))
+        if after_a_value and _is_number(word):
+            found.append(option)
+        found.append(word)
+    return found
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+@app.command(cls=SeveralEpsilons)
 def plan(
     data: Data,
-    epsilon: Annotated[list[float], typer.Option(help="One or more budgets: --epsilon 1 --epsilon 8.")],
+    epsilon: Annotated[list[float], typer.Option(help="One or more budgets: --epsilon 1 2 4 8.")],
     delta: Delta = None,
     records: Records = None,
+    preset: Preset = "thumb",
     batch_size: Batch = None,
     steps: Steps = None,
     split: Split = None,
+    group_by: GroupBy = None,
+    per_person: PerPerson = 1,
+    timing: Annotated[
+        bool,
+        typer.Option(
+            "--timing/--no-timing",
+            help="Take a few private steps on drawn portraits to tell time and memory.",
+        ),
+    ] = True,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what each epsilon would cost in noise and steps. Spends nothing."""
-    found = len(open_folder(data, split))
-    plans = []
-    for budget in epsilon:
-        settings = RunSettings(
-            epsilon=budget, delta=delta, records=records, batch_size=batch_size, steps=steps
+    """Show what each epsilon would buy, in noise, time, memory and quality. Spends nothing.
+
+    Signal to noise is C / (sigma C sqrt(d) / B): the longest that the mean of B clipped gradients can be,
+    over the length of the noise on it, in one step; C is the clipping norm, sigma the noise multiplier, d
+    the number of trained parameters. Time runs from images to private weights; samples come on top. Quality
+    is what runs on public stand-ins of about this signal to noise gained.
+    """
+    _use(threads)
+    folder = open_folder(data, split)
+    found = len(set(folder.group(group_by))) if group_by else len(folder)
+    asked = [
+        RunSettings(
+            epsilon=budget, delta=delta, records=records, model=preset, batch_size=batch_size, steps=steps,
+            group_by=group_by, training=PrivateTraining(per_unit=per_person),
         )
-        plans.append(make_plan(settings, declared(settings, found)))
+        for budget in epsilon
+    ]  # fmt: skip
+    plans = [make_plan(settings, declared(settings, found)) for settings in asked]
+    forecasts = forecast_all(plans, preset, asked[0].training, timing=timing)
     if as_json:
-        rows = [
-            p.to_json() | {"noise_multiplier": p.noise_multiplier, "epsilon_rdp": p.rdp_epsilon}
-            for p in plans
-        ]
-        print(json.dumps(rows, indent=2))
+        print(json.dumps([each.to_json() for each in forecasts], indent=2))
         return
-    table = Table(title=f"{plans[0].records:,} declared records, delta {plans[0].delta:.3g}")
-    for column in ("epsilon", "batch", "steps", "noise multiplier", "noise on the mean", "epsilon by RDP"):
+    units = "people" if group_by else "records"
+    table = Table(title=f"{plans[0].records:,} declared {units}, delta {plans[0].delta:.3g}")
+    columns = ("epsilon", "batch", "steps", "noise multiplier", "signal to noise", "by RDP", "time", "memory")
+    for column in columns:
         table.add_column(column, justify="right")
-    for p in plans:
-        noise = p.noise_multiplier * p.max_norm / p.batch_size
+    for each in forecasts:
+        p = each.plan
         table.add_row(
-            f"{p.epsilon:g}", f"{p.batch_size}", f"{p.steps}", f"{p.noise_multiplier:.3f}", f"{noise:.2e}",
-            f"{p.rdp_epsilon:.3f}",
+            f"{p.epsilon:g}", f"{p.batch_size}", f"{p.steps}", f"{p.noise_multiplier:.3f}",
+            f"{each.signal_to_noise:.3f}", f"{p.rdp_epsilon:.3f}", each.time_text, each.memory_text,
         )  # fmt: skip
     console.print(table)
+    print("\n".join(each.quality_text for each in forecasts))
 
 
 @app.command(name="run")
@@ -185,24 +258,41 @@ def run_command(
     split: Split = None,
     seed: Seed = 0,
     threads: Threads = None,
+    ledger: cli_ledger.Folder = None,
+    group_by: GroupBy = None,
+    per_person: PerPerson = 1,
+    allow: Allow = None,
+    key: cli_key.File = None,
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Try every stage on ten records; spend nothing.")
     ] = False,
 ) -> None:
-    """Check, plan, train privately, draw samples, and write a release that may leave the house."""
+    """Check, plan, train privately, draw samples, and write a release that may leave the house.
+
+    Under `torchrun --nproc-per-node K -m dpwavelet run ...` K processes share the private training.
+    """
     _use(threads)
     settings = RunSettings(
         epsilon=epsilon, delta=delta, records=records, model=preset, batch_size=batch_size, steps=steps,
-        samples=samples, captions=read_captions(captions) if captions else (), seed=seed,
+        samples=samples, captions=read_captions(captions) if captions else (), seed=seed, ledger=ledger,
+        group_by=group_by, training=PrivateTraining(per_unit=per_person), allow=tuple(allow or ()), key=key,
     )  # fmt: skip
-    with Bars() as bars:
-        if dry:
-            planned = dry_run(data, settings, bars, split)
-            bars.progress.stop()
-            print("every stage works on ten records; nothing was spent or kept. The real run would promise:")
-            print(statement(planned))
+    out = out or Path("runs") / data.resolve().name.split(".")[0]
+    with joined() as ranks:
+        if not ranks.lead:
+            if not dry:
+                assist(ranks)
             return
-        release = run(data, out or Path("runs") / data.resolve().name.split(".")[0], settings, bars, split)
+        with Bars() as bars:
+            if dry:
+                planned = dry_run(data, settings, bars, split)
+                bars.progress.stop()
+                print(
+                    "every stage works on ten records; nothing was spent or kept. The real run would promise:"
+                )
+                print(statement(planned))
+                return
+            release = run(data, out, settings, bars, split, ranks)
     report = verify_release(release)
     print("\n".join(("ok    " if ok else "WRONG ") + text for ok, text in report.lines))
     print(release / "report.html")
@@ -223,6 +313,11 @@ def train(
     split: Split = None,
     seed: Seed = 0,
     threads: Threads = None,
+    ledger: cli_ledger.Folder = None,
+    group_by: GroupBy = None,
+    per_person: PerPerson = 1,
+    allow: Allow = None,
+    key: cli_key.File = None,
 ) -> None:
     """Train privately and write a release without samples; draw them later with `sample`."""
     run_command(
@@ -239,6 +334,11 @@ def train(
         split,
         seed,
         threads,
+        ledger,
+        group_by,
+        per_person,
+        allow,
+        key,
         dry=False,
     )
 
@@ -272,10 +372,8 @@ def sample(
     if out.exists() and any(out.iterdir()):
         raise OutputError(f"{out} is not empty; choose another --out.")
     pipeline = Pipeline.from_pretrained(model)
-    given = [*(caption or ()), *(read_captions(captions) if captions else ())]
-    wanted = (
-        [given[i % len(given)] for i in range(number)] if given else pipeline.invent_captions(number, seed)
-    )
+    given = [*(caption or ()), *(read_captions(captions) if captions else ())] or [""]
+    wanted = [given[i % len(given)] for i in range(number)]
     sampling = Sampling(temperature=temperature, top_p=top_p, guidance=guidance)
     with Bars() as bars:
         bars.begin("drawing samples", number)
@@ -289,16 +387,16 @@ def sample(
 def verify(
     release: Annotated[Path, typer.Argument(help="The release folder.")],
     public_key: Annotated[
-        str | None, typer.Option(help="The owner's public key, 64 hexadecimal digits.")
+        str | None,
+        typer.Option(help="The owner's public key: 64 hexadecimal digits, or a file from `key export`."),
+    ] = None,
+    ledger: Annotated[
+        Path | None, typer.Option(help="The owner's ledger of the run, private/ledger.jsonl.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Recompute epsilon from the certificate and check every file of a release."""
-    try:
-        key = bytes.fromhex(public_key) if public_key else None
-    except ValueError:
-        raise ConfigError(f"--public-key must be 64 hexadecimal digits, got {public_key!r}.") from None
-    result = verify_release(release, key)
+    result = verify_release(release, read_public_key(public_key) if public_key else None, ledger)
     if as_json:
         print(
             json.dumps(
@@ -309,6 +407,75 @@ def verify(
         print("\n".join(("ok    " if ok else "WRONG ") + text for ok, text in result.lines))
         print("\n".join("cannot be proved: " + text for text in result.cannot_prove))
     if not result.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    release: Annotated[Path, typer.Argument(help="The release folder.")],
+    form: Annotated[
+        str, typer.Option("--format", help=f"One of {', '.join(registry.FORMATS)}.")
+    ] = registry.FORMATS[0],
+) -> None:
+    """Print a verified certificate as an entry for a registry, or in the words of NIST SP 800-226."""
+    entry = registry.export(read_certificate(release), form)
+    wrong = [text for ok, text in verify_release(release).lines if not ok]
+    if wrong:
+        raise OutputError(f"{release} does not verify, so nothing is exported: {'; '.join(wrong)}.")
+    print(json.dumps(entry, indent=2, ensure_ascii=False))
+
+
+@app.command(name="audit")
+def audit_command(
+    data: Annotated[
+        Path | None, typer.Argument(help="Private images to audit on; drawn portraits unless given.")
+    ] = None,
+    epsilon: Annotated[
+        list[float] | None, typer.Option(help="The claims to test, each by a run of its own; 1, 4 and 8.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results; OUT/private for private images.")] = Path(
+        "audit"
+    ),
+    delta: Delta = None,
+    preset: Preset = "thumb",
+    portraits: Annotated[int, typer.Option(help="Portraits to draw if no images are given.")] = 800,
+    canaries: Annotated[int, typer.Option(help="Made-up records, in by fair coins.")] = 200,
+    samples: Annotated[int, typer.Option(help="Samples to look for copies in.")] = 128,
+    repeats: Annotated[int | None, typer.Option(help="Rounds of the game; chosen unless given.")] = None,
+    batch_size: Batch = None,
+    steps: Steps = None,
+    split: Split = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    ledger: cli_ledger.Folder = None,
+) -> None:
+    """Attack training as it is, and bound epsilon from below. Exits 1 if a bound exceeds the claim.
+
+    On private images it is a run like any other: charged to their ledger, its results kept private.
+    """
+    _use(threads)
+    epsilons = epsilon or [1.0, 4.0, 8.0]
+    if data is not None and len(epsilons) > 1:
+        raise ConfigError("each claim is a run that is charged to these images; give one --epsilon.")
+    members = expected_members(portraits if data is None else len(open_folder(data, split)))
+    plans = [
+        make_plan(RunSettings(epsilon=claim, delta=delta, batch_size=batch_size, steps=steps), members)
+        for claim in epsilons
+    ]
+    settings = AuditSettings(canaries=canaries, samples=samples, repeats=repeats, seed=seed)
+    model = models.Model.from_pretrained(preset)
+    with Bars() as bars:
+        if data is None:
+            drawn_audit = audit_drawn(portraits, model, plans, settings, bars)
+            audited, folder = drawn_audit.audited, out
+            write_drawn(drawn_audit, out)
+        else:
+            private = audit_private(data, out, model, plans[0], settings, bars, ledgers=ledger, split=split)
+            audited, folder = (private.audited,), out / "private"
+            write_private(private, out)
+    print(text(audited))
+    print(folder / "audit.json")
+    if not all(one.within_claim for one in audited):
         raise typer.Exit(1)
 
 

@@ -18,7 +18,6 @@ from dpwavelet.randomness import stream
 from dpwavelet.transformer import ImageTransformer
 
 PAD, START = 0, 1
-FEWEST_WORDS = 3  # of an invented caption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,29 +99,6 @@ def choose(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
     total = (probabilities * kept).cumsum(-1)
     rank = (total < uniforms[:, None] * total[:, -1:]).sum(-1).clamp_max(logits.shape[-1] - 1)
     return order.gather(1, rank[:, None]).squeeze(1)
-
-
-@torch.no_grad()
-def draw_captions(transformer: ImageTransformer, count: int, seed: int, temperature: float = 0.9) -> Tensor:
-    """Captions [B, L] invented by the model itself, padded; as private as the model is."""
-    length = transformer.config.caption_length
-    rows = torch.full((count, length), PAD)
-    rows[:, 0] = START
-    table = np.array([stream(seed, "caption", i).random(length) for i in range(count)])
-    uniforms = torch.from_numpy(table.reshape(count, length))
-    sampling = Sampling(temperature=temperature, top_p=0.95)
-    writing = torch.ones(count, dtype=torch.bool)
-    for place in range(1, length):
-        logits = transformer.next_words(rows[:, :place])
-        logits[:, PAD] = -torch.inf
-        if place <= FEWEST_WORDS:
-            logits[:, START] = -torch.inf
-        words = choose(logits, uniforms[:, place], sampling)
-        writing &= words != START  # START again ends a caption
-        if not writing.any():
-            break
-        rows[:, place] = torch.where(writing, words, PAD)
-    return rows
 
 
 def _without_words(captions: Tensor) -> Tensor:

@@ -1,19 +1,23 @@
 """Private training: the one place where records and a model meet.
 
 Every record becomes tokens once, by a fixed public function of that record alone. Then each step of the plan
-draws a Poisson batch, clips every record's gradient, adds noise to the sum and takes one Adam step on what
-`privatize` returned; all else here (Adam, the average of the weights) is post-processing. The ledger is
+draws a Poisson batch of units, clips every unit's gradient, adds noise to the sum and takes one Adam step on
+what `privatize` returned; all else here (Adam, the average of the weights) is post-processing. The ledger is
 charged before steps are taken. A run can be killed at any moment and goes on from its checkpoint with
 the same key, so the steps it repeats repeat their batches and noise.
 
-Letters: M records, N private image tokens, L caption positions, B records of a batch.
+A unit is a record, or a person with all their records: see `PrivateTokens.members`. Several processes may
+take the steps together: see `ranks`.
+
+Letters: M records, U units, N private image tokens, L caption positions, B units of a batch, k records of
+one unit in a step.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,9 +31,10 @@ from dpwavelet.errors import ConfigError, DataError, PrivacyError
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes
 from dpwavelet.privacy.clipping import RecordClipper
-from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.ledger import Charges
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.randomness import Source, stream
+from dpwavelet.ranks import ALONE, Ranks
 from dpwavelet.text import PAD, Vocabulary
 from dpwavelet.tokenizer import SpectralTokenizer
 from dpwavelet.transformer import ImageTransformer
@@ -51,7 +56,8 @@ class PrivateTraining:
     caption_weight: float = 0.03  # of what one record may say, most is for its picture
     caption_dropout: float = 0.1
     parameters: Literal["all", "attention", "blocks"] = "all"
-    chunk: int = 64  # records computed at once; any number gives the same sums
+    per_unit: int = 1  # k: at most so many records of one person take part in a step
+    chunk: int = 64  # units computed at once; any number gives the same sums
     mixed_precision: bool = True
     charge_every: int = 10  # steps between two checkpoints, and the block charged to the ledger at once
 
@@ -62,8 +68,8 @@ class PrivateTraining:
             raise ConfigError("caption_dropout must be in [0, 1] and caption_weight at least 0.")
         if self.parameters not in ("all", "attention", "blocks"):
             raise ConfigError(f"parameters must be all, attention or blocks, got {self.parameters!r}.")
-        if self.chunk < 1 or self.charge_every < 1:
-            raise ConfigError("chunk and charge_every must be at least 1.")
+        if self.chunk < 1 or self.charge_every < 1 or self.per_unit < 1:
+            raise ConfigError("chunk, charge_every and per_unit must be at least 1.")
 
     def trained(self, name: str) -> bool:
         """Whether the parameter of this name is trained."""
@@ -79,26 +85,81 @@ class PrivateTokens:
     image: NDArray[np.int16]  # [M, N], scales one after the other
     captions: NDArray[np.int16]  # [M, CAPTION_CHOICES, L], padded; a record's captions repeat to fill the row
     scales: tuple[int, ...]  # tokens of each private scale
+    owners: NDArray[np.int64] | None = None  # [M], whose record each is, 0 to U - 1; nothing if M units
 
     def __len__(self) -> int:
         return len(self.image)
 
+    @property
+    def units(self) -> int:
+        """U: how many records, or people, there truly are."""
+        return len(self) if self.owners is None else len(self._of_owner)
+
     def save(self, path: Path) -> None:
         """Write to a safetensors file below `private/`."""
-        tensors = {"image": torch.from_numpy(self.image), "captions": torch.from_numpy(self.captions)}
-        write_tensors(path, tensors | {"scales": torch.tensor(self.scales)})
+        write_tensors(path, self.to_tensors())
 
     @classmethod
     def load(cls, path: Path) -> "PrivateTokens":
         """Read what `save` wrote."""
-        tensors = read_tensors(path)
-        return cls(tensors["image"].numpy(), tensors["captions"].numpy(), tuple(tensors["scales"].tolist()))
+        return cls.from_tensors(read_tensors(path))
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Everything in it, by name."""
+        arrays = {"image": self.image, "captions": self.captions, "scales": np.array(self.scales)}
+        owners = {} if self.owners is None else {"owners": self.owners}
+        return {name: torch.from_numpy(array) for name, array in (arrays | owners).items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "PrivateTokens":
+        """The records that `to_tensors` gave."""
+        owners = tensors["owners"].numpy() if "owners" in tensors else None
+        scales = tuple(tensors["scales"].tolist())
+        return cls(tensors["image"].numpy(), tensors["captions"].numpy(), scales, owners)
+
+    def owned_by(self, names: Sequence[str]) -> "PrivateTokens":
+        """The same records with the person of each; equal names are one person."""
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        return replace(self, owners=np.array([numbers[name] for name in names]))
+
+    def members(self, units: NDArray[np.int64], coins: NDArray[np.float64], at_most: int) -> "Members":
+        """The records that stand for each unit in a step: of one person those with the smallest coins.
+
+        `coins` [M] come from the secret source, one a record. Guarantee: the row of a unit depends on its
+        own records and their coins alone.
+        """
+        if self.owners is None:
+            return Members(units[:, None], torch.ones(len(units), 1))
+        rows = np.empty((len(units), at_most), np.int64)
+        shares = torch.zeros(len(units), at_most)
+        for row, share, unit in zip(rows, shares, units, strict=True):
+            own = self._of_owner[unit]
+            chosen = own[np.argsort(coins[own], kind="stable")[:at_most]]
+            row[:] = chosen[0]
+            row[: len(chosen)] = chosen
+            share[: len(chosen)] = 1 / len(chosen)
+        return Members(rows, shares)
 
     def batch(self, records: NDArray[np.int64], choice: NDArray[np.int64]) -> tuple[Tensor, list[Tensor]]:
         """Captions [B, L] (one choice a record) and token ids [B, N] of each private scale."""
         captions = torch.from_numpy(self.captions[records, choice].astype(np.int64))
         tokens = torch.from_numpy(self.image[records].astype(np.int64))
         return captions, list(torch.split(tokens, list(self.scales), dim=1))
+
+    @cached_property
+    def _of_owner(self) -> list[NDArray[np.int64]]:
+        """The records of each unit."""
+        assert self.owners is not None
+        order = np.argsort(self.owners, kind="stable")
+        return np.split(order, np.cumsum(np.bincount(self.owners))[:-1])
+
+
+@dataclass(frozen=True)
+class Members:
+    """Records [B, k] of each unit, and their shares [B, k] in its loss; each row of shares adds up to one."""
+
+    records: NDArray[np.int64]
+    shares: Tensor
 
 
 def tokenize(
@@ -138,17 +199,19 @@ def train_privately(
     plan: PrivacyPlan,
     settings: PrivateTraining,
     folder: Path,
-    ledger: Ledger,
+    ledger: Charges,
     run: str,
     told: Told | None = None,
+    ranks: Ranks = ALONE,
 ) -> ImageTransformer:
     """Train a copy of `transformer` under `plan`, going on from `folder` if it holds a checkpoint of `run`.
 
     Guarantee: the result, seen once at the end, is (plan.epsilon, plan.delta)-DP in the unit of the plan.
-    Every step that may have been taken was charged to `ledger` before.
+    Every step that may have been taken was charged to `ledger` before. Of several ranks all return the same;
+    only the lead uses `folder` and `ledger`.
     """
-    checkpoint = Checkpoint(folder, plan, settings, run)
-    source = checkpoint.source()
+    checkpoint = Checkpoint(folder, plan, settings, run, ranks.count)
+    source = Source(ranks.share(lambda: checkpoint.source().key))
     student = deepcopy(transformer)
     parameters = {name: p for name, p in student.named_parameters() if settings.trained(name)}
     clipper = RecordClipper(
@@ -156,29 +219,31 @@ def train_privately(
     )
     clipper.check(lambda: _drawn_losses(student, settings, records.scales))
     optimizer = Adam(parameters, settings, plan.steps)
-    start = checkpoint.load(optimizer)
-    for step, batch in plan.batches(records=len(records), source=source, start=start):
-        if ledger.charged_steps(run) <= step:
+    start = int(ranks.share(lambda: str(checkpoint.load(optimizer)).encode()))
+    ranks.follow([*student.state_dict().values(), *optimizer.state().values()])
+    for step, batch in plan.batches(records=records.units, source=source, start=start):
+        if ranks.lead and ledger.charged_steps(run) <= step:
             ledger.append(
                 {"kind": "charged", "run": run, "steps": min(step + settings.charge_every, plan.steps)}
             )
+        ranks.meet()  # nobody computes anything before the disk has the charge
         views = _views(source, step, len(records), settings)
+        coins = source.uniforms(("members", step), len(records))
         losses, clipped_share = [0.0], [0.0]
-        for chunk, own in _chunks(batch, settings.chunk):
+        for chunk, own in _chunks(ranks.own(batch), settings.chunk):
+            members = records.members(chunk, coins, settings.per_unit)
             found = clipper.accumulate(
-                partial(_losses, student, records, chunk, views, settings), records=own
+                partial(_unit_losses, student, records, members, views, settings), records=own
             )
             losses.extend(found.losses.tolist())
             clipped_share.extend((found.norms > plan.max_norm).float().tolist())
-        optimizer.step(plan.privatize(clipper.finish(), source, step), step)
-        if (step + 1) % settings.charge_every == 0 or step + 1 == plan.steps:
+        optimizer.step(plan.privatize(ranks.reduce(clipper.finish()), source, step), step)
+        if ranks.lead and ((step + 1) % settings.charge_every == 0 or step + 1 == plan.steps):
             checkpoint.save(optimizer, step + 1)
+        loss, clipped = ranks.total([sum(losses), sum(clipped_share)])
         if told is not None:
-            drawn = max(len(losses) - 1, 1)
-            told(
-                step + 1,
-                {"loss": sum(losses) / drawn, "clipped": sum(clipped_share) / drawn, "drawn": len(batch)},
-            )
+            drawn = max(len(batch), 1)
+            told(step + 1, {"loss": loss / drawn, "clipped": clipped / drawn, "drawn": len(batch)})
     optimizer.release()
     return student
 
@@ -295,9 +360,12 @@ class Adam:
 class Checkpoint:
     """A private run on disk: the key of its randomness, its plan, and the optimizer after some step."""
 
-    def __init__(self, folder: Path, plan: PrivacyPlan, settings: PrivateTraining, run: str) -> None:
+    def __init__(
+        self, folder: Path, plan: PrivacyPlan, settings: PrivateTraining, run: str, ranks: int = 1
+    ) -> None:
         self.key_path, self.state_path = folder / "run.json", folder / "state.safetensors"
         self.identity: dict[str, Any] = {"run": run, "plan": plan.to_json(), "settings": asdict(settings)}
+        self.identity["ranks"] = ranks  # another number would add up the same batch in another order
 
     def source(self) -> Source:
         """The source of this run: restored if the run was begun, else keyed by the system and kept."""
@@ -305,8 +373,8 @@ class Checkpoint:
             kept = read_json(self.key_path)
             if {name: kept.get(name) for name in self.identity} != self.identity:
                 raise PrivacyError(
-                    f"{self.key_path.parent} belongs to another run, plan or settings; resume it unchanged, "
-                    "or begin a new run in another --out."
+                    f"{self.key_path.parent} belongs to another run, plan or settings, or to another number "
+                    "of processes; resume it unchanged, or begin a new run in another --out."
                 )
             return Source(bytes.fromhex(kept["key"]))
         if self.state_path.exists():
@@ -360,6 +428,26 @@ def _losses(
         losses = transformer.losses(captions, tokens)
     # A dropped caption teaches drawing without one, not that captions are empty.
     return losses.image + settings.caption_weight * losses.caption * ~dropped
+
+
+def _unit_losses(
+    transformer: ImageTransformer,
+    records: PrivateTokens,
+    members: Members,
+    views: tuple[NDArray[np.int64], Tensor],
+    settings: PrivateTraining,
+) -> Tensor:
+    """One loss a unit [B]: the mean over its chosen records.
+
+    Each of a unit's records runs in a forward of its own, in the unit's row of the chunk. The clipper adds up
+    all uses of a layer within a row, so it measures and clips the gradient of the whole unit.
+    """
+    return torch.stack(
+        [
+            _losses(transformer, records, chunk, views, settings) * share
+            for chunk, share in zip(members.records.T, members.shares.T, strict=True)
+        ]
+    ).sum(0)
 
 
 def _drawn_losses(

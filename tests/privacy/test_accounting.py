@@ -84,6 +84,62 @@ def test_without_sampling_epsilon_is_the_closed_form_of_the_gaussian(noise_multi
         assert epsilon <= epsilon_rdp(tuple(events), DELTA)
 
 
+@pytest.mark.parametrize("count", [4, 100, 2500])
+def test_many_sums_over_all_records_are_one_with_less_noise(count):
+    one = epsilon_pld([Gaussian(3.0, 1)], DELTA)
+    many = Gaussian(3.0 * math.sqrt(count), count)
+    assert epsilon_pld([many], DELTA) == pytest.approx(one, rel=1e-9)
+    assert epsilon_pld([Gaussian(many.noise_multiplier, count // 2), many], DELTA) > 1.1 * one
+    assert epsilon_pld([PoissonGaussian(1.0, many.noise_multiplier, count)], DELTA) == pytest.approx(one)
+
+
+def test_gaussians_of_different_noise_add_up_in_their_inverse_squares():
+    """Witness: the sum of independent Gaussian privacy losses is Gaussian."""
+    sizes = ((5.0, 2), (9.0, 3), (30.0, 40))
+    together = sum(count / noise**2 for noise, count in sizes) ** -0.5
+    exact = gaussian_epsilon(together, 1, DELTA)
+    assert exact <= epsilon_pld([Gaussian(*size) for size in sizes], DELTA) <= 1.001 * exact
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    order=st.permutations([PoissonGaussian(0.05, 3.0, 40), Gaussian(9.0, 2), PoissonGaussian(0.5, 20.0, 3)])
+)
+def test_the_order_of_events_does_not_matter(order):
+    assert epsilon_pld(order, DELTA) == pytest.approx(epsilon_pld(sorted(order, key=repr), DELTA), rel=1e-9)
+
+
+class Cheap(Gaussian):
+    """Says that it has more noise than it has, and that it is another event."""
+
+    def __eq__(self, other):
+        return True
+
+    def __hash__(self):
+        return hash(Gaussian(1e5, 1))
+
+
+@pytest.mark.parametrize("wrong", [Cheap(1.0, 1), "Gaussian", None, (1.0, 1)])
+def test_what_only_looks_like_an_event_is_refused(wrong):
+    epsilon_pld([Gaussian(1e5, 1)], DELTA)  # a result that a false equality might fetch
+    for bound in (epsilon_pld, epsilon_pld_quick, epsilon_rdp):
+        with pytest.raises(ConfigError, match="no mechanism"):
+            bound([wrong], DELTA)
+    with pytest.raises(ConfigError, match="no mechanism"):
+        calibrate_noise(epsilon=1.0, delta=DELTA, sampling_rate=0.1, steps=10, others=[wrong])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("noise_multiplier", math.nan), ("noise_multiplier", -1.0), ("count", 0), ("count", 0.5)],
+)
+def test_a_field_that_was_forced_after_the_checks_is_refused(name, value):
+    event = Gaussian(1.0, 1)
+    object.__setattr__(event, name, value)
+    with pytest.raises(ConfigError, match=name):
+        epsilon_pld([event], DELTA)
+
+
 def test_events_add_up():
     together = epsilon_pld([Gaussian(5.0, 3), Gaussian(5.0, 1)], DELTA)
     assert together == pytest.approx(epsilon_pld([Gaussian(5.0, 4)], DELTA), rel=1e-4)
@@ -99,7 +155,10 @@ def test_events_add_up():
 )
 def test_more_noise_costs_less_and_more_steps_sampling_or_certainty_cost_more(rate, noise, steps, log_delta):
     def cost(rate=rate, noise=noise, steps=steps, delta=10**log_delta):
-        return epsilon_pld_quick([PoissonGaussian(rate, noise, steps)], delta)
+        try:
+            return epsilon_pld_quick([PoissonGaussian(rate, noise, steps)], delta)
+        except PrivacyError:  # beyond what is accounted for
+            return math.inf
 
     base = cost()
     assert cost(noise=noise * 1.3) <= base <= cost(steps=2 * steps)
@@ -114,9 +173,86 @@ def test_calibration_finds_the_least_noise(epsilon, expected):
     assert epsilon_pld([PoissonGaussian(RATE, noise * 0.999, STEPS)], DELTA) > epsilon
 
 
-@settings(max_examples=12, deadline=None)
+BESIDE = [
+    (Gaussian(30.0, 1),),
+    (Gaussian(25.0, 4), PoissonGaussian(0.02, 3.0, 100)),
+    (PoissonGaussian(0.3, 9.0, 20), Gaussian(20.0, 1), Gaussian(40.0, 7)),
+    (Gaussian(4.0, 1),),  # epsilon 0.93 of the 1 that is asked for below
+]
+
+
+@pytest.mark.parametrize("others", BESIDE)
+def test_calibration_finds_the_least_noise_that_leaves_room_for_the_others(others):
+    def spent(noise):
+        return epsilon_pld([PoissonGaussian(512 / 8000, noise, 96), *others], DELTA)
+
+    noise = calibrate_noise(epsilon=1.0, delta=DELTA, sampling_rate=512 / 8000, steps=96, others=others)
+    assert spent(noise) <= 1.0 < spent(noise / 1.001)
+
+
+def least(spent, epsilon, noise):
+    """The smallest noise by bisection on the fine grid, to 1e-4."""
+    low, high = noise / 1.02, noise
+    assert spent(low) > epsilon
+    while high > low * (1 + 1e-4):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if spent(middle) > epsilon else (low, middle)
+    return high
+
+
+@pytest.mark.parametrize(("epsilon", "rate", "steps"), [(2.0, 1.0, 10), (0.3, 0.05, 60), (0.5, 0.01, 300)])
+def test_calibration_is_within_a_thousandth_of_the_least_noise(epsilon, rate, steps):
+    noise = calibrate_noise(epsilon=epsilon, delta=DELTA, sampling_rate=rate, steps=steps)
+    exact = least(lambda n: epsilon_pld([PoissonGaussian(rate, n, steps)], DELTA), epsilon, noise)
+    assert noise <= 1.001 * exact
+
+
+@settings(max_examples=6, deadline=None)
 @given(
-    epsilon=st.floats(0.05, 6),
+    epsilon=st.floats(0.3, 3),
+    rate=st.floats(1e-3, 0.3),
+    steps=st.integers(1, 200),
+    others=st.lists(
+        st.one_of(
+            st.builds(Gaussian, st.floats(1, 100), st.integers(1, 20)),
+            st.builds(PoissonGaussian, st.floats(0.01, 1), st.floats(1, 20), st.integers(1, 50)),
+        ),
+        max_size=3,
+    ),
+)
+def test_calibration_beside_others_never_spends_more_than_asked(epsilon, rate, steps, others):
+    try:
+        noise = calibrate_noise(epsilon=epsilon, delta=DELTA, sampling_rate=rate, steps=steps, others=others)
+    except PrivacyError:
+        assert cost_or_infinity(others) > 0.95 * epsilon
+        return
+    assert cost_or_infinity([PoissonGaussian(rate, noise, steps), *others]) <= epsilon
+
+
+def cost_or_infinity(events):
+    try:
+        return epsilon_pld(events, DELTA)
+    except PrivacyError:
+        return math.inf
+
+
+def test_others_that_cost_all_of_epsilon_leave_nothing_for_training():
+    with pytest.raises(PrivacyError, match="the other mechanisms alone cost epsilon 4"):
+        calibrate_noise(epsilon=4.0, delta=DELTA, sampling_rate=0.1, steps=10, others=[Gaussian(1.0, 1)])
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 3.0])
+def test_calibration_without_sampling_is_the_analytic_gaussian_mechanism(epsilon):
+    """Balle and Wang 2018; k sums over all records are one with 1/sqrt(k) of the noise."""
+    exact = brentq(lambda noise: gaussian_epsilon(noise, 1, DELTA) - epsilon, 0.3, 30)
+    for count in (1, 16):
+        noise = calibrate_noise(epsilon=epsilon, delta=DELTA, sampling_rate=1.0, steps=count)
+        assert exact <= noise / math.sqrt(count) <= 1.002 * exact
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    epsilon=st.floats(0.05, 4),
     delta=st.floats(1e-8, 1e-3),
     rate=st.one_of(st.floats(1e-3, 1), st.just(1.0)),
     steps=st.integers(1, 300),

@@ -46,6 +46,7 @@ def release(tmp_path):
     folder = tmp_path / "release"
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "weights.safetensors").write_bytes(b"weights")
+    (folder / "model" / "config.json").write_text('{"private_scales": 1}')
     (folder / "samples.jsonl").write_text("{}\n")
     write_certificate(folder, certify(folder), OWNER)
     return folder
@@ -69,6 +70,7 @@ def test_an_honest_release_verifies_and_says_what_it_cannot_prove(release):
     assert result.ok, result.lines
     assert any("whose certificate" in sentence for sentence in result.cannot_prove)
     assert any("declared number" in sentence for sentence in result.cannot_prove)
+    assert any("captions, versions" in sentence for sentence in result.cannot_prove)
     known = verify_release(release, public_bytes(OWNER))
     assert known.ok
     assert len(known.cannot_prove) == len(result.cannot_prove) - 1
@@ -96,7 +98,7 @@ def test_the_certificate_says_everything_that_is_needed_to_recompute_the_promise
     assert certificate["ledger"] == {"position": 3, "head": "ab" * 32}
     assert certificate["not_promised"] == list(NOT_PROMISED)
     assert {"torch", "dp-accounting"} <= certificate["versions"].keys()
-    assert certificate["files"].keys() == {"model/weights.safetensors", "samples.jsonl"}
+    assert certificate["files"].keys() == {"model/config.json", "model/weights.safetensors", "samples.jsonl"}
 
 
 def test_the_certificate_is_a_function_of_public_arguments_alone(release):
@@ -340,23 +342,23 @@ def test_extra_facts_are_kept_but_may_not_replace_the_promise(release):
 
 
 def test_a_signing_key_is_made_once_and_only_the_owner_may_read_it(tmp_path):
-    key = signing_key(tmp_path / "keys")
-    again = signing_key(tmp_path / "keys")
+    path = tmp_path / "keys" / "owner.pem"
+    key = signing_key(path)
+    again = signing_key(path)
     assert public_bytes(key) == public_bytes(again)
-    (path,) = (tmp_path / "keys").iterdir()
     if os.name == "posix":
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         path.chmod(0o644)
         with pytest.raises(PrivacyError, match="chmod 600"):
-            signing_key(tmp_path / "keys")
+            signing_key(path)
 
 
 def test_a_broken_signing_key_is_refused_and_not_replaced(tmp_path):
-    signing_key(tmp_path)
-    (path,) = tmp_path.iterdir()
+    path = tmp_path / "owner.pem"
+    signing_key(path)
     path.write_text("not a key")
     with pytest.raises(ConfigError, match="no usable key"):
-        signing_key(tmp_path)
+        signing_key(path)
     assert path.read_text() == "not a key"
 
 

@@ -154,7 +154,7 @@ def test_nothing_is_charged_to_a_finished_run(path):
     ledger = Ledger.open(path)
     for entry in (BEGUN, charged(50), {"kind": "finished", "run": "a"}):
         ledger.append(entry)
-    with pytest.raises(PrivacyError, match="has finished"):
+    with pytest.raises(PrivacyError, match="was finished"):
         ledger.append(charged(60))
 
 

@@ -1,7 +1,7 @@
 """Complete jobs: a private run from a folder to a release, and a model that draws pictures."""
 
 from dpwavelet.pipeline.generator import Pipeline
-from dpwavelet.pipeline.run import Progress, Silent, dry_run, run
+from dpwavelet.pipeline.run import Progress, Silent, assist, dry_run, open_ledger, run
 from dpwavelet.pipeline.settings import RunSettings, declared, make_plan, read_captions
 
 __all__ = [
@@ -9,9 +9,11 @@ __all__ = [
     "Progress",
     "RunSettings",
     "Silent",
+    "assist",
     "declared",
     "dry_run",
     "make_plan",
+    "open_ledger",
     "read_captions",
     "run",
 ]

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from dpwavelet.errors import ConfigError
-from dpwavelet.generation import Sampling, draw_captions, draw_tokens
+from dpwavelet.generation import Sampling, draw_tokens
 from dpwavelet.images.sheet import to_bytes
 from dpwavelet.model import Model
 
@@ -75,10 +75,3 @@ class Pipeline:
     def enlarge(self, few: Tensor) -> Tensor:
         """Add public detail to coarse images [B, 3, h, w]; the coarse band of the result is the input."""
         return self.model.detail.enlarge(few)
-
-    def invent_captions(self, count: int, seed: int = 0) -> list[str]:
-        """Captions drawn from the model itself, for when nobody has a list; as private as the model."""
-        return [
-            self.model.vocabulary.decode(row.tolist())
-            for row in draw_captions(self.model.transformer, count, seed)
-        ]

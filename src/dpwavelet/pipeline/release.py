@@ -4,12 +4,15 @@ Everything in it is differentially private, post-processing of that, or public. 
 place and renamed when it is complete, so an interrupted run leaves no half of it.
 """
 
-from collections.abc import Sequence
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import Tensor
 
 from dpwavelet import __version__
@@ -18,17 +21,19 @@ from dpwavelet.checkpoint import canonical_json, whole_folder, write_bytes
 from dpwavelet.images.sheet import png
 from dpwavelet.model import Model
 from dpwavelet.pipeline.generator import Pipeline
+from dpwavelet.pipeline.leaks import Watch
 from dpwavelet.privacy.certificate import (
     NOT_PROMISED,
+    attack,
     digest_files,
     make_certificate,
-    signing_key,
     software_versions,
     statement,
     write_certificate,
 )
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.privacy.refusals import allowed_json
 from dpwavelet.report import Fact, Origin, ReleaseReport, Sample, about, render_card, render_release
 
 SHOWN = 64  # samples on the report page; the folder holds all
@@ -41,11 +46,15 @@ class Samples:
     captions: Sequence[str]
     coarse: Tensor
     full: Tensor
+    drawn: frozenset[bytes] = frozenset()  # SHA-256 of every picture as PNG, if it is known to be drawn
 
     @classmethod
     def draw(cls, pipeline: Pipeline, captions: Sequence[str], seed: int, **options: Any) -> "Samples":
         """Generate one picture a caption."""
-        return cls(captions, *pipeline.draw(captions, seed=seed, **options))
+        coarse, full = pipeline.draw(captions, seed=seed, **options)
+        files = (png(picture) for pictures in (coarse, full) for picture in pictures)
+        drawn = frozenset(hashlib.sha256(file).digest() for file in files)
+        return cls(captions, coarse, full, drawn)
 
     def shown(self) -> list[Sample]:
         """The first few, as the report shows them."""
@@ -84,12 +93,17 @@ class Cost:
 
 @dataclass(frozen=True)
 class Seal:
-    """What the owner adds to a release: its name, its place in the ledger, the key that signs it."""
+    """What the owner adds to a release: its name, its place in the ledger, the key that signs it, the search.
+
+    `watch` knows the records, and `secrets` are texts by what they are; both serve to find leaks only.
+    """
 
     title: str
     position: int
-    keys: Path
+    key: Ed25519PrivateKey
     training_time: float
+    watch: Watch
+    secrets: Mapping[str, str]
 
 
 def write_release(
@@ -103,14 +117,12 @@ def write_release(
     cost: Cost,
     ledger: Ledger,
     seal: Seal,
-    invented: bool,
+    allowed: Sequence[str] = (),
 ) -> None:
-    """Write the folder and sign it; `invented` says that the model itself made the captions."""
-    captions = "captions are part of a record and were trained under the same guarantee" + (
-        "; those of the samples were drawn from the private model"
-        if invented
-        else "; those of the samples were given"
-    )
+    """Write the folder, search it for leaks and sign it; `allowed` are refusals that the owner overruled."""
+    given = any(samples.captions)
+    drawn = "those of the samples were given" if given else "the samples were drawn without any"
+    captions = f"captions are part of a record and were trained under the same guarantee; {drawn}"
     report = ReleaseReport(
         title=seal.title,
         version=__version__,
@@ -118,7 +130,7 @@ def write_release(
         epsilon=plan.epsilon,
         delta=plan.delta,
         unit=plan.unit,
-        facts=_facts(plan, model, captions),
+        facts=_facts(plan, model, captions, allowed),
         cost=cost.facts(len(samples.captions)),
         samples=samples.shown(),
         public_samples=public_samples.shown(),
@@ -139,9 +151,17 @@ def write_release(
             ledger_head=ledger.head,
             private_scales=range(1, model.private_scales + 1),
             captions=captions,
+            allowed=allowed,
             extra={"public_weights": public_weights},
         )
-        write_certificate(building, certificate, signing_key(seal.keys))
+        seal.watch.check_release(
+            building,
+            certificate,
+            drawn=samples.drawn | public_samples.drawn,
+            captions=samples.captions,
+            secrets=seal.secrets,
+        )
+        write_certificate(building, certificate, seal.key)
 
 
 def machine() -> str:
@@ -150,7 +170,8 @@ def machine() -> str:
     return f"{device}, {torch.get_num_threads()} threads"
 
 
-def _facts(plan: PrivacyPlan, model: Model, captions: str) -> list[Fact]:
+def _facts(plan: PrivacyPlan, model: Model, captions: str, allowed: Sequence[str]) -> list[Fact]:
+    members = math.ceil(1e4 * attack(plan)["from_mechanisms"]) / 100
     side = model.tokenizer.config.image_sides[model.private_scales - 1]
     return [
         Fact("Neighbours", plan.neighbours),
@@ -162,6 +183,8 @@ def _facts(plan: PrivacyPlan, model: Model, captions: str) -> list[Fact]:
         Fact("Clipping norm", f"{plan.max_norm:g}"),
         Fact("Epsilon by privacy-loss distributions", f"{plan.pld_epsilon:.4f}"),
         Fact("Epsilon by Rényi accounting (second opinion)", f"{plan.rdp_epsilon:.4f}"),
+        Fact("Members found at 1% false alarms, by these mechanisms", f"at most {members:g}%"),
+        *(Fact(f"Allowed by the owner: {rule['name']}", rule["sentence"]) for rule in allowed_json(allowed)),
         Fact("Learnt from your images", f"the coarse image, {side} x {side} pixels, and captions", Origin.DP),
         Fact("Added by public models", f"all detail from {side} to {model.image_size} pixels"),
         Fact("Captions", captions),

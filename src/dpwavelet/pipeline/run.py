@@ -4,29 +4,46 @@
     out/private/      ledger, tokens, checkpoint, metrics: as sensitive as the images
     out/release/      what may leave; whole or absent
 
-A run that was interrupted goes on when it is asked for again with the same settings.
+A run that was interrupted goes on when it is asked for again with the same settings. Of several ranks the
+lead does all of this, and the others `assist` in private training.
 """
 
 import json
 import secrets
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol
 
 import yaml
+from safetensors.torch import load as unpack_tensors
+from safetensors.torch import save as pack_tensors
 
-from dpwavelet.checkpoint import write_bytes
+from dpwavelet.checkpoint import canonical_json, read_json, write_bytes, write_json
 from dpwavelet.errors import ConfigError, OutputError, PrivacyError
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
 from dpwavelet.pipeline.generator import Pipeline
+from dpwavelet.pipeline.leaks import Watch
+from dpwavelet.pipeline.prints import Prints
+from dpwavelet.pipeline.refusals import (
+    check_accountant,
+    check_duplicates,
+    check_losses,
+    check_people,
+    check_seen,
+)
 from dpwavelet.pipeline.release import Cost, Samples, Seal, machine, public_digests, write_release
 from dpwavelet.pipeline.settings import RunSettings, declared, make_plan
-from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
+from dpwavelet.privacy.certificate import KEY, key_file, signing_key
+from dpwavelet.privacy.ledger import Charges, Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.training import PrivateTokens, tokenize, train_privately
+from dpwavelet.privacy.refusals import check_signal, signal_to_noise
+from dpwavelet.ranks import ALONE, Ranks
+from dpwavelet.training import Checkpoint, PrivateTokens, PrivateTraining, tokenize, train_privately
 
 REHEARSED = 10  # records
 
@@ -51,31 +68,48 @@ class Silent:
         """Say nothing."""
 
 
-def run(data: Path, out: Path, settings: RunSettings, progress: Progress, split: str | None = None) -> Path:
+def run(
+    data: Path,
+    out: Path,
+    settings: RunSettings,
+    progress: Progress,
+    split: str | None = None,
+    ranks: Ranks = ALONE,
+) -> Path:
     """Take a folder of private images to `out/release`, and return that folder.
 
     Refuses an `out` that holds a finished release or a run of other settings. Nothing is charged to the
-    ledger before everything that can be checked without spending has been checked.
+    ledgers, that of the data set and the run's own, before everything that can be checked without spending
+    has been checked.
     """
     release, private = out / "release", out / "private"
     if release.exists():
         raise ConfigError(f"{release} is a finished release; choose another --out for another run.")
     model = Model.from_pretrained(settings.model)
     images = PrivateImages.open(data, model.image_size, split)
-    plan = make_plan(settings, declared(settings, len(images)))
+    units = count_units(images, settings)
+    plan = make_plan(settings, declared(settings, units))
     _check_writable(out)
-    _check_images(images, plan, progress)
+    key = signing_key(key_file(settings.key) or private / "keys" / KEY)
+    watch = _check_images(data, images, units, model, plan, settings, progress)
+    fingerprint = images.fingerprint()
+    spendings = DataLedger.open(ledger_path(fingerprint, settings.ledger), fingerprint)
     if not (out / "config.yaml").exists():
-        _rehearse(images, model, plan, settings, progress)
+        spendings.check_room(plan)
+        _rehearse(images, model, plan, settings, watch, progress)
     identity = _begin(out, settings, plan)
-    ledger = Ledger.open(private / "ledger.jsonl")
-    tokens = _tokens(images, model, private / "tokens" / "tokens.safetensors", progress)
-    _open_account(ledger, identity, plan, images.fingerprint())
+    own = Ledger.open(private / "ledger.jsonl")
+    tokens = _tokens(images, model, private / "tokens" / "tokens.safetensors", settings, progress)
+    checkpoint = Checkpoint(private / "checkpoint", plan, settings.training, identity)
+    check_accountant(own, identity, checkpoint)
+    account = Account.open(spendings, own, identity, plan, fingerprint, out.name)
+    check_accountant(account.own, identity, checkpoint)
     started = time.monotonic()
-    trained = _train(model, tokens, plan, settings, private, ledger, identity, progress)
+    trained = _train(model, tokens, plan, settings, private, account, identity, progress, ranks)
     training_time = time.monotonic() - started
-    seal = Seal(out.name, _finish(ledger, identity), private / "keys", training_time)
-    _release(release, model, trained, plan, settings, ledger, seal, progress)
+    secrets_of_run = {"the fingerprint of the images": fingerprint, **_secrets(data, private)}
+    seal = Seal(out.name, account.finish(identity), key, training_time, watch, secrets_of_run)
+    _release(release, private, model, trained, plan, settings, own, seal, progress)
     return release
 
 
@@ -83,14 +117,47 @@ def dry_run(data: Path, settings: RunSettings, progress: Progress, split: str | 
     """Check everything and rehearse; spends and keeps nothing. The plan that is returned is the real one."""
     model = Model.from_pretrained(settings.model)
     images = PrivateImages.open(data, model.image_size, split)
-    plan = make_plan(settings, declared(settings, len(images)))
-    _check_images(images, plan, progress)
-    _rehearse(images, model, plan, settings, progress)
+    units = count_units(images, settings)
+    plan = make_plan(settings, declared(settings, units))
+    watch = _check_images(data, images, units, model, plan, settings, progress)
+    _rehearse(images, model, plan, settings, watch, progress)
     return plan
 
 
+def assist(ranks: Ranks) -> None:
+    """What every rank but the lead does: its part of private training. It opens no image, writes no file."""
+    job = json.loads(ranks.share(bytes))
+    train_privately(
+        Model.from_pretrained(job["model"]).transformer,
+        PrivateTokens.from_tensors(unpack_tensors(ranks.share(bytes))),
+        PrivacyPlan.from_json(job["plan"]),
+        PrivateTraining(**job["training"]),
+        Path(),
+        Ledger(Path()),
+        job["run"],
+        ranks=ranks,
+    )
+    ranks.leave()
+
+
+def count_units(images: PrivateImages, settings: RunSettings) -> int:
+    """How many units there truly are: records, or people where the settings name a field for them."""
+    return len(set(images.group(settings.group_by))) if settings.group_by else len(images)
+
+
+def open_ledger(data: Path, folder: Path | None = None, split: str | None = None) -> DataLedger:
+    """The ledger of a data set, wherever its images lie now, as `run` finds it."""
+    fingerprint = PrivateImages.open(data, 1, split).fingerprint()  # at any size: it reads files, not pixels
+    return DataLedger.open(ledger_path(fingerprint, folder), fingerprint)
+
+
 def _rehearse(
-    images: PrivateImages, model: Model, plan: PrivacyPlan, settings: RunSettings, progress: Progress
+    images: PrivateImages,
+    model: Model,
+    plan: PrivacyPlan,
+    settings: RunSettings,
+    watch: Watch,
+    progress: Progress,
 ) -> None:
     """Walk every stage on ten records in a temporary folder that is deleted: no defect is found after paying.
 
@@ -104,10 +171,13 @@ def _rehearse(
         folder = Path(name)
         ledger = Ledger.open(folder / "ledger.jsonl")
         ledger.append({"kind": "begun", "run": "rehearsal", "plan": short.to_json()})
-        tokens = _tokens(few, model, folder / "tokens.safetensors", Silent())
+        tokens = _tokens(few, model, folder / "tokens.safetensors", small, Silent())
+        check_losses(model, tokens)
         trained = _train(model, tokens, short, small, folder, ledger, "rehearsal", Silent())
-        seal = Seal("rehearsal", _finish(ledger, "rehearsal"), folder / "keys", 0.0)
-        _release(folder / "release", model, trained, short, small, ledger, seal, Silent())
+        key = signing_key(folder / "key.pem")
+        seal = Seal("rehearsal", ledger.finish("rehearsal"), key, 0.0, watch, _secrets(None, folder))
+        samples = _release(folder / "release", folder, model, trained, short, small, ledger, seal, Silent())
+        watch.check_drawn(samples.full)
     progress.advance(1)
 
 
@@ -124,16 +194,43 @@ def _check_writable(out: Path) -> None:
         ) from None
 
 
-def _check_images(images: PrivateImages, plan: PrivacyPlan, progress: Progress) -> None:
+def _check_images(
+    data: Path,
+    images: PrivateImages,
+    units: int,
+    model: Model,
+    plan: PrivacyPlan,
+    settings: RunSettings,
+    progress: Progress,
+) -> Watch:
     """Everything that can go wrong with the data, before anything is spent."""
-    progress.begin("checking images", 1)
-    if len(images) < plan.records:
+    if units < plan.records:
         raise PrivacyError(
-            f"{plan.records} records were declared, but the folder holds fewer; declare at most what is "
-            "there: the noise is planned for the declared number."
+            f"{plan.records} units ({plan.unit}) were declared, but the folder holds fewer; declare at most "
+            "what is there: the noise is planned for the declared number."
         )
-    images.verify()
-    progress.advance(1)
+    trained = sum(p.numel() for n, p in model.transformer.named_parameters() if settings.training.trained(n))
+    noise = plan.noise_multiplier
+    signal = signal_to_noise(
+        batch_size=plan.batch_size, steps=plan.steps, noise_multiplier=noise, parameters=trained
+    )
+    check_signal(signal, settings.allow)
+    check_people(images, settings.group_by, settings.allow)
+    progress.begin("checking images", len(images))
+    prints = Prints.of_records(images, progress.advance)
+    check_seen(data, prints, model, settings.model)
+    check_duplicates(images, prints, settings.group_by, settings.allow)
+    watch = Watch(images, prints)
+    watch.check_captions(settings.captions)
+    return watch
+
+
+def _secrets(data: Path | None, private: Path) -> Mapping[str, str]:
+    """Texts that no release may hold, by what they are."""
+    key = str(read_json(private / "checkpoint" / "run.json")["key"])
+    place = data.resolve() if data is not None else Path()
+    paths = {"the path of the images": str(place)} if len(place.parts) > 2 else {}
+    return {"the key of the noise": key, **paths}
 
 
 def _begin(out: Path, settings: RunSettings, plan: PrivacyPlan) -> str:
@@ -154,7 +251,9 @@ def _begin(out: Path, settings: RunSettings, plan: PrivacyPlan) -> str:
     return identity
 
 
-def _tokens(images: PrivateImages, model: Model, path: Path, progress: Progress) -> PrivateTokens:
+def _tokens(
+    images: PrivateImages, model: Model, path: Path, settings: RunSettings, progress: Progress
+) -> PrivateTokens:
     if path.is_file():
         return PrivateTokens.load(path)
     progress.begin("images to tokens", len(images))
@@ -166,6 +265,8 @@ def _tokens(images: PrivateImages, model: Model, path: Path, progress: Progress)
         caption_length=model.transformer.config.caption_length,
         told=progress.advance,
     )
+    if settings.group_by:
+        tokens = tokens.owned_by(images.group(settings.group_by))
     tokens.save(path)
     return tokens
 
@@ -176,11 +277,16 @@ def _train(
     plan: PrivacyPlan,
     settings: RunSettings,
     private: Path,
-    ledger: Ledger,
+    ledger: Charges,
     identity: str,
     progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> Model:
     progress.begin("private training", plan.steps)
+    if ranks.count > 1:
+        job = {"model": settings.model, "run": identity, "plan": plan.to_json()}
+        ranks.share(lambda: canonical_json(job | {"training": asdict(settings.training)}))
+        ranks.share(lambda: pack_tensors(tokens.to_tensors()))
     metrics = private / "metrics.jsonl"
     shown = 0
 
@@ -192,8 +298,10 @@ def _train(
         shown = step
 
     transformer = train_privately(
-        model.transformer, tokens, plan, settings.training, private / "checkpoint", ledger, identity, told
-    )
+        model.transformer, tokens, plan, settings.training, private / "checkpoint", ledger, identity, told,
+        ranks,
+    )  # fmt: skip
+    ranks.leave()
     card = {
         "name": "dpwavelet, trained under differential privacy",
         "plan": plan.to_json(),
@@ -202,29 +310,9 @@ def _train(
     return model.with_transformer(transformer, card)
 
 
-def _open_account(ledger: Ledger, identity: str, plan: PrivacyPlan, fingerprint: str) -> None:
-    """Begin the run in the ledger, or make sure that it goes on with the images it was begun with."""
-    for entry in ledger.entries:
-        if entry.get("run") == identity and entry.get("kind") == "begun":
-            if entry.get("images") != fingerprint:
-                raise PrivacyError(
-                    "the images are not those that this run was begun with; restore them, or choose another "
-                    "--out."
-                )
-            return
-    ledger.append({"kind": "begun", "run": identity, "plan": plan.to_json(), "images": fingerprint})
-
-
-def _finish(ledger: Ledger, identity: str) -> int:
-    """Close the run in the ledger, once."""
-    for position, entry in enumerate(ledger.entries):
-        if entry.get("run") == identity and entry.get("kind") == "finished":
-            return position
-    return ledger.append({"kind": "finished", "run": identity})
-
-
 def _release(
     folder: Path,
+    private: Path,
     model: Model,
     trained: Model,
     plan: PrivacyPlan,
@@ -232,19 +320,21 @@ def _release(
     ledger: Ledger,
     seal: Seal,
     progress: Progress,
-) -> None:
-    """Draw the samples, with and without the private data behind them, and write the release."""
+) -> Samples:
+    """Draw the samples, with and without the private data behind them, and write the release.
+
+    How near they came to records is written into `private`, and changes nothing about the release.
+    """
     started = time.monotonic()
     ours, public = Pipeline(trained), Pipeline(model)
-    if settings.captions:
-        captions = [settings.captions[i % len(settings.captions)] for i in range(settings.samples)]
-    else:
-        captions = ours.invent_captions(settings.samples, settings.seed)
+    given = settings.captions or ("",)
+    captions = [given[i % len(given)] for i in range(settings.samples)]
     progress.begin("drawing samples", 2 * len(captions))
     samples, public_samples = (
         Samples.draw(pipeline, captions, settings.seed, sampling=settings.sampling, told=progress.advance)
         for pipeline in (ours, public)
     )
+    write_json(private / "nearness.json", seal.watch.compare(samples.full))
     progress.begin("writing the release", 1)
     write_release(
         folder,
@@ -256,6 +346,7 @@ def _release(
         cost=Cost(training=seal.training_time, sampling=time.monotonic() - started, machine=machine()),
         ledger=ledger,
         seal=seal,
-        invented=not settings.captions,
+        allowed=settings.allow,
     )
     progress.advance(1)
+    return samples

@@ -13,6 +13,7 @@ from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling
 from dpwavelet.privacy.accounting import delta_for
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.privacy.refusals import check_allowed, check_numbers
 from dpwavelet.training import PrivateTraining
 
 GRANULARITY = 100  # an undeclared number of records is rounded down to a multiple of this
@@ -34,20 +35,37 @@ class RunSettings:
     samples: int = 64
     captions: tuple[str, ...] = ()
     seed: int = 0
+    group_by: str | None = None  # metadata field that names the person of a record: then people are the units
+    ledger: Path | None = None  # the folder of the data-set ledgers; where it stands changes no result
+    key: Path | None = None  # the file of the key that signs; one for all runs, or one each in private/keys
+    allow: tuple[str, ...] = ()  # refusals that the owner overrules
     training: PrivateTraining = DEFAULT_TRAINING
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
+        check_allowed(self.allow)
         if self.samples < 0:
             raise ConfigError(f"samples must be at least 0, got {self.samples}.")
+        if self.training.per_unit > 1 and self.group_by is None:
+            raise ConfigError(
+                f"{self.training.per_unit} records per person need people; name the field that tells whose a "
+                "record is with --group-by."
+            )
+
+    @property
+    def unit(self) -> str:
+        """What is protected as one."""
+        return "record" if self.group_by is None else "person"
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as plain values, for `config.yaml`."""
-        return asdict(self) | {"captions": list(self.captions)}
+        """The settings that make the result, as plain values, for `config.yaml`."""
+        values = asdict(self) | {"captions": list(self.captions), "allow": list(check_allowed(self.allow))}
+        del values["ledger"], values["key"]
+        return values
 
 
 def declared(settings: RunSettings, found: int) -> int:
-    """The number of records that is taken to be public: the owner's, or `found` rounded down."""
+    """The number of records, or people, that is taken to be public: the owner's, or `found` rounded down."""
     if settings.records is not None:
         return settings.records
     return found // GRANULARITY * GRANULARITY if found >= GRANULARITY else found
@@ -55,15 +73,18 @@ def declared(settings: RunSettings, found: int) -> int:
 
 def make_plan(settings: RunSettings, records: int) -> PrivacyPlan:
     """The plan for a declared number of records; batch and steps are chosen where the owner did not."""
+    delta = delta_for(records) if settings.delta is None else settings.delta
+    check_numbers(records, delta)
     batch_size = settings.batch_size or default_batch(records)
     steps = settings.steps or max(math.ceil(EPOCHS * records / batch_size), 1)
     return PrivacyPlan(
         epsilon=settings.epsilon,
-        delta=delta_for(records) if settings.delta is None else settings.delta,
+        delta=delta,
         records=records,
         batch_size=batch_size,
         steps=steps,
         max_norm=settings.max_norm,
+        unit=settings.unit,
     )
 
 

@@ -9,13 +9,13 @@ noise over the sensitivity; the sampling rate is the probability that a unit tak
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, reduce
+from typing import Any, final
 
 import dp_accounting
-from dp_accounting.pld import PLDAccountant
+from dp_accounting.pld import privacy_loss_distribution as pld
 from dp_accounting.rdp import RdpAccountant
 
 from dpwavelet.errors import ConfigError, PrivacyError
@@ -24,10 +24,14 @@ FINE_GRID = 1e-4  # discretisation of the privacy loss in every reported epsilon
 COARSE_GRID = 1e-3  # still an upper bound, ten times faster: for searching and for progress bars
 LARGEST_EPSILON = 100.0  # far beyond any meaning; refusing more keeps the grids small
 NOISE_MULTIPLIERS = (1e-2, 1e5)  # where the library's arithmetic is well conditioned
+SEARCH_GRIDS = {1e-2: 1e-2, COARSE_GRID: 7e-4, FINE_GRID: 7e-4}  # where calibration looks, to what precision
 RENYI_ORDERS = [*(2 + i / 4 for i in range(32)), *range(10, 65), 80, 100, 128, 256, 512, 1024]
-SLACK = 5e-4  # calibration stops when it wastes less than this part of epsilon
+FEW_ORDERS = [2, 3, 4, 6, 8, 16, 32, 64]  # enough to tell what is beyond accounting
+FURTHEST = 16.0  # calibration trusts a slope no further than this factor
+SEARCHED = 100  # evaluations before calibration gives up; it needs three to six
 
 
+@final
 @dataclass(frozen=True)
 class PoissonGaussian:
     """`steps` noisy sums, each over a fresh sample that every unit joins independently at one rate."""
@@ -42,6 +46,7 @@ class PoissonGaussian:
         check_count("steps", self.steps)
 
 
+@final
 @dataclass(frozen=True)
 class Gaussian:
     """`count` noisy sums over all units."""
@@ -55,45 +60,47 @@ class Gaussian:
 
 
 Event = PoissonGaussian | Gaussian
+EVENTS: Mapping[str, type[Event]] = {kind.__name__: kind for kind in (PoissonGaussian, Gaussian)}
 
 
 def epsilon_pld(events: Iterable[Event], delta: float) -> float:
     """The epsilon of all events together at `delta`: never below the truth, refused where meaningless."""
-    return _epsilon_pld(tuple(events), delta, FINE_GRID)
+    return _epsilon_pld(checked(events), delta, FINE_GRID)
 
 
 def epsilon_pld_quick(events: Iterable[Event], delta: float) -> float:
     """A slightly higher answer to the same question, ten times faster."""
-    return _epsilon_pld(tuple(events), delta, COARSE_GRID)
+    return _epsilon_pld(checked(events), delta, COARSE_GRID)
 
 
-@lru_cache(maxsize=256)
-def epsilon_rdp(events: tuple[Event, ...], delta: float) -> float:
+def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
     """The second opinion: an upper bound by Rényi divergences, usually looser."""
-    check_delta(delta)
-    return _finite("RDP", _compose(RdpAccountant(RENYI_ORDERS), events).get_epsilon(delta))
+    return _epsilon_rdp(checked(events), delta)
 
 
-def calibrate_noise(*, epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
-    """The smallest noise multiplier, to 0.1 percent, whose `epsilon_pld` is at most `epsilon`.
+def calibrate_noise(
+    *, epsilon: float, delta: float, sampling_rate: float, steps: int, others: Iterable[Event] = ()
+) -> float:
+    """The smallest noise multiplier, to 0.1 percent, of a `PoissonGaussian` that leaves room for `others`.
 
-    Guarantee: the returned value was itself checked on the fine grid; if none passes, this raises.
+    Guarantee: `epsilon_pld` of that event followed by `others` was computed and is at most `epsilon`; if no
+    noise brings it there, this raises.
     """
     check_epsilon(epsilon)
     check_delta(delta)
+    check_rate(sampling_rate)
+    check_count("steps", steps)
+    return _calibrated(epsilon, delta, sampling_rate, steps, checked(others))
 
-    def cost(grid: float) -> Callable[[float], float]:
-        def epsilon_of(noise_multiplier: float) -> float:
-            event = PoissonGaussian(sampling_rate, noise_multiplier, steps)
-            try:
-                return _epsilon_pld((event,), delta, grid)
-            except PrivacyError:  # too little noise to account for at all
-                return math.inf
 
-        return epsilon_of
-
-    nearly = _smallest(cost(COARSE_GRID), epsilon, start=1.0, step=1.5)
-    return _smallest(cost(FINE_GRID), epsilon, start=nearly, step=1 + 2 * SLACK)
+def checked(events: Iterable[Event]) -> tuple[Event, ...]:
+    """The same events made anew, so that no subclass and no field forced later reaches the arithmetic."""
+    events = tuple(events)
+    if wrong := [event for event in events if type(event) not in EVENTS.values()]:
+        raise ConfigError(
+            f"{wrong[0]!r} is no mechanism that can be accounted for; give {' or '.join(EVENTS)} itself."
+        )
+    return tuple(type(event)(**asdict(event)) for event in events)
 
 
 def delta_for(records: int) -> float:
@@ -115,8 +122,8 @@ def best_true_positive_rate(epsilon: float, delta: float, false_positive_rate: f
 
 def attack_bound(events: Iterable[Event], false_positive_rate: float) -> float:
     """The same, answered from the mechanisms: the least over all (epsilon, delta) that they satisfy."""
-    accountant = _compose(PLDAccountant(value_discretization_interval=COARSE_GRID), tuple(events))
-    pairs = ((epsilon / 8, float(accountant.get_delta(epsilon / 8))) for epsilon in range(160))
+    loss = _privacy_loss(checked(events), COARSE_GRID)
+    pairs = ((epsilon / 8, float(loss.get_delta_for_epsilon(epsilon / 8))) for epsilon in range(160))
     return min(_trade_off(epsilon, min(delta, 1.0), false_positive_rate) for epsilon, delta in pairs)
 
 
@@ -127,13 +134,12 @@ def event_to_json(event: Event) -> dict[str, Any]:
 
 def event_from_json(value: Mapping[str, Any]) -> Event:
     """Read an event back; anything but the known mechanisms with exactly their numbers is refused."""
-    mechanisms = {kind.__name__: kind for kind in (PoissonGaussian, Gaussian)}
     try:
         numbers = dict(value)
-        return mechanisms[numbers.pop("mechanism")](**numbers)
+        return EVENTS[numbers.pop("mechanism")](**numbers)
     except (KeyError, TypeError, ValueError) as error:
         raise PrivacyError(
-            f"{value!r} is no mechanism that this version can account for; it knows {', '.join(mechanisms)}."
+            f"{value!r} is no mechanism that this version can account for; it knows {', '.join(EVENTS)}."
         ) from error
 
 
@@ -193,23 +199,49 @@ def _is_number(value: float) -> bool:
 @lru_cache(maxsize=256)
 def _epsilon_pld(events: tuple[Event, ...], delta: float, grid: float) -> float:
     """PLD on one grid. RDP goes first: it is quick and refuses events whose grid would not fit in memory."""
-    if (bound := epsilon_rdp(events, delta)) > 2 * LARGEST_EPSILON:
+    check_delta(delta)
+    if (bound := _renyi(events, delta, FEW_ORDERS)) > 2 * LARGEST_EPSILON:
         raise PrivacyError(f"these mechanisms cost epsilon {bound:.3g}, which promises nothing; add noise.")
-    accountant = PLDAccountant(value_discretization_interval=grid)
-    return _finite("PLD", _compose(accountant, events).get_epsilon(delta))
+    return _finite("PLD", _privacy_loss(events, grid).get_epsilon_for_delta(delta))
 
 
-def _compose(accountant: Any, events: tuple[Event, ...]) -> Any:
-    """Add the events to an accountant; both kinds default to neighbours that add or remove one unit."""
+@lru_cache(maxsize=256)
+def _epsilon_rdp(events: tuple[Event, ...], delta: float) -> float:
+    check_delta(delta)
+    return _renyi(events, delta, RENYI_ORDERS)
+
+
+def _renyi(events: tuple[Event, ...], delta: float, orders: Sequence[float]) -> float:
+    accountant = RdpAccountant(orders)
     for event in events:
         gaussian = dp_accounting.GaussianDpEvent(event.noise_multiplier)
-        if isinstance(event, PoissonGaussian):
-            accountant.compose(
-                dp_accounting.PoissonSampledDpEvent(event.sampling_rate, gaussian), event.steps
-            )
-        else:
+        if isinstance(event, Gaussian):
             accountant.compose(gaussian, event.count)
-    return accountant
+        else:
+            sampled = dp_accounting.PoissonSampledDpEvent(event.sampling_rate, gaussian)
+            accountant.compose(sampled, event.steps)
+    return _finite("RDP", accountant.get_epsilon(delta))
+
+
+def _privacy_loss(events: tuple[Event, ...], grid: float) -> pld.PrivacyLossDistribution:
+    """The distribution of the privacy loss of all events, for neighbours that add or remove one unit."""
+    if not events:
+        return pld.identity(grid)
+    return reduce(lambda loss, more: loss.compose(more), (_loss_of(event, grid) for event in events))
+
+
+@lru_cache(maxsize=8)
+def _loss_of(event: Event, grid: float) -> pld.PrivacyLossDistribution:
+    """Of one event; kept, as calibration asks again and again for those that it does not change."""
+    if isinstance(event, Gaussian):
+        return pld.from_gaussian_mechanism(
+            event.noise_multiplier / math.sqrt(event.count), value_discretization_interval=grid
+        )
+    if event.sampling_rate == 1:
+        return _loss_of(Gaussian(event.noise_multiplier, event.steps), grid)
+    return pld.from_gaussian_mechanism(
+        event.noise_multiplier, sampling_prob=event.sampling_rate, value_discretization_interval=grid
+    ).self_compose(event.steps)
 
 
 def _finite(method: str, epsilon: float) -> float:
@@ -222,33 +254,82 @@ def _finite(method: str, epsilon: float) -> float:
     return float(epsilon)
 
 
-def _smallest(epsilon_of: Callable[[float], float], target: float, start: float, step: float) -> float:
-    """The smallest noise multiplier with epsilon_of(it) <= target, found when less than `SLACK` is wasted.
+@lru_cache(maxsize=256)
+def _calibrated(
+    epsilon: float, delta: float, sampling_rate: float, steps: int, others: tuple[Event, ...]
+) -> float:
+    """Find the neighbourhood on coarse grids, and the answer on the fine one."""
+    if others and (alone := epsilon_pld(others, delta)) >= epsilon:
+        raise PrivacyError(
+            f"the other mechanisms alone cost epsilon {alone:.4g}, which leaves nothing of {epsilon:g} for "
+            "training; give them more noise or ask for a larger epsilon."
+        )
 
-    Widens from `start` until it brackets the answer, then narrows; only values that passed are returned.
+    def cost(grid: float) -> Callable[[float], float]:
+        def epsilon_of(noise_multiplier: float) -> float:
+            event = PoissonGaussian(sampling_rate, noise_multiplier, steps)
+            try:
+                return _epsilon_pld((event, *others), delta, grid)
+            except PrivacyError:  # too little noise to account for at all
+                return math.inf
+
+        return epsilon_of
+
+    start, slope = 1.0, 1.5
+    for grid, slack in SEARCH_GRIDS.items():
+        try:
+            start, slope = _smallest(cost(grid), epsilon, start, slope, slack)
+        except PrivacyError:
+            if grid == FINE_GRID:
+                raise
+            # A coarse upper bound may exceed a small epsilon whatever the noise; the next is finer.
+    return start
+
+
+def _smallest(
+    epsilon_of: Callable[[float], float], target: float, start: float, slope: float, slack: float
+) -> tuple[float, float]:
+    """The smallest noise multiplier with epsilon_of(it) <= target, and the slope there.
+
+    The slope is -d log(epsilon) / d log(noise), which changes slowly; `slope` is a first guess. The search
+    stops when it says that the noise could shrink by less than the part `slack`, or when a noise smaller by
+    less than that has failed. Only a value that passed is returned.
     """
-    scarce = enough = None  # (noise, its epsilon) that failed, that passed
-    noise = start
-    for _ in range(100):
+    lowest, highest = NOISE_MULTIPLIERS
+    failed, passed = 0.0, math.inf
+    noise, previous = start, (0.0, 0.0)
+    for tried in range(SEARCHED):
         epsilon = epsilon_of(noise)
+        slope = _slope(previous, (noise, epsilon)) or slope
+        previous = (noise, epsilon)
+        too_little = math.log(epsilon / target) if epsilon > 0 else -math.inf
         if epsilon <= target:
-            enough = (noise, epsilon)
+            passed = noise
+            if -too_little <= slope * slack or noise == lowest:
+                break
         else:
-            scarce = (noise, epsilon)
-        if enough and (
-            enough[1] >= target * (1 - SLACK) or (scarce and enough[0] < scarce[0] * (1 + SLACK / 4))
-        ):
-            return enough[0]
-        if scarce and enough:
-            noise = _between(scarce, enough, target * (1 - SLACK / 2))
-        else:
-            noise, step = (noise / step if enough else noise * step), min(step**2, 16.0)
-    raise PrivacyError(f"no noise multiplier reaches epsilon {target}; use fewer steps or a larger delta.")
+            failed = noise
+            if noise == highest:
+                break
+        if passed <= failed * (1 + slack):
+            break
+        guess = noise * math.exp(_clamp(too_little / slope + slack / 2, math.log(FURTHEST)))
+        if not failed < guess < passed or (tried % 4 == 3 and failed and passed < math.inf):
+            guess = math.sqrt(failed * passed)
+        noise = min(max(guess, lowest), highest)
+    if passed == math.inf:
+        raise PrivacyError(
+            f"no noise multiplier reaches epsilon {target:g}; use fewer steps or a larger delta."
+        )
+    return passed, slope
 
 
-def _between(scarce: tuple[float, float], enough: tuple[float, float], aim: float) -> float:
-    """The noise between two others that should cost `aim`: log epsilon is nearly linear in log noise."""
-    if math.isinf(scarce[1]) or enough[1] <= 0:
-        return math.sqrt(scarce[0] * enough[0])
-    part = math.log(scarce[1] / aim) / math.log(scarce[1] / enough[1])
-    return scarce[0] * float((enough[0] / scarce[0]) ** min(max(part, 0.02), 0.98))
+def _slope(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """-d log(epsilon) / d log(noise) between two (noise, epsilon), or 0 where they tell nothing."""
+    if not all(0 < value < math.inf for value in (*one, *other)) or one[0] == other[0]:
+        return 0.0
+    return max(-math.log(other[1] / one[1]) / math.log(other[0] / one[0]), 0.0)
+
+
+def _clamp(value: float, most: float) -> float:
+    return min(max(value, -most), most)

@@ -1,4 +1,4 @@
-"""What has been done to one private data set, in the order it was done: append-only, hash-chained JSON lines.
+"""What was done to private records, in the order it was done: append-only, hash-chained JSON lines.
 
 Each line holds a SHA-256 of its own content and one of the line before it, so a line that is changed, dropped
 from the middle or slipped in is found by number; the head digest, written into a certificate, pins the end
@@ -12,7 +12,8 @@ A run is begun, charged in blocks of steps before they are taken, and finished:
     ledger.append({"kind": "charged", "run": run, "steps": 50})  # before steps 0 to 49
     ledger.append({"kind": "finished", "run": run})
 
-Any other kind of entry (a histogram, an evaluation) is kept as it comes.
+A run that will not be resumed can be abandoned instead. Any other kind of entry (a histogram, an evaluation)
+is kept as it comes. `budget` adds up the runs of one data set, in a ledger of its own.
 """
 
 import hashlib
@@ -22,11 +23,12 @@ import secrets
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dpwavelet.checkpoint import canonical_json
-from dpwavelet.errors import OutputError, PrivacyError
+from dpwavelet.errors import DpwaveletError, OutputError, PrivacyError
 
 if sys.platform != "win32":
     import fcntl
@@ -34,11 +36,36 @@ if sys.platform != "win32":
 GENESIS = "0" * 64  # the "previous" digest of the first line
 
 
+class Charges(Protocol):
+    """What private training needs of a ledger."""
+
+    def charged_steps(self, run: str) -> int:
+        """Up to how many steps this run has been charged, whether or not it took them."""
+
+    def append(self, entry: Mapping[str, Any]) -> int:
+        """Add an entry and return its position; on return the disk has it."""
+
+
+@dataclass
+class Run:
+    """One run as its entries leave it."""
+
+    begun: Mapping[str, Any]  # the entry
+    charged: int = 0  # steps
+    closed: str = ""  # finished, abandoned, or nothing while it may go on
+    last: int = 0  # position of its latest entry
+
+    @property
+    def planned(self) -> int:
+        """The steps of its plan."""
+        return int(self.begun["plan"]["steps"])
+
+
 class Ledger:
     """The verified entries of one ledger file, and the only way to add to it.
 
     Guarantee: `append` returns after the entry is on disk, and refuses what would hide a cost: steps of a run
-    that was not begun or has finished, fewer steps than before, more than the plan's. Several processes may
+    that was not begun or is closed, fewer steps than before, more than the plan's. Several processes may
     append; each sees the others' entries first, where the system has file locks.
     """
 
@@ -46,6 +73,7 @@ class Ledger:
         """Use `Ledger.open`, which also verifies."""
         self.path = path
         self.head = GENESIS
+        self.runs: dict[str, Run] = {}  # in the order in which they were begun
         self._entries: list[dict[str, Any]] = []
         self._size = 0
 
@@ -53,8 +81,7 @@ class Ledger:
     def open(cls, path: Path) -> "Ledger":
         """Read and verify the ledger at `path`; one that does not exist yet is empty."""
         ledger = cls(path)
-        if path.exists():
-            ledger._catch_up(path.read_bytes())
+        ledger._read()
         return ledger
 
     @property
@@ -64,9 +91,10 @@ class Ledger:
 
     def append(self, entry: Mapping[str, Any]) -> int:
         """Add an entry and return its position; on return the disk has it."""
-        with self._locked() as file:
-            self._catch_up(self.path.read_bytes())
+        with _locked(self.path) as file:
+            self._catch_up(file)
             self._admit(entry)
+            self._allow(entry)
             line = _seal(
                 {
                     "position": len(self._entries),
@@ -81,10 +109,21 @@ class Ledger:
 
     def charged_steps(self, run: str) -> int:
         """Up to how many steps this run has been charged, whether or not it took them."""
-        return max((entry["steps"] for entry in self._of(run, "charged")), default=0)
+        return self.runs[run].charged if run in self.runs else 0
 
-    def _of(self, run: str, kind: str) -> list[dict[str, Any]]:
-        return [entry for entry in self._entries if entry.get("run") == run and entry.get("kind") == kind]
+    def finish(self, run: str) -> int:
+        """Close a run, once; the position of the entry that closed it."""
+        if run in self.runs and self.runs[run].closed == "finished":
+            return self.runs[run].last
+        return self.append({"kind": "finished", "run": run})
+
+    def _read(self) -> None:
+        if self.path.exists():
+            with _locked(self.path, to_write=False) as file:
+                self._catch_up(file)
+
+    def _allow(self, entry: Mapping[str, Any]) -> None:
+        """Refuse a new entry that the owner does not allow; asked under the lock, of new entries only."""
 
     def _admit(self, entry: Mapping[str, Any]) -> None:
         """Refuse an entry that contradicts those before it."""
@@ -93,32 +132,41 @@ class Ledger:
             raise PrivacyError(
                 f"a ledger entry says its kind, such as begun, charged or finished; got {entry!r}."
             )
-        if kind not in ("begun", "charged", "finished"):
+        if kind not in ("begun", "charged", "finished", "abandoned"):
             return
         if not isinstance(run, str) or not run:
             raise PrivacyError(f"a ledger entry of kind {kind} names its run; got {entry!r}.")
-        begun = self._of(run, "begun")
-        if bool(begun) == (kind == "begun"):
-            raise PrivacyError(f"run {run} was {'already' if begun else 'never'} begun in {self.path}.")
-        if self._of(run, "finished"):
-            raise PrivacyError(f"run {run} has finished; nothing more can be charged to it. Begin another.")
+        known = self.runs.get(run)
+        if kind == "begun":
+            if known:
+                raise PrivacyError(f"run {run} was already begun in {self.path}.")
+            if type(dict(entry.get("plan") or {}).get("steps")) is not int:
+                raise PrivacyError(f"run {run} begins with its plan, as PrivacyPlan.to_json gives it.")
+            return
+        if not known:
+            raise PrivacyError(f"run {run} was never begun in {self.path}.")
+        if known.closed:
+            raise PrivacyError(
+                f"run {run} was {known.closed}; nothing more can be charged to it. Begin another."
+            )
         if kind == "charged":
-            steps, before, planned = entry.get("steps"), self.charged_steps(run), begun[0]["plan"]["steps"]
-            if type(steps) is not int or not before < steps <= planned:
+            steps = entry.get("steps")
+            if type(steps) is not int or not known.charged < steps <= known.planned:
                 raise PrivacyError(
-                    f"run {run} is charged up to step {before} of {planned}; the next charge lies between, "
-                    f"got {steps!r}."
+                    f"run {run} is charged up to step {known.charged} of {known.planned}; the next charge "
+                    f"lies between, got {steps!r}."
                 )
-        if kind == "begun" and type(dict(entry.get("plan") or {}).get("steps")) is not int:
-            raise PrivacyError(f"run {run} begins with its plan, as PrivacyPlan.to_json gives it.")
 
-    def _catch_up(self, content: bytes) -> None:
+    def _catch_up(self, file: int) -> None:
         """Verify what has been added to the file since we last looked."""
-        if len(content) < self._size:
+        size = os.fstat(file).st_size
+        if size < self._size:
             raise PrivacyError(
                 f"{self.path} has become shorter; a ledger only grows. Restore it from a copy."
             )
-        lines = content[self._size :].split(b"\n")
+        os.lseek(file, self._size, os.SEEK_SET)
+        with os.fdopen(os.dup(file), "rb") as stream:
+            lines = stream.read().split(b"\n")
         for line in lines[:-1]:
             self._accept(line)
         if lines[-1]:
@@ -137,7 +185,7 @@ class Ledger:
             if (value["position"], value["previous"]) != (position, self.head):
                 raise ValueError("it does not follow from the line before it")
             self._admit(value["entry"])
-        except (ValueError, KeyError, TypeError, PrivacyError) as error:
+        except (ValueError, KeyError, TypeError, DpwaveletError) as error:
             raise PrivacyError(
                 f"{self.path}, line {position + 1}: edited or damaged ({error}); what was spent on this data "
                 "can no longer be told. Restore the ledger from a copy."
@@ -145,23 +193,20 @@ class Ledger:
         self._entries.append(value["entry"])
         self.head = hashlib.sha256(line).hexdigest()
         self._size += len(line) + 1
+        self._note(value["entry"], position)
 
-    @contextmanager
-    def _locked(self) -> Iterator[int]:
-        """The open file, ours alone until the block ends."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        except OSError as error:
-            raise OutputError(
-                f"cannot open {self.path}: {error.strerror}; without a ledger nothing is spent."
-            ) from error
-        try:
-            if sys.platform != "win32":
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield file
-        finally:
-            os.close(file)
+    def _note(self, entry: dict[str, Any], position: int) -> None:
+        """Keep what an admitted entry says of its run."""
+        kind = entry["kind"]
+        if kind == "begun":
+            self.runs[entry["run"]] = Run(entry, last=position)
+        elif kind in ("charged", "finished", "abandoned"):
+            run = self.runs[entry["run"]]
+            run.last = position
+            if kind == "charged":
+                run.charged = entry["steps"]
+            else:
+                run.closed = kind
 
 
 def _seal(value: dict[str, Any]) -> bytes:
@@ -177,7 +222,7 @@ def _write(file: int, line: bytes, size: int, path: Path) -> None:
         if os.write(file, line) != len(line):
             raise OSError(28, "the disk is full")
         os.fsync(file)
-        if not size and sys.platform != "win32":
+        if not size:
             _sync_folder(path.parent)
     except OSError as error:
         os.ftruncate(file, size)
@@ -186,8 +231,40 @@ def _write(file: int, line: bytes, size: int, path: Path) -> None:
         ) from error
 
 
+@contextmanager
+def _locked(path: Path, to_write: bool = True) -> Iterator[int]:
+    """The open file: ours alone until the block ends, or, for reading, free of half-written lines."""
+    try:
+        if to_write:
+            _make_folder(path.parent)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        else:
+            file = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise OutputError(
+            f"cannot open {path}: {error.strerror}; without a ledger nothing is spent."
+        ) from error
+    try:
+        if sys.platform != "win32":
+            fcntl.flock(file, fcntl.LOCK_EX if to_write else fcntl.LOCK_SH)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder that only the owner may enter, if it is missing, and make its name durable."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    _sync_folder(folder.parent)
+
+
 def _sync_folder(folder: Path) -> None:
-    """Make a new file's name durable too."""
+    """Make a new name in a folder durable."""
+    if sys.platform == "win32":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

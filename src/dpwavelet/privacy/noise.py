@@ -14,12 +14,15 @@ from dpwavelet.privacy.clipping import ClippedSum
 from dpwavelet.randomness import Position, Source
 
 
-def add_noise(clipped: ClippedSum, noise_multiplier: float, source: Source, step: int) -> dict[str, Tensor]:
+def add_noise(
+    clipped: ClippedSum, noise_multiplier: float, source: Source, step: int | str
+) -> dict[str, Tensor]:
     """Add to each parameter its own Gaussian noise of standard deviation noise_multiplier * sensitivity.
 
     Guarantee: together the results are one Gaussian mechanism with this noise multiplier, also for an empty
     batch. The noise is a pure function of the source's key, the step and the parameter's name: two different
     sums released at one step under one key would share their noise, which the ledger is there to prevent.
+    A sum beside training has a name of its own for `step`; no number and no text make the same noise.
     """
     std = noise_multiplier * clipped.sensitivity
     return {

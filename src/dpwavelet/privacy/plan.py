@@ -1,16 +1,15 @@
 """The promise of one private training run, and everything that must agree with it.
 
 The fields of a plan are public and may be printed. Whatever depends on the private records (how many there
-really are, what their gradients sum to) is an argument of a method and is never kept.
+really are, what their gradients sum to) is an argument of a method and is never kept. What can be computed is
+not kept either, so rate, noise, divisor and epsilon cannot disagree with the fields.
 
 Letters: q sampling rate, sigma noise multiplier, C `max_norm`, B `batch_size`, N `records`.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -20,22 +19,35 @@ from torch import Tensor
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.privacy.accounting import (
     Event,
+    Gaussian,
     PoissonGaussian,
     calibrate_noise,
     check_count,
     check_delta,
     check_epsilon,
+    checked,
     epsilon_pld,
     epsilon_pld_quick,
     epsilon_rdp,
+    event_from_json,
+    event_to_json,
 )
 from dpwavelet.privacy.clipping import ClippedSum
 from dpwavelet.privacy.noise import add_noise
+from dpwavelet.privacy.refusals import check_numbers
 from dpwavelet.privacy.subsampling import poisson_batch
 from dpwavelet.randomness import Source
 
-FEWEST_RECORDS = 100  # below this, noise that hides one record hides everything
 PROGRESS_POINTS = 100  # at how many places `epsilon_spent` is computed
+UNITS = ("record", "person")
+UNBOUND = {
+    "privatize",
+    "__module__",
+    "__doc__",
+    "__annotations__",
+    "__firstlineno__",
+    "__static_attributes__",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +55,12 @@ class PrivacyPlan:
     """What is promised (epsilon, delta, to one `unit`) and the run that keeps it.
 
     Guarantee: training that takes `batches` of this plan, clips each record to `max_norm`, sums, and uses
-    only what `privatize` returns, is (epsilon, delta)-DP when one unit is added or removed. It holds whatever
-    the records are and however many there truly are: `records` is a declared number, used as a constant.
+    only what `privatize` returns, is (epsilon, delta)-DP when one unit is added or removed, together with
+    the mechanisms in `others`. It holds whatever the records are and however many there truly are:
+    `records` is a declared number, used as a constant.
+
+    `others` are public mechanisms beside training, such as a noisy histogram. They count from step 0 on.
+    `privatize_sum` makes those that are Gaussian; a sampled one was paid for elsewhere and only counts here.
     """
 
     epsilon: float
@@ -54,22 +70,29 @@ class PrivacyPlan:
     steps: int
     max_norm: float  # C
     unit: str = "record"
+    others: tuple[Event, ...] = ()
+    _made: set[tuple[int, int]] = field(init=False, repr=False, compare=False, default_factory=set)
+
+    def __init_subclass__(cls) -> None:
+        """A subclass may watch what `privatize` returns, as the audit does, and replace nothing else."""
+        ours = (vars(PrivacyPlan).keys() | PrivacyPlan.__dataclass_fields__.keys()) - UNBOUND
+        for base in cls.__mro__[: cls.__mro__.index(PrivacyPlan)]:
+            if replaced := sorted(ours & vars(base).keys()):
+                raise PrivacyError(
+                    f"{base.__name__} replaces {', '.join(replaced)} of PrivacyPlan, and nobody has checked "
+                    "that; set its fields instead."
+                )
 
     def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Refuse fields that promise nothing or contradict each other. Every maker of noise asks again."""
         check_epsilon(self.epsilon)
         check_delta(self.delta)
         for name in ("records", "batch_size", "steps"):
             check_count(name, getattr(self, name))
-        if self.records < FEWEST_RECORDS:
-            raise PrivacyError(
-                f"{self.records} records are too few: noise that hides one of them hides all they have in "
-                f"common; at least {FEWEST_RECORDS} are needed, and a useful generator wants thousands."
-            )
-        if self.delta >= 1 / self.records:
-            raise PrivacyError(
-                f"delta={self.delta:g} is not below 1/records={1 / self.records:g}: such a promise would "
-                "allow publishing one record in full; the usual choice is delta_for(records), records**-1.1."
-            )
+        check_numbers(self.records, self.delta)
         if self.batch_size > self.records:
             raise ConfigError(
                 f"batch_size={self.batch_size} is more than the {self.records} declared records; it is how "
@@ -77,10 +100,10 @@ class PrivacyPlan:
             )
         if type(self.max_norm) not in (int, float) or not (0 < self.max_norm < math.inf):
             raise ConfigError(f"max_norm must be finite and above 0, got {self.max_norm!r}.")
-        if not isinstance(self.unit, str) or not self.unit:
-            raise ConfigError(
-                f"unit says in a word what is protected, such as record or person; got {self.unit!r}."
-            )
+        if type(self.unit) is not str or self.unit not in UNITS:
+            raise ConfigError(f"unit says what is protected, {' or '.join(UNITS)}; got {self.unit!r}.")
+        if type(self.others) is not tuple or self.others != checked(self.others):
+            raise ConfigError(f"others must be a tuple of mechanisms, got {self.others!r}.")
 
     @property
     def neighbours(self) -> str:
@@ -97,24 +120,28 @@ class PrivacyPlan:
         """What every noisy sum is divided by: the expected batch size, never the drawn one."""
         return self.batch_size
 
-    @cached_property
+    @property
     def noise_multiplier(self) -> float:
-        """The least noise that keeps the promise, as a multiple of `max_norm`."""
+        """The least noise of training that keeps the promise, as a multiple of `max_norm`."""
         return calibrate_noise(
-            epsilon=self.epsilon, delta=self.delta, sampling_rate=self.sampling_rate, steps=self.steps
+            epsilon=self.epsilon,
+            delta=self.delta,
+            sampling_rate=self.sampling_rate,
+            steps=self.steps,
+            others=self.others,
         )
 
     @property
     def event(self) -> PoissonGaussian:
         """The training run as the accountant sees it."""
-        return self._after(self.steps)
+        return self._training(self.steps)
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """Every mechanism that touches private records under this plan."""
-        return (self.event,)
+        """Every mechanism that touches private records under this plan; training comes first."""
+        return (self.event, *self.others)
 
-    @cached_property
+    @property
     def pld_epsilon(self) -> float:
         """What the whole plan costs: at most `epsilon`, and hardly less."""
         return epsilon_pld(self.events, self.delta)
@@ -125,21 +152,18 @@ class PrivacyPlan:
         return epsilon_rdp(self.events, self.delta)
 
     def epsilon_spent(self, steps_done: int) -> float:
-        """An upper bound on what the first `steps_done` steps cost, quick enough for a progress bar.
+        """An upper bound on what `others` and the first `steps_done` steps cost, for a progress bar.
 
         It is computed at one of a hundred points, the next at or after `steps_done`, so never too little.
         """
         if not 0 <= steps_done <= self.steps:
             raise ConfigError(f"steps_done must be from 0 to {self.steps}, got {steps_done}.")
-        if steps_done == 0:
-            return 0.0
         stride = -(-self.steps // PROGRESS_POINTS)
         point = -(-steps_done // stride) * stride
         if point >= self.steps:
             return self.pld_epsilon
-        if point not in self._spent_by:
-            self._spent_by[point] = epsilon_pld_quick((self._after(point),), self.delta)
-        return min(self.pld_epsilon, self._spent_by[point])
+        spent = (self._training(point), *self.others) if point else self.others
+        return min(self.pld_epsilon, epsilon_pld_quick(spent, self.delta)) if spent else 0.0
 
     def batches(
         self, records: int, source: Source, start: int = 0
@@ -148,6 +172,7 @@ class PrivacyPlan:
 
         `records` is the true number. It decides only how many coins are tossed.
         """
+        self.check()
         if not 0 <= start <= self.steps:
             raise ConfigError(f"start must be from 0 to {self.steps}, got {start}.")
         return (
@@ -163,33 +188,66 @@ class PrivacyPlan:
         get the same noise, and the difference would show. So charge the ledger first, and take a fresh key
         for a fresh run.
         """
+        self.check()
         if not 0 <= step < self.steps:
             raise PrivacyError(
                 f"step {step} is outside this plan's steps 0 to {self.steps - 1}, all that was paid for."
             )
-        if clipped.sensitivity != self.max_norm:
-            raise PrivacyError(
-                f"the sum has sensitivity {clipped.sensitivity}, but the plan is for "
-                f"max_norm={self.max_norm}; clip with the plan's own max_norm."
-            )
+        _check_sensitivity(clipped, self.max_norm, "the plan's own max_norm")
         noisy = add_noise(clipped, self.noise_multiplier, source, step)
         return {name: value / self.divisor for name, value in noisy.items()}
 
+    def privatize_sum(
+        self, total: ClippedSum, source: Source, *, sensitivity: float, other: int, use: int = 0
+    ) -> dict[str, Tensor]:
+        """The sum and its noise: use number `use` of the Gaussian mechanism `others[other]`, on all records.
+
+        `sensitivity` is public and chosen before anybody looks: what one unit may move the sum by (L2). It
+        must be that of the sum. Each use happens once in the life of a plan. The noise is a pure function of
+        (key, other, use) and is shared with no step, so after a crash the same sum is released again.
+        """
+        self.check()
+        event = self.others[other] if type(other) is int and 0 <= other < len(self.others) else None
+        if type(event) is not Gaussian:
+            raise PrivacyError(
+                f"others[{other!r}] is no Gaussian mechanism of this plan, so nothing was paid for; put a "
+                f"Gaussian into others. It holds {self.others!r}."
+            )
+        if type(use) is not int or not 0 <= use < event.count:
+            raise PrivacyError(f"use {use!r} is outside 0 to {event.count - 1}, all that was paid for.")
+        _check_sensitivity(total, sensitivity, "the sensitivity that was declared")
+        if (other, use) in self._made:
+            raise PrivacyError(
+                f"use {use} of others[{other}] was made already; a second sum with the same noise would "
+                "show both. Plan a larger count."
+            )
+        noisy = add_noise(total, event.noise_multiplier, source, f"others {other}, use {use}")
+        self._made.add((other, use))
+        return noisy
+
     def to_json(self) -> dict[str, Any]:
         """The public fields, and nothing that could be computed from them."""
-        return dataclasses.asdict(self)
+        public = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+        return public | {"others": [event_to_json(event) for event in self.others]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "PrivacyPlan":
         """The plan that `to_json` wrote; every check runs again."""
         try:
-            return cls(**value)
-        except TypeError as error:
+            others = tuple(event_from_json(event) for event in value.get("others", ()))
+            return cls(**{**value, "others": others})
+        except (TypeError, AttributeError) as error:
             raise ConfigError(f"{value!r} is not a privacy plan: {error}.") from error
 
-    @cached_property
-    def _spent_by(self) -> dict[int, float]:
-        return {}
-
-    def _after(self, steps: int) -> PoissonGaussian:
+    def _training(self, steps: int) -> PoissonGaussian:
         return PoissonGaussian(self.sampling_rate, self.noise_multiplier, steps)
+
+
+def _check_sensitivity(clipped: ClippedSum, bound: float, meaning: str) -> None:
+    """Refuse a sum whose stated sensitivity is not this plain, finite number."""
+    for value in (clipped.sensitivity, bound):
+        if type(value) not in (int, float) or not (0 < value < math.inf) or value != bound:
+            raise PrivacyError(
+                f"the sum has sensitivity {clipped.sensitivity!r}, but {meaning} is {bound!r}; clip to that "
+                "and say so with a plain number."
+            )

@@ -1,0 +1,80 @@
+"""Watching a private run from outside: every released update, and how far each points along a record.
+
+`watched` wraps a plan, so `train_privately` runs unchanged and knows nothing of it; what is seen is what
+`privatize` returned, never the sum before the noise. From the releases alone the weights of every step
+follow (Adam is post-processing), and with them the gradient that each record would have had.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dpwavelet.privacy.clipping import ClippedSum
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.randomness import Source
+from dpwavelet.training import Adam, PrivateTokens, PrivateTraining
+from dpwavelet.transformer import ImageTransformer
+
+Seen = Callable[[int, dict[str, Tensor]], None]
+"""Sees (step, what was released)."""
+
+CHUNK = 64
+
+
+def watched(plan: PrivacyPlan, seen: Seen) -> PrivacyPlan:
+    """The same plan, which shows every release to `seen` before it hands it over."""
+
+    class Watched(PrivacyPlan):
+        def privatize(self, clipped: ClippedSum, source: Source, step: int) -> dict[str, Tensor]:
+            released = super().privatize(clipped, source, step)
+            seen(step, released)
+            return released
+
+    return Watched.from_json(plan.to_json())
+
+
+class UpdateScores:
+    """Adds up, over the steps of a run, how far the releases point along each record's gradient.
+
+    A record that took part in a step pushed the release along its own gradient by its clipped norm, so its
+    score is higher on average. The product of release and gradient is a directional derivative of the loss,
+    found for a chunk of records at once.
+    """
+
+    def __init__(
+        self, transformer: ImageTransformer, records: PrivateTokens, settings: PrivateTraining, steps: int
+    ) -> None:
+        self.scores: NDArray[np.float64] = np.zeros(len(records))
+        self._replica = deepcopy(transformer)
+        self._records, self._settings = records, settings
+        trained = {name: p for name, p in self._replica.named_parameters() if settings.trained(name)}
+        for parameter in trained.values():
+            parameter.requires_grad_(True)
+        self._optimizer = Adam(trained, settings, steps)
+
+    def __call__(self, step: int, released: dict[str, Tensor]) -> None:
+        """Take in one release, in the order of the steps."""
+        for start in range(0, len(self._records), CHUNK):
+            rows = np.arange(start, min(start + CHUNK, len(self._records)))
+            self.scores[rows] += self._along(rows, released).double().numpy()
+        self._optimizer.step(released, step)
+
+    def _along(self, rows: NDArray[np.int64], released: dict[str, Tensor]) -> Tensor:
+        """d/dt loss(weights + t released) at t = 0 for each record, [B]."""
+        captions, tokens = self._records.batch(rows, np.zeros_like(rows))
+        names, weights = zip(*self._optimizer.parameters.items(), strict=True)
+        with torch.enable_grad():
+            found = self._replica.losses(captions, tokens)
+            losses = found.image + self._settings.caption_weight * found.caption
+            shares = torch.ones_like(losses, requires_grad=True)
+            # The gradient of shares @ losses is linear in the shares, so what it adds to a product with the
+            # release for each share is that record's own product. No record's gradient is ever formed.
+            gradients = torch.autograd.grad(losses, weights, shares, create_graph=True, allow_unused=True)
+            pairs = zip(names, gradients, strict=True)
+            products = [(g * released[name]).sum() for name, g in pairs if g is not None]
+            total = torch.stack(products).sum()
+            return torch.autograd.grad(total, shares)[0]

@@ -1,0 +1,45 @@
+"""`dpwavelet key`: the owner's key, by which others know whose certificate they read."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpwavelet.checkpoint import write_bytes
+from dpwavelet.errors import ConfigError
+from dpwavelet.privacy.certificate import KEY_VARIABLE, key_file, public_bytes, public_pem, signing_key
+
+app = typer.Typer(no_args_is_help=True, help="Show and export the public part of the key that signs.")
+
+File = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        help="File of the key that signs, made on first use; DPWAVELET_KEY, or one a run, unless given.",
+    ),
+]
+
+
+@app.command()
+def show(key: File = None) -> None:
+    """Print the public key, for reviewers to compare with."""
+    print(public_bytes(signing_key(_named(key))).hex())
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="PEM file to write; it may be published.")],
+    key: File = None,
+) -> None:
+    """Write the public key into a file, for `dpwavelet verify --public-key`."""
+    write_bytes(out, public_pem(signing_key(_named(key))))
+    print(out)
+
+
+def _named(key: Path | None) -> Path:
+    if (path := key_file(key)) is None:
+        raise ConfigError(
+            f"name the key with --key or {KEY_VARIABLE}; a run without either has its own, "
+            "OUT/private/keys/signing_key.pem."
+        )
+    return path

@@ -1,0 +1,130 @@
+"""`dpwavelet ledger`: what all runs on one data set have cost, and how much its owner allows."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dpwavelet.errors import ConfigError
+from dpwavelet.images.layouts import open_folder
+from dpwavelet.pipeline import RunSettings, declared, open_ledger
+from dpwavelet.privacy.accounting import delta_for
+from dpwavelet.privacy.budget import Cap, DataLedger, summary
+from dpwavelet.privacy.ledger import Ledger
+
+app = typer.Typer(no_args_is_help=True, help="Show and limit what all runs on the same images cost together.")
+console = Console()
+
+Data = Annotated[Path, typer.Argument(help="Folder or tar of images, wherever it lies now.")]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        "--ledger", help="Folder of data-set ledgers; DPWAVELET_LEDGERS or ~/.dpwavelet/ledgers unless given."
+    ),
+]
+Split = Annotated[str | None, typer.Option(help="Use only records whose metadata says this split.")]
+
+
+@app.command()
+def cap(
+    data: Data,
+    epsilon: Annotated[float, typer.Option(help="The most that all runs together may cost.")],
+    delta: Annotated[
+        float | None, typer.Option(help="At this delta; unless given, that of the cap before, or N^-1.1.")
+    ] = None,
+    ledger: Folder = None,
+    split: Split = None,
+) -> None:
+    """Limit what all runs on these images may cost together. Earlier caps stay on record."""
+    books = open_ledger(data, ledger, split)
+    if delta is None and books.cap:
+        delta = books.cap.delta
+    if delta is None:
+        delta = delta_for(declared(RunSettings(epsilon=epsilon), len(open_folder(data, split))))
+    books.set_cap(Cap(epsilon, delta))
+    print(f"all runs on these images may cost epsilon {epsilon:g} at delta {delta:.3g}; kept in {books.path}")
+
+
+@app.command()
+def show(
+    data: Annotated[Path, typer.Argument(help="The images, or a ledger file (.jsonl).")],
+    delta: Annotated[
+        float | None,
+        typer.Option(help="Add up at this delta; unless given, the cap's or the runs' smallest."),
+    ] = None,
+    ledger: Folder = None,
+    split: Split = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")] = False,
+) -> None:
+    """List every run on these images, what all cost together, and what the cap leaves."""
+    is_ledger = data.is_file() and data.suffix == ".jsonl"
+    books = DataLedger.open(data) if is_ledger else open_ledger(data, ledger, split)
+    found = summary(books, delta)
+    if as_json:
+        print(json.dumps({"ledger": str(books.path)} | found, indent=2, ensure_ascii=False))
+    else:
+        _print(books.path, found)
+
+
+@app.command()
+def abandon(
+    data: Data,
+    run: Annotated[str, typer.Argument(help="The run, as `ledger show` and its config.yaml name it.")],
+    ledger: Folder = None,
+    split: Split = None,
+) -> None:
+    """Close a run for good: its charged steps stay, and what it had reserved is free again."""
+    books = open_ledger(data, ledger, split)
+    books.abandon(run)
+    closed = books.runs[run]
+    print(f"run {run} is closed at {closed.charged} of {closed.planned} steps and cannot go on")
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="A ledger file: of a data set, or private/ledger.jsonl.")],
+) -> None:
+    """Check that no line of a ledger was changed, dropped or torn; the head also pins its end."""
+    if not file.is_file():
+        raise ConfigError(f"{file} is no file; name a ledger, such as private/ledger.jsonl of a run.")
+    found = Ledger.open(file)
+    print(f"ok    {len(found.entries)} entries follow from one another; head {found.head}")
+
+
+def _print(path: Path, found: dict[str, Any]) -> None:
+    """The same summary in words."""
+    print(path)
+    if found["runs"]:
+        table = Table()
+        table.add_column("run", no_wrap=True)
+        for column in ("name", "unit", "state"):
+            table.add_column(column)
+        for column in ("steps charged", "epsilon alone", "whole plan"):
+            table.add_column(column, justify="right")
+        for run in found["runs"]:
+            table.add_row(
+                run["run"], run["name"], run["unit"], run["state"], f"{run['steps']}/{run['planned']}",
+                _epsilon(run["epsilon"]), _epsilon(run["epsilon_planned"]),
+            )  # fmt: skip
+        console.print(table)
+    else:
+        print("no run has touched these images")
+    for unit, cost in found["together"].items():
+        print(
+            f"to one {unit}, all runs together: epsilon {_epsilon(cost['charged'])} charged, "
+            f"{_epsilon(cost['held'])} with what runs in flight have reserved, at delta {found['delta']:.3g}"
+        )
+    if len(found["together"]) > 1:
+        print("these protect different units and do not add up to one epsilon")
+    if found["caps"]:
+        last = found["caps"][-1]
+        print(f"cap: epsilon {last['epsilon']:g} at delta {last['delta']:.3g}; {found['left']:.4g} is left")
+    else:
+        print("no cap; set one with `dpwavelet ledger cap DATA --epsilon E`")
+
+
+def _epsilon(value: float | None) -> str:
+    return "beyond counting" if value is None else f"{value:.4g}"

@@ -1,0 +1,302 @@
+"""What an epsilon would buy, before anything is spent: noise, time, memory, and quality on public stand-ins.
+
+Nothing here has seen a private record. The noise is arithmetic on the plan; time and memory come from a few
+real private steps on drawn portraits; quality is read from runs on public stand-ins, listed in
+`stand_ins.json` with the commit that made each.
+
+Letters: B batch size, C clipping norm, T steps, sigma noise multiplier, d trained parameters; s is the
+signal-to-noise of a whole run and k the s at which half of the gain without privacy is reached.
+"""
+
+import math
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dpwavelet.checkpoint import read_json
+from dpwavelet.errors import ModelError
+from dpwavelet.images.drawn import draw_to
+from dpwavelet.images.private import PrivateImages
+from dpwavelet.model import Model
+from dpwavelet.privacy.accounting import delta_for
+from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.privacy.refusals import FEWEST_RECORDS
+from dpwavelet.training import PrivateTokens, PrivateTraining, tokenize, train_privately
+
+STAND_INS = "stand_ins.json"
+TRUSTED = 2.0  # how far beyond the measured signal-to-noise, as a factor, a band is not yet a guess
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandIn:
+    """Held-out losses of one public data set: without it, trained privately on it, and plainly."""
+
+    name: str
+    preset: str
+    records: int
+    batch_size: int
+    steps: int
+    parameters: int  # d
+    learning_rate: float
+    commit: str
+    zero_shot: float
+    plain: float
+    private: tuple["PrivateLoss", ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateLoss:
+    """What training at one epsilon, with delta = records**-1.1, reached."""
+
+    epsilon: float
+    noise_multiplier: float
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """Between which shares of the plain gain private training is expected to end."""
+
+    low: float
+    high: float
+    measured: bool  # whether runs of about this signal-to-noise were measured
+
+    def __str__(self) -> str:
+        beyond = "" if self.measured else " (beyond what was measured)"
+        return f"between {self.low:.0%} and {self.high:.0%}{beyond}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How long private training takes on this machine, measured on drawn portraits, and what it needs."""
+
+    encode: float  # seconds to turn a record into tokens
+    chunk: float  # seconds for the clipped gradients of a chunk of records
+    step: float  # seconds for the noise and the optimizer of a step, and its share of a checkpoint
+    records_in_chunk: int
+    records_of_unit: int  # how many of one record's or person's images may join a step
+    peak: int | None  # bytes at most in use; nothing where the system does not tell
+    record: int  # bytes that every record stays in memory with
+
+    def hours(self, plan: PrivacyPlan) -> float:
+        """From images to private weights. Drawing samples comes on top."""
+        chunks = plan.batch_size * self.records_of_unit / self.records_in_chunk + 0.5  # the last is filled up
+        encoding = plan.records * self.records_of_unit * self.encode
+        return (encoding + plan.steps * (chunks * self.chunk + self.step)) / 3600
+
+    def memory(self, plan: PrivacyPlan) -> int | None:
+        """Bytes at most in use. The batch size does not matter, since chunks are summed up."""
+        return None if self.peak is None else self.peak + plan.records * self.records_of_unit * self.record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """One plan with everything that can be said about it in advance."""
+
+    plan: PrivacyPlan
+    parameters: int
+    hours: float | None
+    memory: int | None
+    quality: Band | None
+
+    @property
+    def signal_to_noise(self) -> float:
+        """Of one step: see `signal_to_noise`."""
+        return signal_to_noise(self.plan.batch_size, self.plan.noise_multiplier, self.parameters)
+
+    @property
+    def time_text(self) -> str:
+        """The hours in words."""
+        if self.hours is None:
+            return "-"
+        return f"{self.hours:.1f} h" if self.hours >= 2 else f"{max(60 * self.hours, 1):.0f} min"
+
+    @property
+    def memory_text(self) -> str:
+        """The memory in words."""
+        return "-" if self.memory is None else f"{self.memory / 1e9:.1f} GB"
+
+    @property
+    def quality_text(self) -> str:
+        """The expected quality in a sentence."""
+        if self.quality is None:
+            return f"epsilon {self.plan.epsilon:g}: no quality is known for this model"
+        return (
+            f"epsilon {self.plan.epsilon:g}: {self.quality} of what training without privacy gains, "
+            "judging by public stand-ins"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan and the forecast as plain values."""
+        return self.plan.to_json() | {
+            "noise_multiplier": self.plan.noise_multiplier,
+            "epsilon_rdp": self.plan.rdp_epsilon,
+            "trained_parameters": self.parameters,
+            "signal_to_noise": self.signal_to_noise,
+            "signal_to_noise_of_run": self.signal_to_noise * math.sqrt(self.plan.steps),
+            "hours": self.hours,
+            "memory_bytes": self.memory,
+            "quality": None if self.quality is None else asdict(self.quality),
+        }
+
+
+def forecast_all(
+    plans: Sequence[PrivacyPlan], model: str, training: PrivateTraining, *, timing: bool
+) -> list[Forecast]:
+    """What each plan would bring with the model of this name or folder; `timing` takes seconds to minutes."""
+    loaded = Model.from_pretrained(model)
+    speed = time_training(loaded, training) if timing else None
+    return [forecast(plan, loaded, training, speed) for plan in plans]
+
+
+def forecast(
+    plan: PrivacyPlan, model: Model, training: PrivateTraining, speed: Speed | None = None
+) -> Forecast:
+    """What `plan` would bring with this model; without a `speed`, time and memory are left open."""
+    d = trained_parameters(model, training)
+    s = signal_to_noise(plan.batch_size, plan.noise_multiplier, d) * math.sqrt(plan.steps)
+    return Forecast(
+        plan=plan,
+        parameters=d,
+        hours=speed.hours(plan) if speed else None,
+        memory=speed.memory(plan) if speed else None,
+        quality=expected_quality(s, [known for known in stand_ins() if known.preset == model.preset]),
+    )
+
+
+def signal_to_noise(batch_size: int, noise_multiplier: float, parameters: int) -> float:
+    """B / (sigma sqrt(d)): the longest that a mean gradient can be over the length of its noise, in one step.
+
+    Clipped to C, gradients that all agree have a mean of norm C; the noise on it has norm
+    sigma C sqrt(d) / B. Over T steps noise averages out, so that of a run is sqrt(T) times larger.
+    """
+    return batch_size / (noise_multiplier * math.sqrt(parameters))
+
+
+def trained_parameters(model: Model, training: PrivateTraining) -> int:
+    """d: how many numbers get noise in every step."""
+    return sum(p.numel() for name, p in model.transformer.named_parameters() if training.trained(name))
+
+
+def expected_quality(s: float, known: Sequence[StandIn]) -> Band | None:
+    """The share of the plain gain at signal-to-noise `s`, from every run on stand-ins; nothing without runs.
+
+    The share is 0 without signal and 1 without noise; s / (s + k) joins the two, and each measured run fixes
+    a k. The band is what the least and the most fortunate of these runs would lead one to expect.
+    """
+    runs = [run for each in known for run in _runs(each)]
+    if not runs:
+        return None
+    shares = [s / (s + at * (1 - share) / share) for at, share in runs]
+    least, most = min(at for at, _ in runs), max(at for at, _ in runs)
+    return Band(low=min(shares), high=max(shares), measured=least / TRUSTED <= s <= most * TRUSTED)
+
+
+def stand_ins() -> tuple[StandIn, ...]:
+    """The runs on public stand-ins that ship with the package."""
+    path = Path(str(resources.files("dpwavelet.pipeline"))) / STAND_INS
+    try:
+        return tuple(
+            StandIn(**{**each, "private": tuple(PrivateLoss(**loss) for loss in each["private"])})
+            for each in read_json(path)
+        )
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{path} is damaged: {error}; install the package again.") from error
+
+
+def time_training(model: Model, training: PrivateTraining) -> Speed:
+    """Take a few private steps on drawn portraits with this model; nothing is kept.
+
+    At sampling rate 1 every record is in every batch, so a step of one chunk and a step of two tell what a
+    chunk takes and what a step takes besides.
+    """
+    size = training.chunk
+    with tempfile.TemporaryDirectory(prefix="dpwavelet-") as name:
+        folder = Path(name)
+        draw_to(folder / "portraits", size, seed=0, size=model.image_size)
+        images = PrivateImages.open(folder / "portraits", model.image_size)
+        started = time.perf_counter()
+        tokens = tokenize(
+            images,
+            model.tokenizer,
+            model.vocabulary,
+            scales=model.private_scales,
+            caption_length=model.transformer.config.caption_length,
+        )
+        encode = (time.perf_counter() - started) / size
+        one, saving = _step_time(model, training, tokens, folder / "one")
+        two, _ = _step_time(model, training, _twice(tokens), folder / "two")
+    chunk = two - one if two > one else one
+    return Speed(
+        encode=encode,
+        chunk=chunk,
+        step=max(one - chunk, 0.0) + saving / training.charge_every,
+        records_in_chunk=size,
+        records_of_unit=training.per_unit,
+        peak=_peak_memory(),
+        record=tokens.image[0].nbytes + tokens.captions[0].nbytes + 2 * 8,  # and its coins
+    )
+
+
+def _runs(known: StandIn) -> list[tuple[float, float]]:
+    """(signal-to-noise of the whole run, share of the plain gain) at each epsilon."""
+    return [
+        (
+            signal_to_noise(known.batch_size, run.noise_multiplier, known.parameters)
+            * math.sqrt(known.steps),
+            (known.zero_shot - run.loss) / (known.zero_shot - known.plain),
+        )
+        for run in known.private
+    ]
+
+
+def _step_time(
+    model: Model, training: PrivateTraining, tokens: PrivateTokens, folder: Path
+) -> tuple[float, float]:
+    """Seconds of a step, and seconds more of a step that writes a checkpoint.
+
+    Of four steps the first warms up and the last saves.
+    """
+    plan = PrivacyPlan(
+        epsilon=8.0,
+        delta=delta_for(FEWEST_RECORDS),
+        records=FEWEST_RECORDS,
+        batch_size=FEWEST_RECORDS,
+        steps=4,
+        max_norm=1.0,
+    )
+    ledger = Ledger.open(folder / "ledger.jsonl")
+    ledger.append({"kind": "begun", "run": "timing", "plan": plan.to_json()})
+    ends: list[float] = []
+    quiet = replace(training, charge_every=plan.steps, per_unit=1)
+    train_privately(
+        model.transformer, tokens, plan, quiet, folder, ledger, "timing",
+        lambda *_: ends.append(time.perf_counter()),
+    )  # fmt: skip
+    *steps, last = np.diff(ends).tolist()
+    usual = statistics.median(steps)
+    return usual, max(last - usual, 0.0)
+
+
+def _twice(tokens: PrivateTokens) -> PrivateTokens:
+    image, captions = (np.concatenate([table, table]) for table in (tokens.image, tokens.captions))
+    return replace(tokens, image=image, captions=captions)
+
+
+def _peak_memory() -> int | None:
+    """The most bytes that this process has held so far."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

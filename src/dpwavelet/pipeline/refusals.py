@@ -1,0 +1,148 @@
+"""Looks at the private records and names what must be refused; all of it before anything is spent.
+
+Each check is a function of the records and of public things, and not of the noise that is released. So what
+it decides says nothing about a release beyond that there is one, and its messages are the owner's.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dpwavelet.images.known import read_known, share_known
+from dpwavelet.images.private import PrivateImages
+from dpwavelet.model import Model, find
+from dpwavelet.pipeline.prints import Prints, exact_repeats, near_repeats
+from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.refusals import Refusal
+from dpwavelet.training import Checkpoint, PrivateTokens
+
+NEAR_SHARE = 0.002  # of the records may be nearly like another by chance, as a few drawn portraits are
+SEEN_SHARE = 0.01  # of the records may be among the public model's pictures: a few that everybody has
+NOT_FINITE_SHARE = 0.1  # of the rehearsed records may have a loss that is not finite
+PERSONS = (
+    "identity", "person", "people", "individual", "participant", "patient", "subject", "student", "child",
+    "user", "client", "customer", "member", "employee", "donor", "speaker",
+)  # fmt: skip
+_NAMED = 4  # records in a message
+_ONE_OF_EACH = "Leave one of each; `dpwavelet check` lists them."
+
+
+def check_duplicates(
+    images: PrivateImages, prints: Prints, group_by: str | None, allow: Collection[str]
+) -> None:
+    """Refuse a picture that occurs twice; with people as units, only where two people share it."""
+    if "duplicates" in allow:
+        return
+    owners = images.group(group_by) if group_by else None
+
+    def of_two(first: int, second: int) -> bool:
+        return owners is None or owners[first] != owners[second]
+
+    for group in exact_repeats(prints):
+        if any(of_two(group[0], other) for other in group[1:]):
+            raise Refusal("duplicates", f"these have the same pixels: {_names(images, group)}", _ONE_OF_EACH)
+    pairs = [pair for pair in near_repeats(prints) if of_two(*pair)]
+    if len({record for pair in pairs for record in pair}) > NEAR_SHARE * len(images):
+        raise Refusal(
+            "duplicates",
+            f"{len(pairs)} pairs of pictures are nearly the same, such as {_names(images, pairs[0])}",
+            _ONE_OF_EACH,
+        )
+
+
+def check_people(images: PrivateImages, group_by: str | None, allow: Collection[str]) -> None:
+    """Refuse records of which several belong to one person, as a field with a telling name has it."""
+    if group_by or "several-per-person" in allow:
+        return
+    records = images.folder.records
+    for field in sorted({name for record in records for name in record.fields if _tells_person(name)}):
+        values = (record.fields.get(field) for record in records)
+        counts = Counter(str(value) for value in values if isinstance(value, str | int) and value != "")
+        if counts and max(counts.values()) > 1:
+            raise Refusal(
+                "several-per-person",
+                f"by the field {field!r} there are {len(counts):,} people, and one has "
+                f"{max(counts.values()):,} records",
+                f"Protect people instead: --group-by {field}.",
+            )
+
+
+def check_seen(data: Path, prints: Prints, model: Model, weights: str) -> None:
+    """Refuse public weights that were trained on these records, by their pictures or by the set's name."""
+    contrast = prints.sketches.contrast
+    digests = [pixels for pixels, telling in zip(prints.pixels, contrast, strict=True) if telling]
+    share = share_known(read_known(find(weights)), digests)
+    advice = "Start from weights that never saw them: --model."
+    if share > SEEN_SHARE:
+        raise Refusal("same-data", f"the weights {weights} have seen {share:.0%} of the pictures", advice)
+    name = _plain(data.resolve().name.split(".")[0])
+    for known in _trained_on(model):
+        if len(_plain(known)) >= 6 and _plain(known) in name:
+            raise Refusal(
+                "same-data", f"the weights {weights} say that they learned from {known}, as {data} is named",
+                advice,
+            )  # fmt: skip
+
+
+def check_losses(model: Model, tokens: PrivateTokens) -> None:
+    """Refuse a run in whose rehearsal many losses are not finite."""
+    records = np.arange(len(tokens))
+    captions, ids = tokens.batch(records, np.zeros_like(records))
+    with torch.no_grad():
+        losses = model.transformer.losses(captions, ids)
+    wrong = int((~torch.isfinite(losses.image + losses.caption)).sum())
+    if wrong > NOT_FINITE_SHARE * len(tokens):
+        raise Refusal(
+            "non-finite",
+            f"{wrong} of {len(tokens)} rehearsed records have a loss that is no finite number",
+            "The starting weights are damaged: name others with --model.",
+        )
+
+
+def check_accountant(ledger: Ledger, run: str, checkpoint: Checkpoint) -> None:
+    """Refuse to go on with a run whose ledger, or the key of whose noise, is gone."""
+    folder = checkpoint.key_path.parent
+    if run not in ledger.runs and (checkpoint.key_path.exists() or checkpoint.state_path.exists()):
+        raise Refusal(
+            "lost-accountant",
+            f"{folder} holds a run that {ledger.path} does not know",
+            "Restore the ledger from a copy, or begin anew in another --out.",
+        )
+    if not checkpoint.key_path.is_file() and (ledger.charged_steps(run) or checkpoint.state_path.exists()):
+        raise Refusal(
+            "lost-accountant",
+            f"this run was charged {ledger.charged_steps(run)} steps, but the key of its noise, "
+            f"{checkpoint.key_path}, is gone",
+            "Restore it, or abandon the run and choose another --out.",
+        )
+
+
+def _tells_person(field: str) -> bool:
+    """Whether a field is named like a person: patient, patient_id, PatientNumber."""
+    name = re.sub(r"(ids?|identifier|name|number|no|key|code|hash)$", "", _plain(field))
+    return name in PERSONS or _plain(field) in PERSONS
+
+
+def _trained_on(model: Model) -> list[str]:
+    """Names of the data sets in the model's card, and in those of the models that it started from."""
+    card, names = dict(model.card), list[str]()
+    while card:
+        said = card.get("trained_on")
+        listed = said.get("names") if isinstance(said, dict) else None
+        names += [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+        before = card.get("started_from")
+        card = dict(before) if isinstance(before, dict) else {}
+    return names
+
+
+def _names(images: PrivateImages, records: Sequence[int]) -> str:
+    shown = ", ".join(images.folder.records[index].name for index in records[:_NAMED])
+    return shown + (" and others" if len(records) > _NAMED else "")
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())

@@ -1,0 +1,152 @@
+"""A certificate in the words of those who collect such promises: a deployment registry, and NIST.
+
+`registry` follows the fields of the Differential Privacy Deployments Registry (registry.opendp.org, its data
+at github.com/opendp/deployments-registry-data); `nist` orders the same facts by the questions of NIST
+SP 800-226, "Guidelines for Evaluating Differential Privacy Guarantees" (2025). Nothing is added that the
+certificate does not say; what only the owner knows (who, for what, where) is left empty for the owner.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dpwavelet.errors import ConfigError
+
+FORMATS = ("registry", "nist")
+_MINE = ""  # for the owner to fill in
+
+_TUNING = (
+    "Decoding a record to pixels and its tokens is a fixed public function of that record alone. Batch size, "
+    "steps and clipping norm follow from the declared number of records; no setting was computed from the "
+    "records. Tuning by other runs on the same records is not covered: those runs have ledger entries and "
+    "certificates of their own."
+)
+_POST = (
+    "Averages of the weights, every sample, and the detail that public models add, are functions of the "
+    "noisy sums and of public things."
+)
+_POINTS = (
+    "Noise and batches come from AES-256 in counter mode under a secret key. Sums are float32 and clipped "
+    "with a margin for rounding; raw noisy sums are not released. Running time is not hidden."
+)
+
+
+def export(certificate: Mapping[str, Any], form: str) -> dict[str, Any]:
+    """A verified certificate as plain JSON in one of FORMATS."""
+    if form not in FORMATS:
+        raise ConfigError(f"the format must be one of {', '.join(FORMATS)}, got {form!r}.")
+    return _registry(certificate) if form == "registry" else _nist(certificate)
+
+
+def _registry(certificate: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "status": "Draft",
+        "registry_authors": [],
+        "tier": 3,
+        "deployment": {
+            "name": _MINE,
+            "data_curator": _MINE,
+            "description": "An image generator, and images that it drew, learned from private images.",
+            "intended_use": _MINE,
+            "data_product_type": "Machine learning model",
+            "data_product_region": _MINE,
+            "publication_date": _MINE,
+            "dp_flavor": {
+                "name": "Approximate DP",
+                "input_metric": f"number of units ({certificate['unit']}) added or removed",
+                "bound_on_input_distance": "1",
+                "output_measure": "(epsilon, delta) indistinguishability",
+                "data_domain": "all finite sets of images with captions or labels",
+                "unprotected_quantities": _unprotected(certificate),
+            },
+            "privacy_loss": {
+                "privacy_unit": certificate["unit"],
+                "privacy_unit_description": certificate["neighbours"],
+                "privacy_parameters": {"epsilon": certificate["epsilon"], "delta": certificate["delta"]},
+                "privacy_parameters_description": certificate["statement"],
+            },
+            "model": {
+                "model_name": "Central",
+                "actors": "The owner, who holds the records and the noise key, is trusted. Whoever sees the "
+                "release, with any other knowledge, is not.",
+                "is_many_release": False,
+                "is_dynamic": False,
+                "is_interactive": False,
+            },
+            "accounting": {"post_processing": _POST, "composition": _composition(certificate)},
+            "implementation": {
+                "pre_processing_eda_hyperparameter_tuning": _TUNING,
+                "mechanisms": f"{_mechanisms(certificate)} {_POINTS} Software: {_software(certificate)}.",
+                "justification": _allowed(certificate),
+            },
+            "additional_information": "Not promised: " + " ".join(certificate["not_promised"]),
+        },
+    }
+
+
+def _nist(certificate: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "framework": "NIST SP 800-226",
+        "definition": "(epsilon, delta)-differential privacy",
+        "privacy_parameters": {"epsilon": certificate["epsilon"], "delta": certificate["delta"]},
+        "unit_of_privacy": {
+            "unit": certificate["unit"],
+            "neighboring_relation": certificate["neighbours"],
+            "contributions_bounded": certificate["unit"] != "record",
+        },
+        "meaning": {"statement": certificate["statement"], "attack": certificate["attack"]},
+        "trust_model": "central: the owner is trusted, and nobody who sees the release",
+        "algorithm": {
+            "kind": "machine learning: DP-SGD on the coarse wavelet tokens of each image",
+            "mechanisms": certificate["events"],
+            "clipping_norm": certificate["max_norm"],
+            "divisor": certificate["divisor"],
+            "post_processing": _POST,
+        },
+        "accountant": {
+            "method": _composition(certificate),
+            "epsilon_by_privacy_loss_distributions": certificate["epsilon_pld"],
+            "epsilon_by_renyi_accounting": certificate["epsilon_rdp"],
+        },
+        "hyperparameters_and_preprocessing": _TUNING,
+        "implementation": {"side_channels_and_floating_point": _POINTS, "software": certificate["versions"]},
+        "data_collection_exposure": {
+            "unprotected_quantities": _unprotected(certificate),
+            "captions": certificate["captions"],
+            "allowed_by_the_owner": certificate["allowed"],
+        },
+        "not_covered": certificate["not_promised"],
+        "ledger": certificate["ledger"],
+    }
+
+
+def _unprotected(certificate: Mapping[str, Any]) -> str:
+    return (
+        f"The declared number of units, {certificate['records_declared']}, and every setting that follows "
+        "from it; and that there are at least so many."
+    )
+
+
+def _composition(certificate: Mapping[str, Any]) -> str:
+    return (
+        f"{len(certificate['events'])} kinds of mechanism, composed by privacy-loss distributions "
+        "(dp_accounting, pessimistic), with Rényi accounting as a second opinion."
+    )
+
+
+def _mechanisms(certificate: Mapping[str, Any]) -> str:
+    said = [
+        ", ".join(f"{name} {value}" for name, value in sorted(event.items()))
+        for event in certificate["events"]
+    ]
+    return f"Gaussian noise on sums of clipped gradients (norm {certificate['max_norm']}): {'; '.join(said)}."
+
+
+def _software(certificate: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in certificate["versions"].items())
+
+
+def _allowed(certificate: Mapping[str, Any]) -> str:
+    if not certificate["allowed"]:
+        return "The owner overruled no refusal."
+    rules = (f"{rule['name']}: {rule['sentence']}" for rule in certificate["allowed"])
+    return "The owner overruled these refusals. " + " ".join(rules)

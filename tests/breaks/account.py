@@ -1,0 +1,311 @@
+"""What is promised, what it costs, and who keeps the books."""
+
+from breaks.entry import breaks_of
+
+PLAN = breaks_of(
+    "privacy/plan.py",
+    "privacy/test_plan.py",
+    (
+        "planned noise x 0.9",
+        "The noise no longer reaches the epsilon of the plan.",
+        "return calibrate_noise(",
+        "return 0.9 * calibrate_noise(",
+        "test_the_noise_the_rate_and_the_steps_together_cost_what_is_promised",
+    ),
+    (
+        "one step more than planned",
+        "The last step is not in the accounting.",
+        "for step in range(start, self.steps)",
+        "for step in range(start, self.steps + 1)",
+        "test_every_step_has_a_batch_and_the_empty_ones_count",
+    ),
+    (
+        "empty batch dropped",
+        "Whether a step happened then depends on the data.",
+        "for step in range(start, self.steps)",
+        "for step in range(start, self.steps)\n"
+        "            if len(poisson_batch(source, step, records, self.sampling_rate))",
+        "test_every_step_has_a_batch_and_the_empty_ones_count",
+    ),
+    (
+        "sampling rate from the true number of records",
+        "One record more changes every public number, and shows in the rate.",
+        "poisson_batch(source, step, records, self.sampling_rate)",
+        "poisson_batch(source, step, records, min(self.batch_size / max(records, 1), 1.0))",
+        "test_the_true_number_of_records_changes_neither_rate_nor_divisor_nor_noise",
+    ),
+    (
+        "accounted at half the rate",
+        "Epsilon is that of a run in which records join half as often.",
+        "PoissonGaussian(self.sampling_rate, self.noise_multiplier, steps)",
+        "PoissonGaussian(self.sampling_rate / 2, self.noise_multiplier, steps)",
+        "test_the_noise_the_rate_and_the_steps_together_cost_what_is_promised",
+    ),
+    (
+        "steps nobody paid for are privatized",
+        "Whoever calls once more gets a release outside the account.",
+        "if not 0 <= step < self.steps:",
+        "if False:",
+        "test_a_step_that_was_not_paid_for_is_refused",
+    ),
+    (
+        "a sum of another sensitivity accepted",
+        "The noise is made for another clipping norm than the sum had.",
+        '_check_sensitivity(clipped, self.max_norm, "the plan\'s own max_norm")',
+        "pass",
+        "test_a_sum_clipped_to_another_norm_is_refused",
+    ),
+    (
+        "spent epsilon reported too low",
+        "An owner who stops halfway is told a smaller epsilon than was spent.",
+        "point = -(-steps_done // stride) * stride",
+        "point = max(steps_done // stride - 1, 1) * stride",
+        "test_what_is_spent_grows_to_the_promise_and_is_never_reported_too_low",
+    ),
+)
+
+OTHERS = breaks_of(
+    "privacy/plan.py",
+    "privacy/test_plan.py",
+    (
+        "other mechanisms beside training are free",
+        "Training gets all of epsilon, and the histogram beside it costs more.",
+        "others=self.others,",
+        "others=(),",
+        "test_others_are_paid_for_by_the_same_epsilon",
+    ),
+    (
+        "a subclass may replace the sampler or the noise",
+        "A plan says one thing and does another.",
+        "if replaced := sorted(ours & vars(base).keys()):",
+        "if replaced := []:",
+        "test_a_subclass_may_not_replace_what_the_promise_rests_on",
+    ),
+)
+
+ACCOUNTING = breaks_of(
+    "privacy/accounting.py",
+    "privacy/test_accounting.py",
+    (
+        "epsilon rounded down to the coarse grid",
+        "An estimate that may lie below the truth is printed as a bound.",
+        "_privacy_loss(events, grid).get_epsilon_for_delta(delta)",
+        "_privacy_loss(events, grid).get_epsilon_for_delta(delta) // 1e-3 * 1e-3",
+        "test_without_sampling_epsilon_is_the_closed_form_of_the_gaussian",
+    ),
+    (
+        "one step too few accounted",
+        "A step of the run is not in its epsilon.",
+        ").self_compose(event.steps)",
+        ").self_compose(max(event.steps - 1, 1))",
+        "test_epsilon_of_a_typical_run_is_the_known_one",
+    ),
+    (
+        "a mechanism counted once however often it ran",
+        "All its repetitions are free.",
+        "event.noise_multiplier / math.sqrt(event.count), value",
+        "event.noise_multiplier, value",
+        "test_without_sampling_epsilon_is_the_closed_form_of_the_gaussian test_events_add_up",
+    ),
+    (
+        "only the first mechanism accounted",
+        "A histogram or an evaluation on private records costs nothing.",
+        "(_loss_of(event, grid) for event in events))",
+        "(_loss_of(event, grid) for event in events[:1]))",
+        "test_events_add_up",
+    ),
+    (
+        "accounted with more noise than was added",
+        "Epsilon is that of a quieter run than this one.",
+        "event.noise_multiplier, sampling_prob",
+        "1.05 * event.noise_multiplier, sampling_prob",
+        "test_epsilon_of_a_typical_run_is_the_known_one",
+    ),
+    (
+        "calibration accepts a near miss",
+        "The noise costs more than the epsilon that was asked for.",
+        "if epsilon <= target:",
+        "if epsilon <= 1.002 * target:",
+        "privacy/test_breaks.py::test_calibration_takes_no_noise_that_nearly_reaches_the_target",
+    ),
+    (
+        "what cannot be bounded is promised",
+        "An infinite epsilon passes for a number.",
+        "if not math.isfinite(epsilon) or epsilon < 0:",
+        "if False:",
+        "test_a_delta_too_small_to_bound_is_refused_and_not_promised",
+    ),
+    (
+        "delta of one over N by default",
+        "The usual delta would allow publishing one record.",
+        "return float(records**-1.1)",
+        "return float(records**-1.0)",
+        "test_delta_lies_below_one_over_the_number_of_records",
+    ),
+    (
+        "delta forgotten in the attacker's bound",
+        "The card says that an attacker can do less than is true.",
+        "by_gain = math.exp(epsilon) * false_positive_rate + delta",
+        "by_gain = math.exp(epsilon) * false_positive_rate",
+        "test_the_best_attack_on_a_promise_is_the_known_trade_off",
+    ),
+)
+
+LEDGER = breaks_of(
+    "privacy/ledger.py",
+    "privacy/test_ledger.py",
+    (
+        "ledger not synced",
+        "After a power cut, steps that were taken are not in the ledger.",
+        "os.fsync(file)",
+        "pass",
+        "test_an_entry_is_on_disk_before_append_returns",
+    ),
+    (
+        "chain not checked",
+        "A charge can be taken out of the middle, and its cost with it.",
+        '(value["position"], value["previous"]) != (position, self.head)',
+        "False",
+        "test_every_change_of_the_past_is_refused_with_its_line_number",
+    ),
+    (
+        "digest of a line not checked",
+        "A charge can be rewritten to a smaller one.",
+        "if _seal(value) != line or",
+        "if",
+        "test_every_change_of_the_past_is_refused_with_its_line_number",
+    ),
+    (
+        "torn line overlooked",
+        "A charge that was cut off passes for one that was never made.",
+        "if lines[-1]:",
+        "if False:",
+        "test_a_torn_last_line_is_refused_with_its_number_and_what_to_do",
+    ),
+    (
+        "shortened ledger accepted",
+        "Charges cut off at the end are forgotten.",
+        "if size < self._size:",
+        "if False:",
+        "test_a_ledger_that_became_shorter_takes_no_more_entries",
+    ),
+    (
+        "any number of steps may be charged",
+        "A later, smaller charge hides an earlier one, and a run may take more than it planned.",
+        "if type(steps) is not int or not known.charged < steps <= known.planned:",
+        "if False:",
+        "test_an_entry_that_would_hide_a_cost_is_refused_and_leaves_no_trace",
+    ),
+    (
+        "a finished run charged again",
+        "Its certificate is written; what it does now is in no certificate.",
+        "if known.closed:",
+        "if False:",
+        "test_nothing_is_charged_to_a_finished_run",
+    ),
+    (
+        "charge refused silently",
+        "The run believes that it has paid, and takes the step.",
+        "            self._admit(entry)\n",
+        "            try:\n                self._admit(entry)\n"
+        "            except PrivacyError:\n                return len(self._entries) - 1\n",
+        "test_an_entry_that_would_hide_a_cost_is_refused_and_leaves_no_trace",
+    ),
+    (
+        "others' charges not read before appending",
+        "Two processes spend the same budget.",
+        "            self._catch_up(file)\n            self._admit",
+        "            self._admit",
+        "test_two_ledgers_open_on_one_file_see_each_others_charges",
+    ),
+    (
+        "ledger without a lock",
+        "Two processes write at once, and one charge is lost.",
+        "fcntl.flock(file, fcntl.LOCK_EX if to_write else fcntl.LOCK_SH)",
+        "pass",
+        "privacy/test_breaks.py::test_a_charge_waits_while_somebody_else_writes",
+    ),
+    (
+        "entries without a salt",
+        "Who guesses an entry can confirm it by the published head.",
+        '"salt": secrets.token_hex(16)',
+        '"salt": "0" * 32',
+        "test_the_head_says_nothing_about_the_entries",
+    ),
+)
+
+BUDGET = breaks_of(
+    "privacy/budget.py",
+    "privacy/test_budget.py",
+    (
+        "cap not asked",
+        "Runs on the same images may cost more than their owner allows.",
+        "if not _affords(self.cap, after):",
+        "if False:",
+        "TestCap::test_a_run_that_fits_exactly_is_admitted_and_the_next_is_not",
+    ),
+    (
+        "runs in flight hold nothing",
+        "Two runs that are begun together may spend the same rest.",
+        "run.charged if run.closed else run.planned",
+        "run.charged",
+        "TestCap::test_a_run_in_flight_blocks_the_rest_until_it_is_abandoned",
+    ),
+    (
+        "other images accepted on resume",
+        "One run and one certificate for two sets of records.",
+        'if here and here.begun.get("images") != images:',
+        "if False:",
+        "TestAccount::test_other_images_do_not_continue_a_run",
+    ),
+    (
+        "lost ledger of the data set begun again",
+        "What was spent on the images before is forgotten.",
+        "if here and (there is None or there.charged < here.charged):",
+        "if False:",
+        "TestAccount::test_a_lost_ledger_of_the_data_set_is_not_begun_again"
+        " TestAccount::test_an_old_copy_of_the_ledger_of_the_data_set_is_refused",
+    ),
+    (
+        "lost private folder taken for a new run",
+        "Steps are taken a second time, under other noise, and paid for once.",
+        "if there and there.charged and here is None:",
+        "if False:",
+        "TestAccount::test_a_lost_private_folder_is_no_free_second_try",
+    ),
+    (
+        "data set charged after the run",
+        "A crash between the two leaves steps that the data set never paid for.",
+        "        self.data.append(entry)\n        return self.own.append(entry)",
+        "        position = self.own.append(entry)\n        self.data.append(entry)\n        return position",
+        "TestAccount::test_the_data_set_pays_first",
+    ),
+)
+
+NUMBERS = breaks_of(
+    "privacy/refusals.py",
+    "privacy/test_plan.py",
+    (
+        "delta of 1/N accepted",
+        "Publishing one record in full would keep such a promise.",
+        "if delta >= 1 / records:",
+        "if False:",
+        "test_a_delta_that_would_allow_publishing_a_record_is_refused",
+    ),
+    (
+        "a dozen records accepted",
+        "Noise that hides one of them hides all they have in common, and owners learn so after paying.",
+        "if records < FEWEST_RECORDS:",
+        "if False:",
+        "test_a_dozen_images_are_refused",
+    ),
+)
+
+BREAKS = (
+    *PLAN,
+    *NUMBERS,
+    *OTHERS,
+    *ACCOUNTING,
+    *LEDGER,
+    *BUDGET,
+)

@@ -1,0 +1,262 @@
+"""What leaves the house: the run as a whole, its certificate and its report."""
+
+from breaks.entry import breaks_of
+
+PIPELINE = breaks_of(
+    "pipeline/run.py",
+    "pipeline/test_run.py",
+    (
+        "accountant reset on resume",
+        "What was spent before an interruption is forgotten.",
+        '    own = Ledger.open(private / "ledger.jsonl")\n',
+        '    (private / "ledger.jsonl").unlink(missing_ok=True)\n'
+        '    own = Ledger.open(private / "ledger.jsonl")\n'
+        "    spendings.path.unlink(missing_ok=True)\n"
+        "    spendings = DataLedger.open(ledger_path(fingerprint, settings.ledger), fingerprint)\n",
+        "pipeline/test_run_breaks.py::test_what_was_spent_before_an_interruption_stays_in_the_ledger",
+    ),
+    (
+        "codebook fitted on private data",
+        "The tokenizer becomes a second release of the records, without noise.",
+        '    progress.begin("images to tokens", len(images))\n',
+        '    progress.begin("images to tokens", len(images))\n'
+        "    from dpwavelet.images.sheet import from_bytes\n"
+        "    from dpwavelet.randomness import torch_stream\n\n"
+        "    pixels = from_bytes(images.pixels(range(min(len(images), 96))))\n"
+        '    model.tokenizer.start_codebooks(pixels, torch_stream(1, "codebooks"))\n',
+        "pipeline/test_run_breaks.py::test_all_but_the_transformer_leaves_as_it_came",
+    ),
+    (
+        "private captions as prompts",
+        "Captions are part of a record, and are published word for word.",
+        "    training_time = time.monotonic() - started\n",
+        "    training_time = time.monotonic() - started\n"
+        "    seen = tuple(images.captions(index)[0] for index in range(settings.samples))\n"
+        "    settings = replace(settings, captions=settings.captions or seen)\n",
+        "pipeline/test_run_breaks.py::test_a_run_without_given_captions_takes_none_from_the_records",
+    ),
+    (
+        "private loss in the model's card",
+        "Every step's loss on private records is published without noise.",
+        '"started_from": dict(model.card),',
+        '"started_from": dict(model.card),\n        "curve": metrics.read_text(encoding="utf-8"),',
+        "pipeline/test_run_breaks.py::test_no_diagnostic_of_private_training_is_in_the_release",
+    ),
+    (
+        "more records declared than there are",
+        "The noise is planned for a crowd that is not there.",
+        "if units < plan.records:",
+        "if False:",
+        "TestPlan::test_declaring_more_records_than_there_are_is_refused",
+    ),
+    (
+        "private folder open to all",
+        "Every user of the machine can read the tokens, the ledger and the key.",
+        '(out / "private").chmod(0o700)',
+        '(out / "private").chmod(0o755)',
+        "pipeline/test_run_breaks.py::test_only_the_owner_may_enter_the_private_folder",
+    ),
+)
+
+RELEASE = breaks_of(
+    "pipeline/release.py",
+    "pipeline/test_run.py",
+    (
+        "fingerprint of the data in the certificate",
+        "Whoever holds a guess of the whole set can confirm it.",
+        'extra={"public_weights": public_weights},',
+        'extra={"public_weights": public_weights, "data": ledger.entries[0].get("images")},',
+        "TestRelease::test_a_changed_file_is_noticed",
+    ),
+    (
+        "exact training time in the report",
+        "The time depends on how many records were drawn.",
+        'Fact("Private training", about(self.training))',
+        'Fact("Private training", f"{self.training} seconds")',
+        "pipeline/test_run_breaks.py::test_the_report_gives_two_figures_of_the_training_time",
+    ),
+    (
+        "release not searched for leaks",
+        "What a defect carries from the records into the folder is signed and published.",
+        "seal.watch.check_release(",
+        "(lambda *_, **__: None)(",
+        "pipeline/test_leaks.py::TestRun::test_the_scan_runs_again_on_the_release_itself",
+    ),
+    (
+        "release written in place",
+        "An interruption leaves half a release, with files that no certificate covers.",
+        "with whole_folder(folder) as building:",
+        "with __import__('contextlib').nullcontext(folder) as building:",
+        "pipeline/test_run_breaks.py::test_a_failure_while_the_release_is_written_leaves_none_of_it",
+    ),
+)
+
+REFUSALS = breaks_of(
+    "pipeline/refusals.py",
+    "pipeline/test_refusals.py",
+    (
+        "the same picture twice",
+        "One record that is there k times has k times the privacy loss.",
+        "if any(of_two(group[0], other) for other in group[1:]):",
+        "if False:",
+        "TestDuplicates::test_the_same_pixels_under_another_name_are_refused_and_may_be_allowed",
+    ),
+    (
+        "public weights that saw the records",
+        "They learned the records without any noise.",
+        "if share > SEEN_SHARE:",
+        "if False:",
+        "TestSameData::test_weights_that_saw_the_pictures_under_other_names_are_refused",
+    ),
+    (
+        "resumed without the ledger",
+        "Nobody can tell what the run has spent.",
+        "if run not in ledger.runs and (",
+        "if False and (",
+        "TestLostAccountant::test_without_its_ledgers",
+    ),
+    (
+        "resumed without the key of the noise",
+        "Steps that were taken are taken again with other noise.",
+        "if not checkpoint.key_path.is_file() and (",
+        "if False and (",
+        "TestLostAccountant::test_without_the_key_of_its_noise",
+    ),
+)
+
+LEAKS = breaks_of(
+    "pipeline/leaks.py",
+    "pipeline/test_leaks.py",
+    (
+        "captions and file names not searched for",
+        "What a defect copies from the records into a text is published.",
+        "if words not in known:",
+        "if False:",
+        "TestTexts::test_the_file_name_of_a_record_is_found"
+        " TestTexts::test_the_caption_of_a_record_is_found_in_other_punctuation",
+    ),
+    (
+        "certificate not searched",
+        "A secret in the certificate is published, and signed.",
+        "for text in _strings(certificate):",
+        "for text in ():",
+        "TestTexts::test_the_certificate_is_read_too",
+    ),
+    (
+        "pictures inside the report not searched",
+        "A record shown on the page is published.",
+        "if hashlib.sha256(inner).digest() not in drawn:",
+        "if False:",
+        "TestPictures::test_a_picture_inside_the_page_is_found",
+    ),
+)
+
+SETTINGS = breaks_of(
+    "pipeline/settings.py",
+    "pipeline/test_run.py",
+    (
+        "number of records taken from the folder",
+        "One record more changes rate, steps, noise and delta, and all of them are published.",
+        "return found // GRANULARITY * GRANULARITY if found >= GRANULARITY else found",
+        "return found",
+        "TestPlan::test_the_number_of_records_is_declared_or_rounded_down"
+        " TestPlan::test_adding_a_record_changes_no_public_number",
+    ),
+)
+
+CERTIFICATE = breaks_of(
+    "privacy/certificate.py",
+    "privacy/test_certificate.py",
+    (
+        "digests of files not compared",
+        "Somebody replaces the weights by others, and the release still verifies.",
+        "if digest(folder / path) != files[path]]",
+        "if path not in files]",
+        "test_a_changed_file_fails",
+    ),
+    (
+        "files that are not listed accepted",
+        "Private files beside the certified ones go unnoticed.",
+        "for path in sorted(present - listed)]",
+        "for path in sorted(listed - listed)]",
+        "test_an_extra_file_fails",
+    ),
+    (
+        "signature not checked",
+        "Anybody can change the promise.",
+        '.verify(bytes.fromhex(claim["signature"]), content)',
+        "",
+        "test_any_change_of_the_certificate_breaks_the_signature",
+    ),
+    (
+        "signer not compared with the owner",
+        "Anybody can sign another promise with a key of their own.",
+        "if public_key is not None and public_key != embedded:",
+        "if False:",
+        "test_a_signature_by_somebody_else_fails_when_the_owner_is_known",
+    ),
+    (
+        "epsilon believed and not recomputed",
+        "The certificate may state any epsilon.",
+        "ok = claimed * (1 + tolerance) >= cost",
+        "ok = claimed * (1 + tolerance) > 0",
+        "test_a_certificate_that_contradicts_itself_fails_though_its_owner_signed_it",
+    ),
+    (
+        "claims not compared with the plan",
+        "Unit, delta or clipping norm may be stated as better than they were.",
+        "wrong = [name for name, value in stated.items() if certificate[name] != value]",
+        "wrong: list[str] = []",
+        "test_a_certificate_that_contradicts_itself_fails_though_its_owner_signed_it",
+    ),
+    (
+        "epsilon rounded down in the certificate",
+        "The stated cost lies below the real one.",
+        '"epsilon_pld": plan.pld_epsilon,',
+        '"epsilon_pld": plan.pld_epsilon * 100 // 1 / 100,',
+        "privacy/test_breaks.py::test_no_number_of_a_certificate_is_rounded_in_its_own_favour",
+    ),
+    (
+        "attacker's success rounded down",
+        "The statement in words bounds an attacker by less than is true.",
+        "best = math.ceil(1000 *",
+        "best = math.floor(1000 *",
+        "privacy/test_breaks.py::test_no_number_of_a_certificate_is_rounded_in_its_own_favour",
+    ),
+    (
+        "signing key readable by all",
+        "Every user of the machine can sign as the owner.",
+        "os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)",
+        "os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)",
+        "test_a_signing_key_is_made_once_and_only_the_owner_may_read_it",
+    ),
+)
+
+REPORT = breaks_of(
+    "report/release.py",
+    "test_report.py",
+    (
+        "epsilon rounded to nearest in the card",
+        "The card may print less than the certificate.",
+        "rounding=ROUND_CEILING).normalize()",
+        'rounding="ROUND_HALF_EVEN").normalize()',
+        "test_a_printed_bound_is_never_below_the_number_and_within_one_percent",
+    ),
+    (
+        "clock times with all their digits",
+        "The time of training depends on how many records were drawn.",
+        "return f\"about {float(f'{seconds:.2g}'):g} seconds\"",
+        'return f"about {seconds} seconds"',
+        "test_durations_keep_two_figures",
+    ),
+)
+
+BREAKS = (
+    *PIPELINE,
+    *RELEASE,
+    *REFUSALS,
+    *LEAKS,
+    *SETTINGS,
+    *CERTIFICATE,
+    *REPORT,
+)

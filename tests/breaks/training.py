@@ -1,0 +1,243 @@
+"""The loop where records and a model meet, in one process and in several."""
+
+from breaks.entry import breaks_of
+
+SUM = "ranks.reduce(clipper.finish())"
+RELEASED = f"optimizer.step(plan.privatize({SUM}, source, step), step)"
+
+TRAINING = breaks_of(
+    "training.py",
+    "test_training.py",
+    (
+        "charged after the step",
+        "A run that is killed has taken a step that nobody was charged for.",
+        "ledger.charged_steps(run) <= step:",
+        "ledger.charged_steps(run) < step:",
+        "TestInterruption::test_steps_are_charged_before_they_are_taken",
+    ),
+    (
+        "steps not charged",
+        "The ledger says that nothing was spent.",
+        "ledger.charged_steps(run) <= step:",
+        "ledger.charged_steps(run) < 0:",
+        "TestInterruption::test_steps_are_charged_before_they_are_taken",
+    ),
+    (
+        "noise skipped in the loop",
+        "The weights follow the clipped sum itself.",
+        RELEASED,
+        f"optimizer.step({SUM}.values, step)",
+        "TestPromise::test_every_step_of_the_plan_is_taken_once_and_only_privatized_gradients_reach_the_weights",
+    ),
+    (
+        "drawn batch size as divisor",
+        "The size of the batch shows, and a mean has more sensitivity than the sum.",
+        RELEASED,
+        f"noisy = plan.privatize({SUM}, source, step)\n"
+        "        drawn = max(len(batch), 1)\n"
+        "        optimizer.step({name: g * plan.batch_size / drawn for name, g in noisy.items()}, step)",
+        "TestPromise::test_every_step_of_the_plan_is_taken_once_and_only_privatized_gradients_reach_the_weights",
+    ),
+    (
+        "average of the weights on raw gradients",
+        "The released average follows sums without noise.",
+        RELEASED,
+        f"raw = {SUM}\n"
+        "        optimizer.step(plan.privatize(raw, source, step), step)\n"
+        "        for name, value in raw.values.items():\n"
+        "            optimizer.average[name].sub_(1e-3 * value)",
+        "TestPromise::test_every_step_of_the_plan_is_taken_once_and_only_privatized_gradients_reach_the_weights",
+    ),
+    (
+        "step size that follows the private loss",
+        "The weights depend on a number that got no noise.",
+        RELEASED,
+        f"noisy = plan.privatize({SUM}, source, step)\n"
+        "        optimizer.step({name: g / (1 + sum(losses)) for name, g in noisy.items()}, step)",
+        "TestPromise::test_every_step_of_the_plan_is_taken_once_and_only_privatized_gradients_reach_the_weights",
+    ),
+    (
+        "training stopped by the private loss",
+        "When a run ends is a function of the data.",
+        RELEASED,
+        RELEASED + "\n        if 0 < sum(losses) < 1e3 * len(losses):\n            break",
+        "TestPromise::test_every_step_of_the_plan_is_taken_once_and_only_privatized_gradients_reach_the_weights",
+    ),
+    (
+        "empty batch takes no step",
+        "Whether the weights moved then depends on the data.",
+        "        losses, clipped_share = [0.0], [0.0]\n",
+        "        losses, clipped_share = [0.0], [0.0]\n        if len(batch) == 0:\n            continue\n",
+        "TestPromise::test_an_empty_batch_is_a_step_of_noise",
+    ),
+    (
+        "large batch cut to one chunk",
+        "Whether a record takes part then depends on those before it.",
+        "in _chunks(ranks.own(batch), settings.chunk):",
+        "in _chunks(ranks.own(batch)[: settings.chunk], settings.chunk):",
+        "test_training_breaks.py::test_every_drawn_record_is_in_the_sum_of_its_step_once",
+    ),
+    (
+        "padded rows enter the loss",
+        "A record that fills up the last chunk is counted several times.",
+        "records=own\n",
+        "records=None\n",
+        "test_training_breaks.py::test_every_drawn_record_is_in_the_sum_of_its_step_once",
+    ),
+    (
+        "last records of a batch left out",
+        "Whether a record takes part depends on how many others were drawn.",
+        "for start in range(0, len(batch), size):",
+        "for start in range(0, len(batch) // size * size, size):",
+        "TestPromise::test_one_record_moves_the_sum_of_a_step_by_at_most_the_clipping_norm"
+        " test_training_breaks.py::test_every_drawn_record_is_in_the_sum_of_its_step_once",
+    ),
+    (
+        "batch-normalised loss",
+        "Every record's loss is divided by the mean of its chunk, so each moves the gradients of all.",
+        "return losses.image + settings.caption_weight",
+        "return losses.image / losses.image.mean() + settings.caption_weight",
+        "TestPromise::test_one_record_moves_the_sum_of_a_step_by_at_most_the_clipping_norm"
+        " test_training_breaks.py::test_a_record_has_the_same_loss_whoever_is_drawn_with_it",
+    ),
+    (
+        "caption chosen by place in the batch",
+        "One record more changes which caption everyone after it shows.",
+        "records.batch(chunk, choice[chunk])",
+        "records.batch(chunk, choice[: len(chunk)])",
+        "test_training_breaks.py::test_a_record_has_the_same_loss_whoever_is_drawn_with_it",
+    ),
+    (
+        "caption dropped by place in the batch",
+        "One record more changes whose caption is dropped.",
+        "drops[torch.from_numpy(chunk)]",
+        "drops[: len(chunk)]",
+        "test_training_breaks.py::test_a_record_has_the_same_loss_whoever_is_drawn_with_it",
+    ),
+    (
+        "clipping to another norm than the plan's",
+        "One record moves the sum by more than the noise was made for.",
+        "max_norm=plan.max_norm, precision",
+        "max_norm=2 * plan.max_norm, precision",
+        "TestPromise::test_every_step_of_the_plan_is_taken_once_and_only_privatized_gradients_reach_the_weights",
+    ),
+    (
+        "model trained without the self-check",
+        "A model that uses a parameter outside its layer is clipped by norms that are too small.",
+        "clipper.check(lambda: _drawn_losses(student, settings, records.scales))",
+        "pass",
+        "test_training_breaks.py::test_a_model_that_hides_a_use_of_its_weights_is_refused_before_anything_is_charged",
+    ),
+    (
+        "noise from a source that anyone can predict",
+        "Whoever reads the code can subtract the noise.",
+        "        source = Source()\n",
+        "        source = Source.for_test(0)\n",
+        "TestInterruption::test_two_runs_draw_different_noise",
+    ),
+    (
+        "checkpoint key renewed at resume",
+        "Repeated steps release the same sums under new noise, and the mean of both shows more.",
+        'return Source(bytes.fromhex(kept["key"]))',
+        "return Source()",
+        "TestInterruption::test_a_run_stopped_after_any_step_ends_with_the_same_weights",
+    ),
+    (
+        "step counter reset at resume",
+        "Steps are taken again on other weights with the same noise, whose difference then shows.",
+        'steps = int(tensors.pop("steps"))',
+        'steps = 0 * int(tensors.pop("steps"))',
+        "TestInterruption::test_a_run_stopped_after_any_step_ends_with_the_same_weights",
+    ),
+    (
+        "optimizer forgotten at resume",
+        "The weights go back, and old steps are taken again from another place with the same noise.",
+        "optimizer.restore(tensors)",
+        "pass",
+        "TestInterruption::test_a_run_stopped_after_any_step_ends_with_the_same_weights",
+    ),
+    (
+        "resumed under another plan",
+        "Steps of two plans are mixed, and the certificate speaks of one.",
+        "if {name: kept.get(name) for name in self.identity} != self.identity:",
+        "if False:",
+        "TestInterruption::test_a_checkpoint_of_another_promise_or_settings_is_refused",
+    ),
+    (
+        "state accepted without its key",
+        "The run goes on with other noise on steps that it has taken before.",
+        "if self.state_path.exists():",
+        "if False:",
+        "TestInterruption::test_a_state_without_its_key_is_refused",
+    ),
+    (
+        "noise key readable by all",
+        "Every user of the machine can subtract the noise.",
+        "self.key_path.chmod(0o600)",
+        "pass",
+        "TestInterruption::test_only_the_owner_may_read_the_key",
+    ),
+    (
+        "records normalised by their batch",
+        "A record's tokens then depend on the other records, outside all clipping.",
+        "ids = tokenizer.encode(from_bytes(pixels), scales)",
+        "images_ = from_bytes(pixels)\n        ids = tokenizer.encode(images_ - images_.mean(), scales)",
+        "TestTokens::test_a_record_has_the_same_tokens_whoever_stands_beside_it",
+    ),
+)
+
+SEVERAL = breaks_of(
+    "training.py",
+    "test_ranks.py",
+    (
+        "rank noise doubled",
+        "Every process adds the same noise to its part: the sum has it twice, and epsilon is misstated.",
+        RELEASED,
+        "part = clipper.finish()\n"
+        "        noisy = replace(part, values=plan.privatize(part, source, step))\n"
+        "        optimizer.step(ranks.reduce(noisy).values, step)",
+        "TestTraining::test_all_ranks_end_with_the_same_weights_and_nearly_those_of_one_process",
+    ),
+    (
+        "rank noise missing",
+        "Processes other than the lead go on from weights that follow the sum itself.",
+        RELEASED,
+        f"summed = {SUM}\n"
+        "        bare = {name: value / plan.divisor for name, value in summed.values.items()}\n"
+        "        noisy = plan.privatize(summed, source, step)\n"
+        "        optimizer.step(noisy if ranks.lead else bare, step)",
+        "TestTraining::test_all_ranks_end_with_the_same_weights_and_nearly_those_of_one_process",
+    ),
+    (
+        "a key of its own for every rank",
+        "Processes draw different batches and noise; what they add up is none of the planned sums.",
+        "Source(ranks.share(lambda: checkpoint.source().key))",
+        "checkpoint.source() if ranks.lead else Source()",
+        "TestTraining::test_noise_of_the_planned_size_is_added_once",
+    ),
+)
+
+RANKS = breaks_of(
+    "ranks.py",
+    "test_ranks.py",
+    (
+        "a unit computed by every rank",
+        "One record moves the sum once for each process.",
+        "units[units % self.count == self.rank]",
+        "units",
+        "TestTogether::test_each_unit_is_computed_by_one_rank_whatever_the_batch",
+    ),
+    (
+        "ranks that clip to different norms",
+        "One record moves the sum by the largest of them, and the noise is made for another.",
+        "if any(norm != clipped.sensitivity for norm in norms):",
+        "if False:",
+        "TestTogether::test_ranks_that_clipped_to_different_norms_are_refused",
+    ),
+)
+
+BREAKS = (
+    *TRAINING,
+    *SEVERAL,
+    *RANKS,
+)

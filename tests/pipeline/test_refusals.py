@@ -1,0 +1,342 @@
+"""What the records, the weights or a lost ledger refuse, before anything is spent."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageEnhance
+
+from dpwavelet.checkpoint import read_json, write_json
+from dpwavelet.errors import ConfigError
+from dpwavelet.images.drawn import draw_to
+from dpwavelet.images.known import read_known, write_known
+from dpwavelet.images.private import PrivateImages
+from dpwavelet.images.public import PublicImages
+from dpwavelet.model import Model
+from dpwavelet.pipeline import RunSettings, Silent, dry_run, make_plan, run
+from dpwavelet.pipeline.prints import Prints, alike, exact_repeats, near_repeats
+from dpwavelet.pipeline.refusals import check_duplicates, check_losses, check_people, check_seen
+from dpwavelet.privacy.certificate import read_certificate, verify_release
+from dpwavelet.privacy.refusals import RULES, Refusal
+from dpwavelet.training import PrivateTokens, PrivateTraining
+
+TRAINING = PrivateTraining(chunk=32, mixed_precision=False, charge_every=2)
+
+
+def settings(model: Path, **changes: object) -> RunSettings:
+    wanted: dict[str, object] = {
+        "epsilon": 8.0, "records": 120, "model": str(model), "batch_size": 30, "steps": 2, "samples": 0,
+        "training": TRAINING,
+    }  # fmt: skip
+    return RunSettings(**(wanted | changes))  # type: ignore[arg-type]  # any of its fields
+
+
+def prints(images: PrivateImages) -> Prints:
+    return Prints.of_records(images, lambda done: None)
+
+
+@pytest.fixture
+def copy(portraits: Path, tmp_path: Path) -> Path:
+    """The portraits in a folder that a test may change."""
+    return Path(shutil.copytree(portraits, tmp_path / "copy"))
+
+
+def refused(name: str, data: Path, model: Path, *words: str, **changes: object) -> None:
+    with pytest.raises(Refusal) as refusal:
+        dry_run(data, settings(model, **changes), Silent())
+    assert refusal.value.name == name
+    for word in words:
+        assert word in str(refusal.value)
+
+
+def rows(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+
+
+def write_rows(folder: Path, table: list[dict[str, object]]) -> None:
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
+
+
+class TestDuplicates:
+    """A picture that is there twice."""
+
+    def test_the_same_pixels_under_another_name_are_refused_and_may_be_allowed(
+        self, copy: Path, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        with Image.open(copy / "000007.png") as image:
+            image.save(copy / "000009.png", compress_level=0)
+        assert (copy / "000007.png").read_bytes() != (copy / "000009.png").read_bytes()
+        refused("duplicates", copy, tiny_model, "000007.png, 000009.png", "--allow duplicates")
+        release = run(copy, tmp_path / "run", settings(tiny_model, allow=("duplicates",)), Silent())
+        assert read_certificate(release)["allowed"] == [
+            {"name": "duplicates", "sentence": RULES["duplicates"].sentence}
+        ]
+        assert RULES["duplicates"].sentence in (release / "card.md").read_text()
+        assert verify_release(release).ok
+
+    @pytest.mark.parametrize("change", ["jpeg", "brighter", "grey", "smaller"])
+    def test_a_near_copy_is_refused(self, copy: Path, tiny_model: Path, change: str) -> None:
+        with Image.open(copy / "000007.png") as image:
+            image = image.convert("RGB")
+            if change == "brighter":
+                image = ImageEnhance.Brightness(image).enhance(1.06)
+            elif change == "grey":
+                image = image.convert("L")
+            elif change == "smaller":
+                image = image.resize((20, 20), Image.Resampling.LANCZOS)
+            options = {"format": "JPEG", "quality": 80} if change == "jpeg" else {"format": "PNG"}
+            image.save(copy / "000009.png", **options)
+        refused("duplicates", copy, tiny_model, "nearly the same", "000007.png, 000009.png")
+
+    def test_two_records_of_one_person_may_share_a_picture_when_people_are_the_units(
+        self, copy: Path
+    ) -> None:
+        shutil.copy(copy / "000007.png", copy / "000009.png")
+        table = rows(copy)
+        for index, row in enumerate(table):
+            row["person"] = "both" if index in (7, 9) else f"p{index}"
+        write_rows(copy, table)
+        images = PrivateImages.open(copy, 32)
+        check_duplicates(images, prints(images), "person", ())
+        with pytest.raises(Refusal, match="same pixels"):
+            check_duplicates(images, prints(images), None, ())
+        table[9]["person"] = "other"
+        write_rows(copy, table)
+        images = PrivateImages.open(copy, 32)
+        with pytest.raises(Refusal, match="same pixels"):
+            check_duplicates(images, prints(images), "person", ())
+
+    def test_strangers_are_not_alike(self, tmp_path: Path) -> None:
+        # Chance: docs of `prints` measure 6e-8 a pair on drawn portraits; 400 of them are 80,000 pairs.
+        draw_to(tmp_path / "many", 400, seed=11, size=32)
+        images = PrivateImages.open(tmp_path / "many", 32)
+        known = prints(images)
+        assert exact_repeats(known) == []
+        assert list(near_repeats(known)) == []
+        assert np.array_equal(alike(known, known), np.eye(400, dtype=bool))
+
+    def test_pictures_of_one_shape_and_other_colours_are_not_alike_unless_one_is_grey(self) -> None:
+        generator = np.random.default_rng(0)
+        shape = torch.from_numpy(generator.integers(0, 200, (1, 1, 4, 4))).float()
+        shape = torch.nn.functional.interpolate(shape, size=32, mode="bilinear").expand(-1, 3, -1, -1)
+        tint = torch.tensor([55.0, 0.0, -20.0])[:, None, None] * torch.linspace(-1, 1, 32)
+        # The tints cancel in grey: 0.299 x 55 = 0.587 x 17 + 0.114 x 57, to a level.
+        other = torch.tensor([-55.0, 28.0, 0.0])[:, None, None] * torch.linspace(-1, 1, 32)
+        grey, red, green = (
+            Prints.of((40 + shape * 0.8 + extra).clamp(0, 255).to(torch.uint8))
+            for extra in (0 * tint, tint, other)
+        )
+        assert alike(grey, grey)[0, 0]
+        assert not alike(red, green)[0, 0]
+
+    def test_a_broken_file_ends_the_look_with_a_list(self, copy: Path, tiny_model: Path) -> None:
+        for name in ("000003.png", "000008.png"):
+            (copy / name).write_bytes((copy / name).read_bytes()[:100])
+        with pytest.raises(Exception, match=r"2 of 130(.|\n)*000003.png(.|\n)*000008.png"):
+            dry_run(copy, settings(tiny_model), Silent())
+
+
+class TestPeople:
+    """Several records of one person."""
+
+    @pytest.mark.parametrize("field", ["identity", "patient_id", "PatientName", "subject", "user id"])
+    def test_a_field_that_names_people_who_occur_twice_is_refused(
+        self, copy: Path, tiny_model: Path, field: str
+    ) -> None:
+        table = rows(copy)
+        for index, row in enumerate(table):
+            row[field] = index // 2
+        write_rows(copy, table)
+        refused("several-per-person", copy, tiny_model, f"--group-by {field}", "one has 2 records")
+        images = PrivateImages.open(copy, 32)
+        check_people(images, None, ("several-per-person",))
+        check_people(images, field, ())
+
+    @pytest.mark.parametrize(("field", "divisor"), [("patient", 1), ("hair", 2), ("name", 2), ("id", 2)])
+    def test_people_who_occur_once_and_fields_of_other_names_pass(
+        self, copy: Path, field: str, divisor: int
+    ) -> None:
+        table = rows(copy)
+        for index, row in enumerate(table):
+            row[field] = index // divisor
+        write_rows(copy, table)
+        check_people(PrivateImages.open(copy, 32), None, ())
+
+    def test_records_without_the_field_are_nobodys(self, copy: Path) -> None:
+        table = rows(copy)
+        table[0]["patient"] = "x"
+        table[1]["patient"] = table[2]["patient"] = ""
+        write_rows(copy, table)
+        check_people(PrivateImages.open(copy, 32), None, ())
+
+
+class TestSameData:
+    """Public weights that have seen the records."""
+
+    @pytest.fixture
+    def model(self, tiny_model: Path, tmp_path: Path) -> Path:
+        return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+    def test_weights_that_saw_the_pictures_under_other_names_are_refused(
+        self, model: Path, copy: Path, portraits: Path
+    ) -> None:
+        write_known(model, PublicImages.open(portraits, 32))
+        table = rows(copy)
+        for row in table:
+            (copy / str(row["file_name"])).rename(copy / f"x{row['file_name']}")
+            row["file_name"] = f"x{row['file_name']}"
+        write_rows(copy, table)
+        refused("same-data", copy, model, "100%", "cannot be allowed")
+
+    def test_weights_that_saw_others_pass(self, model: Path, portraits: Path, tmp_path: Path) -> None:
+        draw_to(tmp_path / "others", 100, seed=9, size=32)
+        write_known(model, PublicImages.open(tmp_path / "others", 32))
+        images = PrivateImages.open(portraits, 32)
+        check_seen(portraits, prints(images), Model.from_pretrained(model), str(model))
+        assert len(read_known(model)) == 100
+
+    @pytest.mark.parametrize(("shared", "refuses"), [(1, False), (2, True)])
+    def test_more_than_a_hundredth_is_the_same_set(
+        self, model: Path, portraits: Path, shared: int, refuses: bool
+    ) -> None:
+        images = PrivateImages.open(portraits, 32)  # 130 of them
+        write_known(model, PublicImages(images.folder.first(shared), 32))
+        if refuses:
+            with pytest.raises(Refusal, match="2% of the pictures"):
+                check_seen(portraits, prints(images), Model.from_pretrained(model), str(model))
+        else:
+            check_seen(portraits, prints(images), Model.from_pretrained(model), str(model))
+
+    @pytest.mark.parametrize("depth", [0, 2])
+    def test_a_card_that_names_the_set_is_believed_through_a_chain_of_models(
+        self, model: Path, portraits: Path, tmp_path: Path, depth: int
+    ) -> None:
+        card: dict[str, object] = {"trained_on": {"names": ["CelebA faces"]}}
+        for _ in range(depth):
+            card = {"started_from": card}
+        write_json(model / "card.json", card)
+        images, loaded = PrivateImages.open(portraits, 32), Model.from_pretrained(model)
+        check_seen(portraits, prints(images), loaded, str(model))
+        with pytest.raises(Refusal, match="CelebA faces"):
+            check_seen(tmp_path / "celeba_faces.tar.xz", prints(images), loaded, str(model))
+
+
+class TestLosses:
+    """Weights that make no finite loss."""
+
+    def test_many_losses_that_are_not_finite_are_refused_before_spending(
+        self, tiny_model: Path, portraits: Path, tmp_path: Path
+    ) -> None:
+        model = Model.from_pretrained(tiny_model)
+        with torch.no_grad():
+            next(model.transformer.parameters()).fill_(float("nan"))
+        model.save_pretrained(tmp_path / "broken")
+        refused("non-finite", portraits, tmp_path / "broken", "10 of 10")
+
+    @pytest.mark.parametrize(("wrong", "refuses"), [(1, False), (2, True)])
+    def test_one_of_ten_may_be_odd(
+        self, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, wrong: int, refuses: bool
+    ) -> None:
+        model = Model.from_pretrained(tiny_model)
+        tokens = PrivateTokens(np.zeros((10, 16), np.int16), np.ones((10, 5, 3), np.int16), (16,))
+        plain = model.transformer.losses
+
+        def losses(*arguments: object) -> object:
+            found = plain(*arguments)  # type: ignore[arg-type]  # passed on as they come
+            found.image[:wrong] = float("inf")
+            return found
+
+        monkeypatch.setattr(model.transformer, "losses", losses)
+        if refuses:
+            with pytest.raises(Refusal, match="2 of 10"):
+                check_losses(model, tokens)
+        else:
+            check_losses(model, tokens)
+
+
+class _Stop(Silent):
+    """Stops a run in private training, once something was charged."""
+
+    def __init__(self) -> None:
+        self.stage = ""
+
+    def begin(self, stage: str, total: int) -> None:
+        self.stage = stage
+
+    def advance(self, done: int, note: str = "") -> None:
+        if self.stage == "private training":
+            raise KeyboardInterrupt
+
+
+class TestLostAccountant:
+    """A run whose ledger or key is gone does not go on."""
+
+    @pytest.fixture
+    def stopped(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Path:
+        monkeypatch.setenv("DPWAVELET_LEDGERS", str(tmp_path / "ledgers"))
+        with pytest.raises(KeyboardInterrupt):
+            run(portraits, tmp_path / "run", settings(tiny_model, steps=4), _Stop())
+        return tmp_path / "run"
+
+    def go_on(self, portraits: Path, tiny_model: Path, out: Path) -> None:
+        run(portraits, out, settings(tiny_model, steps=4), Silent())
+
+    def test_without_its_ledgers(self, stopped: Path, portraits: Path, tiny_model: Path) -> None:
+        (stopped / "private" / "ledger.jsonl").unlink()
+        shutil.rmtree(stopped.parent / "ledgers")
+        with pytest.raises(Refusal, match="does not know") as refusal:
+            self.go_on(portraits, tiny_model, stopped)
+        assert refusal.value.name == "lost-accountant"
+        assert not (stopped / "release").exists()
+
+    def test_without_the_key_of_its_noise(self, stopped: Path, portraits: Path, tiny_model: Path) -> None:
+        (stopped / "private" / "checkpoint" / "run.json").unlink()
+        with pytest.raises(Refusal, match="key of its noise") as refusal:
+            self.go_on(portraits, tiny_model, stopped)
+        assert refusal.value.name == "lost-accountant"
+
+    def test_with_both_it_does(self, stopped: Path, portraits: Path, tiny_model: Path) -> None:
+        self.go_on(portraits, tiny_model, stopped)
+        assert verify_release(stopped / "release", ledger=stopped / "private" / "ledger.jsonl").ok
+
+
+class TestNumbers:
+    """Refusals that no record decides."""
+
+    def test_delta_and_a_hundred_records_are_refused_by_name(self, tiny_model: Path) -> None:
+        for changes, records, name in (({"delta": 0.01}, 120, "delta"), ({}, 99, "few-records")):
+            with pytest.raises(Refusal) as refusal:
+                make_plan(settings(tiny_model, **changes), records)
+            assert refusal.value.name == name
+
+    def test_a_run_of_noise_alone_is_refused_unless_allowed(self, portraits: Path, tiny_model: Path) -> None:
+        refused("few-records", portraits, tiny_model, "of the noise it adds", epsilon=0.5)
+        dry_run(portraits, settings(tiny_model, epsilon=0.5, allow=("few-records",)), Silent())
+
+    def test_names_that_cannot_be_allowed_are_no_settings(self, tiny_model: Path) -> None:
+        for name in ("leak", "all"):
+            with pytest.raises(ConfigError, match=name):
+                settings(tiny_model, allow=(name,))
+
+    def test_what_is_allowed_belongs_to_the_settings_and_the_key_does_not(self, tiny_model: Path) -> None:
+        kept = settings(tiny_model, allow=("few-records", "duplicates"), key=Path("k.pem")).to_json()
+        assert kept["allow"] == ["duplicates", "few-records"]
+        assert "key" not in kept
+
+
+def test_one_key_signs_all_runs(portraits: Path, tiny_model: Path, tmp_path: Path) -> None:
+    key = tmp_path / "owner.pem"
+    releases = [
+        run(portraits, tmp_path / name, settings(tiny_model, key=key, steps=1), Silent()) for name in "ab"
+    ]
+    signers = {read_json(release / "certificate.sig")["public_key"] for release in releases}
+    assert len(signers) == 1
+    assert not (tmp_path / "a" / "private" / "keys").exists()
+    other = run(portraits, tmp_path / "c", replace(settings(tiny_model, steps=1), key=None), Silent())
+    assert read_json(other / "certificate.sig")["public_key"] not in signers

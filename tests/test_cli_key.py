@@ -1,0 +1,92 @@
+"""The command line around keys, refusals, exports and the ledger of a run."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from dpwavelet import cli
+from dpwavelet.privacy.certificate import KEY_VARIABLE
+from dpwavelet.privacy.refusals import RULES
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Run the command line in this process: status, output, errors."""
+    before, sys.argv = sys.argv, ["dpwavelet", *map(str, arguments)]
+    try:
+        cli.main()
+        status = 0
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    finally:
+        sys.argv = before
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_one_key_is_shown_exported_used_and_recognised(
+    portraits: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, str(tmp_path / "owner.pem"))
+    status, shown, _ = call(capsys, "key", "show")
+    assert status == 0
+    status, _, _ = call(capsys, "key", "export", "--out", tmp_path / "owner.pub")
+    assert status == 0
+    out = tmp_path / "run"
+    status, _, errors = call(
+        capsys, "train", portraits, "--epsilon", "8", "--model", tiny_model, "--steps", "2", "--batch-size",
+        "30", "--out", out, "--allow", "duplicates", "--allow", "few-records",
+    )  # fmt: skip
+    assert status == 0, errors
+    for known in (shown.strip(), tmp_path / "owner.pub"):
+        status, text, _ = call(
+            capsys, "verify", out / "release", "--public-key", known, "--ledger",
+            out / "private" / "ledger.jsonl",
+        )  # fmt: skip
+        assert status == 0, text
+        assert "the ledger holds this run" in text
+        assert "whose certificate" not in text
+    status, text, _ = call(capsys, "verify", out / "release", "--public-key", "00" * 32)
+    assert status == 1
+    for form in ("registry", "nist"):
+        status, text, _ = call(capsys, "export", out / "release", "--format", form)
+        assert status == 0
+        assert RULES["duplicates"].sentence in json.dumps(json.loads(text))
+    card = out / "release" / "card.md"
+    card.write_text(card.read_text() + " ")
+    status, text, errors = call(capsys, "export", out / "release")
+    assert status == 2
+    assert "card.md has been changed" in errors
+    assert text == ""
+
+
+def test_a_key_that_nobody_named_is_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    status, _, errors = call(capsys, "key", "show")
+    assert status == 2
+    assert KEY_VARIABLE in errors
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["leak", "anything"])
+def test_what_cannot_be_allowed_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    status, _, errors = call(capsys, "run", tmp_path / "nowhere", "--epsilon", "8", "--allow", name)
+    assert status == 2
+    assert name in errors
+    assert "several-per-person" in errors
+
+
+def test_a_release_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, errors = call(capsys, "export", tmp_path)
+    assert status == 2
+    assert "name a release folder" in errors

@@ -1,0 +1,270 @@
+"""People as units: what one person can do, however many records they have, and what a certificate says."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dpwavelet import cli, training
+from dpwavelet.errors import ConfigError, DataError, PrivacyError
+from dpwavelet.pipeline import RunSettings, Silent, declared, make_plan, run
+from dpwavelet.privacy.certificate import verify_release
+from dpwavelet.privacy.clipping import RecordClipper
+from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.randomness import Source
+from dpwavelet.training import CAPTION_CHOICES, PrivateTokens, PrivateTraining, train_privately
+from dpwavelet.transformer import ImageTransformer, TransformerConfig
+
+C = 0.7
+SETTINGS = PrivateTraining(chunk=8, mixed_precision=False, charge_every=2)
+EVERYONE = PrivacyPlan(epsilon=2, delta=1e-4, records=100, batch_size=100, steps=2, max_norm=C, unit="person")
+
+
+@pytest.fixture(scope="module")
+def transformer() -> ImageTransformer:
+    config = TransformerConfig(
+        words=40, codes=16, tokens=(4, 4), caption_length=8, width=16, depth=2, heads=2
+    )
+    model = ImageTransformer(config)
+    model.initialize(torch.Generator().manual_seed(0))
+    return model
+
+
+def people(sizes: list[int], alike: bool = False) -> PrivateTokens:
+    """Records of people with so many each, person by person; `alike` makes the records of one the same."""
+    generator = np.random.default_rng(len(sizes))
+    owners = np.repeat(np.arange(len(sizes)), sizes)
+    image = generator.integers(16, size=(len(owners), 4)).astype(np.int16)
+    captions = np.zeros((len(owners), CAPTION_CHOICES, 3), dtype=np.int16)
+    captions[:, :, 0] = 1
+    captions[:, :, 1] = generator.integers(10, 20, size=(len(owners), 1))
+    if alike:
+        first = np.searchsorted(owners, owners)
+        image, captions = image[first], captions[first]
+    return PrivateTokens(image, captions, (4,)).owned_by([str(owner) for owner in owners])
+
+
+def clipped_sum(
+    transformer: ImageTransformer, records: PrivateTokens, units: NDArray[np.int64], settings: PrivateTraining
+) -> Tensor:
+    """The sum of step 0 over these units, as the loop of training computes it."""
+    source = Source.for_test(1)
+    views = training._views(source, 0, len(records), settings)
+    coins = source.uniforms(("members", 0), len(records))
+    clipper = RecordClipper(transformer, dict(transformer.named_parameters()), max_norm=C)
+    for chunk, own in training._chunks(units, settings.chunk):
+        members = records.members(chunk, coins, settings.per_unit)
+        clipper.accumulate(
+            lambda members=members: training._unit_losses(transformer, records, members, views, settings),
+            records=own,
+        )
+    return torch.cat([value.flatten() for value in clipper.finish().values.values()])
+
+
+class TestMembers:
+    """Which records stand for a person in a step."""
+
+    @given(
+        sizes=st.lists(st.integers(1, 8), min_size=1, max_size=12),
+        at_most=st.integers(1, 4),
+        seed=st.integers(0, 99),
+    )
+    def test_each_person_shows_at_most_so_many_of_their_own_records_with_equal_shares(
+        self, sizes: list[int], at_most: int, seed: int
+    ) -> None:
+        records = people(sizes)
+        assert records.owners is not None
+        coins = np.random.default_rng(seed).random(len(records))
+        units = np.arange(len(sizes))
+        found = records.members(units, coins, at_most)
+        assert records.units == len(sizes)
+        assert (records.owners[found.records] == units[:, None]).all()
+        for row, share, size in zip(found.records, found.shares, sizes, strict=True):
+            shown = row[share.numpy() > 0]
+            assert len(set(shown.tolist())) == len(shown) == min(size, at_most)
+            assert share[share > 0].tolist() == pytest.approx([1 / len(shown)] * len(shown))
+
+    def test_who_else_is_there_changes_nothing_about_a_person(self) -> None:
+        records, coins = people([3, 8, 1, 5]), np.random.default_rng(0).random(17)
+        among_all = records.members(np.arange(4), coins, 2)
+        others = coins.copy()
+        others[:3], others[11:] = 0.5, 0.5
+        alone = records.members(np.array([1]), others, 2)
+        assert np.array_equal(alone.records[0], among_all.records[1])
+
+    def test_over_the_steps_each_record_of_a_person_has_the_same_chance(self) -> None:
+        records, source = people([1, 5]), Source.for_test(0)
+        shown = [
+            int(records.members(np.array([1]), source.uniforms(("members", step), 6), 1).records[0, 0])
+            for step in range(5000)
+        ]
+        counts = np.bincount(shown, minlength=6)
+        assert counts[0] == 0
+        assert np.abs(counts[1:] - 1000).max() < 5 * 800**0.5  # 5 standard deviations: 3e-6 false alarms
+
+    def test_saved_people_come_back(self, tmp_path: Path) -> None:
+        records = people([2, 1, 3])
+        records.save(tmp_path / "tokens.safetensors")
+        again = PrivateTokens.load(tmp_path / "tokens.safetensors")
+        assert again.owners is not None
+        assert again.owners.tolist() == [0, 0, 1, 2, 2, 2]
+
+
+class TestPromise:
+    """One person is worth one clipped gradient."""
+
+    @given(
+        sizes=st.lists(st.integers(1, 8), min_size=2, max_size=9),
+        k=st.integers(1, 3),
+        alike=st.booleans(),
+    )
+    def test_removing_a_person_moves_the_sum_by_at_most_the_clipping_norm(
+        self, transformer: ImageTransformer, sizes: list[int], k: int, alike: bool
+    ) -> None:
+        records, settings = people(sizes, alike), replace(SETTINGS, per_unit=k)
+        everyone = np.arange(len(sizes))
+        whole = clipped_sum(transformer, records, everyone, settings)
+        for gone in (0, len(sizes) - 1):
+            without = clipped_sum(transformer, records, np.delete(everyone, gone), settings)
+            assert 0.3 < float((whole - without).norm()) <= C * (1 + 1e-4)
+
+    def test_the_test_above_would_notice_records_as_units(self, transformer: ImageTransformer) -> None:
+        records = replace(people([1, 8], alike=True), owners=None)
+        whole = clipped_sum(transformer, records, np.arange(9), SETTINGS)
+        without = clipped_sum(transformer, records, np.arange(1), SETTINGS)
+        assert float((whole - without).norm()) > 7 * C
+
+    def test_a_person_is_clipped_after_their_records_were_averaged(
+        self, transformer: ImageTransformer
+    ) -> None:
+        """Against autograd: the mean of the records' losses has one gradient, and that is scaled to C."""
+        records, settings = people([3]), replace(SETTINGS, per_unit=3, caption_dropout=0.0)
+        source = Source.for_test(1)
+        views = training._views(source, 0, 3, settings)
+        model = ImageTransformer(transformer.config)
+        model.load_state_dict(transformer.state_dict())
+        loss = training._losses(model, records, np.arange(3), views, settings).mean()
+        gradients = torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)
+        gradient = torch.cat([value.flatten() for value in gradients])
+        ours = clipped_sum(transformer, records, np.arange(1), settings)
+        torch.testing.assert_close(ours, gradient * C / gradient.norm(), rtol=1e-3, atol=1e-5)
+
+
+class TestTraining:
+    """The loop draws people."""
+
+    @staticmethod
+    def drawn(transformer: ImageTransformer, records: PrivateTokens, folder: Path) -> list[float]:
+        found: list[float] = []
+        ledger = Ledger.open(folder / "ledger.jsonl")
+        ledger.append({"kind": "begun", "run": "a", "plan": EVERYONE.to_json()})
+        train_privately(
+            transformer, records, EVERYONE, SETTINGS, folder / "work", ledger, "a",
+            lambda _, numbers: found.append(numbers["drawn"]),
+        )  # fmt: skip
+        return found
+
+    def test_at_rate_one_every_person_is_drawn_once_however_many_records_they_have(
+        self, transformer: ImageTransformer, tmp_path: Path
+    ) -> None:
+        records = people([1 + person % 8 for person in range(100)])
+        assert len(records) > 400
+        assert self.drawn(transformer, records, tmp_path) == [100.0] * EVERYONE.steps
+
+    def test_the_test_above_would_notice_sampling_over_records(
+        self, transformer: ImageTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(PrivateTokens, "units", property(len))
+        records = people([1 + person % 8 for person in range(100)])
+        with pytest.raises(IndexError):
+            self.drawn(transformer, records, tmp_path)
+        records = replace(records, owners=None)
+        assert (
+            self.drawn(transformer, records, tmp_path / "records") == [float(len(records))] * EVERYONE.steps
+        )
+
+
+@pytest.fixture(scope="module")
+def persons(portraits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawn portraits as pictures of 102 people, who have one to eight each."""
+    folder = tmp_path_factory.mktemp("persons") / "data"
+    folder.mkdir()
+    rows = [json.loads(line) for line in (portraits / "metadata.jsonl").read_text().splitlines()]
+    sizes = [8, 7, 6, 5, 4, 3, 2] + [1] * 95
+    owners = [f"person {number}" for number, size in enumerate(sizes) for _ in range(size)]
+    for row, owner in zip(rows, owners, strict=True):
+        (folder / row["file_name"]).hardlink_to(portraits / row["file_name"])
+        row["identity"] = owner
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+class TestRun:
+    """`--group-by` from the folder to the certificate."""
+
+    @staticmethod
+    def settings(model: Path, **changes: Any) -> RunSettings:
+        wanted = {
+            "epsilon": 2.0, "model": str(model), "batch_size": 50, "steps": 4, "samples": 0,
+            "group_by": "identity", "training": SETTINGS,
+        }  # fmt: skip
+        return RunSettings(**(wanted | changes))
+
+    def test_a_release_promises_it_to_people_and_counts_people(
+        self, persons: Path, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        settings = self.settings(tiny_model, training=replace(SETTINGS, per_unit=2))
+        release = run(persons, tmp_path / "run", settings, Silent())
+        assert verify_release(release).ok
+        certificate = json.loads((release / "certificate.json").read_text())
+        assert (certificate["unit"], certificate["neighbours"]) == ("person", "add or remove one person")
+        assert certificate["records_declared"] == 100  # of 102 people, rounded down, and not of 130 pictures
+        assert certificate["plan"]["delta"] == 100**-1.1
+        assert "any one person was in the data" in certificate["statement"]
+        tokens = PrivateTokens.load(tmp_path / "run" / "private" / "tokens" / "tokens.safetensors")
+        assert tokens.owners is not None
+        assert sorted(np.bincount(tokens.owners).tolist())[-8:] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+    def test_more_people_declared_than_there_are_are_refused(
+        self, persons: Path, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(PrivacyError, match="fewer"):
+            run(persons, tmp_path / "run", self.settings(tiny_model, records=110), Silent())
+
+    def test_a_field_that_a_record_lacks_is_refused(
+        self, persons: Path, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(DataError, match="no 'patient'"):
+            run(persons, tmp_path / "run", self.settings(tiny_model, group_by="patient"), Silent())
+
+    def test_records_per_person_without_people_are_refused(self, tiny_model: Path) -> None:
+        with pytest.raises(ConfigError, match="--group-by"):
+            self.settings(tiny_model, group_by=None, training=replace(SETTINGS, per_unit=2))
+
+    def test_one_more_picture_of_a_person_changes_no_public_number(self, tiny_model: Path) -> None:
+        asked = self.settings(tiny_model, batch_size=None, steps=None)
+        assert make_plan(asked, declared(asked, 8159)) == make_plan(asked, declared(asked, 8160))
+        assert make_plan(asked, 8100).unit == "person"
+
+    def test_plan_counts_people(
+        self,
+        persons: Path,
+        tiny_model: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        arguments = ["plan", persons, "--model", tiny_model, "--epsilon", "2", "--group-by", "identity"]
+        arguments += ["--batch-size", "50", "--steps", "4", "--no-timing", "--json"]
+        monkeypatch.setattr("sys.argv", ["dpwavelet", *map(str, arguments)])
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert '"records": 100' in capsys.readouterr().out
