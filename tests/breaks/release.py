@@ -226,8 +226,8 @@ CERTIFICATE = breaks_of(
     (
         "signing key readable by all",
         "Every user of the machine can sign as the owner.",
-        "os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)",
-        "os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)",
+        "os.link(name, path)",
+        "os.chmod(name, 0o644) or os.link(name, path)",
         "test_a_signing_key_is_made_once_and_only_the_owner_may_read_it",
     ),
 )

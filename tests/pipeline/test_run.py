@@ -106,16 +106,13 @@ class TestRelease:
             run(portraits, finished, settings(tiny_model), Silent())
         assert (finished / "release" / "certificate.json").read_bytes() == before
 
-    def test_without_captions_the_model_invents_them(
+    def test_without_captions_the_certificate_says_so(
         self, portraits: Path, tiny_model: Path, tmp_path: Path
     ) -> None:
         release = run(
             portraits, tmp_path / "run", settings(tiny_model, captions=(), steps=1, samples=2), Silent()
         )
-        assert (
-            "drawn from the private model"
-            in json.loads((release / "certificate.json").read_text())["captions"]
-        )
+        assert "drawn without any" in json.loads((release / "certificate.json").read_text())["captions"]
 
     def test_without_samples_the_release_is_the_model_alone(
         self, portraits: Path, tiny_model: Path, tmp_path: Path

@@ -10,6 +10,7 @@ import torch
 
 from dpwavelet.checkpoint import digest, read_tensors
 from dpwavelet.errors import ConfigError
+from dpwavelet.images.known import read_known
 from dpwavelet.images.public import PublicImages
 from dpwavelet.model import Model
 from dpwavelet.pretraining import Pretraining, Schedule, loop, pretrain
@@ -40,6 +41,7 @@ class TestWhole:
         model = Model.from_pretrained(out)
         assert model.preset == "tiny"
         assert model.card["trained_on"]["images"] == 130
+        assert len(read_known(out)) == 130
         assert model.card["run"]["tokenizer"]["steps"] == 12
         assert model.card["stages"]["detail"]["step"] == 4
 

@@ -175,7 +175,7 @@ def _facts(plan: PrivacyPlan, model: Model, captions: str, allowed: Sequence[str
     side = model.tokenizer.config.image_sides[model.private_scales - 1]
     return [
         Fact("Neighbours", plan.neighbours),
-        Fact("Declared records", f"{plan.records:,}"),
+        Fact("Declared people" if plan.unit == "person" else "Declared records", f"{plan.records:,}"),
         Fact("Sampling rate", f"{plan.sampling_rate:.4g} (Poisson)"),
         Fact("Expected batch", f"{plan.batch_size:,}"),
         Fact("Steps", f"{plan.steps:,}"),

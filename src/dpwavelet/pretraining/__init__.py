@@ -19,6 +19,7 @@ from dpwavelet import model as models
 from dpwavelet.checkpoint import read_json, write_bytes, write_json
 from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling, draw_tokens
+from dpwavelet.images.known import write_known
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import png, sheet
 from dpwavelet.model import Model
@@ -73,6 +74,7 @@ def pretrain(images: PublicImages, run: Pretraining, out: Path, note: Note) -> M
         write_bytes(work / f"{name}.png", png(stage_sheet(model, public, name, run.seed)))
     finished = replace(model, card=_card(run, images, log.summary()))
     finished.save_pretrained(out, half=True)
+    write_known(out, images)
     return Model.from_pretrained(out)
 
 

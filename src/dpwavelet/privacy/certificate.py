@@ -14,6 +14,7 @@ import math
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -469,14 +470,18 @@ def _stays_inside(path: str) -> bool:
 
 
 def _write_secret(path: Path, content: bytes) -> None:
-    """Create a file that only its owner may read; an existing one stays as it is."""
+    """Create a file that only its owner may read, whole or not at all; an existing one stays as it is."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.name)  # mode 0600
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(name, path)  # unlike a rename, this never replaces a key
+        finally:
+            os.unlink(name)
     except FileExistsError:
         return
     except OSError as error:
