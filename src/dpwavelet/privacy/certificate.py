@@ -481,7 +481,7 @@ def _write_secret(path: Path, content: bytes) -> None:
                 os.fsync(file.fileno())
             os.link(name, path)  # unlike a rename, this never replaces a key
         finally:
-            os.unlink(name)
+            Path(name).unlink()
     except FileExistsError:
         return
     except OSError as error:
