@@ -96,7 +96,7 @@ def run(
     spendings = DataLedger.open(ledger_path(fingerprint, settings.ledger), fingerprint)
     if not (out / "config.yaml").exists():
         spendings.check_room(plan)
-        _rehearse(images, model, plan, settings, watch, progress, private)
+        _rehearse(images, model, plan, settings, watch, progress)
     identity = _begin(out, settings, plan)
     own = Ledger.open(private / "ledger.jsonl")
     tokens = _tokens(images, model, private / "tokens" / "tokens.safetensors", settings, progress)
@@ -158,7 +158,6 @@ def _rehearse(
     settings: RunSettings,
     watch: Watch,
     progress: Progress,
-    place: Path | None = None,
 ) -> None:
     """Walk every stage on ten records in a temporary folder that is deleted: no defect is found after paying.
 
@@ -168,7 +167,7 @@ def _rehearse(
     few = images.first(REHEARSED)
     short = replace(plan, steps=min(2, plan.steps))
     small = replace(settings, samples=min(settings.samples, 2), captions=settings.captions[:2])
-    with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=place) as name:
+    with tempfile.TemporaryDirectory(prefix="dpwavelet-") as name:
         folder = Path(name)
         ledger = Ledger.open(folder / "ledger.jsonl")
         ledger.append({"kind": "begun", "run": "rehearsal", "plan": short.to_json()})
