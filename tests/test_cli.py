@@ -253,8 +253,7 @@ class TestRefusals:
     ) -> None:
         (copy / "000007.png").write_bytes((copy / "000007.png").read_bytes()[:200])
         refused(capsys, ["run", copy, "--out", tmp_path / "run", *quick(tiny_model)], "000007.png")
-        assert not (tmp_path / "run" / "release").exists()
-        assert not (tmp_path / "run" / "private" / "ledger.jsonl").exists()
+        assert not (tmp_path / "run").exists()
 
     def test_a_bomb_of_400_million_pixels(
         self, copy: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -89,9 +89,9 @@ def run(
     images = PrivateImages.open(data, model.image_size, split)
     units = count_units(images, settings)
     plan = make_plan(settings, declared(settings, units))
+    watch = _check_images(data, images, units, model, plan, settings, progress)
     _check_writable(out)
     key = signing_key(key_file(settings.key) or private / "keys" / KEY)
-    watch = _check_images(data, images, units, model, plan, settings, progress)
     fingerprint = images.fingerprint()
     spendings = DataLedger.open(ledger_path(fingerprint, settings.ledger), fingerprint)
     if not (out / "config.yaml").exists():
