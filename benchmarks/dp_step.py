@@ -1,25 +1,26 @@
 """What one private gradient costs against the same gradient without privacy.
 
-    python benchmarks/dp_step.py [--quick] [--threads 1] [--memory]
+    python benchmarks/dp_step.py [--quick | --compiled | --whole] [--threads 1] [--memory]
 
 All variants take turns in one process, so that a busy machine slows them alike; believe the ratios of
 medians, not the milliseconds. A step is forward, backward and the (clipped) sum over records; noise and the
-optimizer are the same for everybody and left out. Each DP step is compared with the plain step of the same
-matrix precision.
+optimizer cost the same everywhere and are left out. Each DP step is compared with the plain step of the same
+matrix precision. `--whole` times whole steps instead, noise and optimizer included.
 """
 
 import argparse
 import copy
-import ctypes
 import gc
 import json
 import platform
-import resource
+import re
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from statistics import median, quantiles
 
 import torch
@@ -27,7 +28,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
+from dpwavelet.memory import keep_freed_memory
 from dpwavelet.privacy.clipping import RecordClipper
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.privacy.subsampling import poisson_batch
+from dpwavelet.randomness import Source
 
 SIZES = {(16, 64): 8, (64, 64): 5, (256, 32): 3}  # (tokens T, records B): rounds
 VOCABULARY, WIDTH, LAYERS, HEADS = 1024, 256, 6, 4
@@ -78,24 +83,68 @@ def record_losses(model: nn.Module, tokens: Tensor) -> Tensor:
     )
 
 
-def plain(model: nn.Module, precision: str) -> Step:
-    parameters = list(model.parameters())
+def losses_of(model: nn.Module, half: bool) -> Callable[[Tensor], Tensor]:
+    def losses(tokens: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            return record_losses(model, tokens)
+
+    return losses
+
+
+@contextmanager
+def products(precision: str) -> Iterator[None]:
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def plain(model: nn.Module, precision: str, half: bool = False) -> Step:
+    parameters, losses = list(model.parameters()), losses_of(model, half)
 
     def step(tokens: Tensor) -> list[Tensor]:
-        torch.set_float32_matmul_precision(precision)
-        try:
-            return list(torch.autograd.grad(record_losses(model, tokens).sum(), parameters))
-        finally:
-            torch.set_float32_matmul_precision("highest")
+        with products(precision):
+            return list(torch.autograd.grad(losses(tokens).sum(), parameters))
 
     return step
 
 
-def ours(model: nn.Module, precision: str) -> Step:
-    clipper = RecordClipper(model, max_norm=MAX_NORM, precision=precision)
+def plain_compiled(model: nn.Module, precision: str, half: bool = False) -> Step:
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    losses = losses_of(model, half)
+
+    class Losses(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return losses(tokens).sum()
+
+    whole = Losses()
+
+    def total(weights: dict[str, Tensor], tokens: Tensor) -> Tensor:
+        return functional_call(whole, {f"model.{name}": p for name, p in weights.items()}, (tokens,))
+
+    run = torch.compile(grad(total), fullgraph=True)
 
     def step(tokens: Tensor) -> list[Tensor]:
-        clipper.accumulate(lambda: record_losses(model, tokens))
+        with products(precision):
+            return list(run(weights, tokens).values())
+
+    return step
+
+
+def ours(
+    model: nn.Module, precision: str, half: bool = False, compiled: tuple[int, int] | None = None
+) -> Step:
+    clipper, losses = RecordClipper(model, max_norm=MAX_NORM, precision=precision), losses_of(model, half)
+    if compiled:
+        clipper.compile(losses, torch.zeros(compiled, dtype=torch.int64))
+
+    def step(tokens: Tensor) -> list[Tensor]:
+        clipper.accumulate(losses, tokens)
         return list(clipper.finish().values.values())
 
     return step
@@ -161,14 +210,29 @@ def clip_factors(norms: Tensor) -> Tensor:
     return (MAX_NORM / norms).clamp(max=1.0)
 
 
-VARIANTS: dict[str, tuple[Callable[[nn.Module], Step], str]] = {  # name: (maker, what it is compared with)
-    "plain, float32": (lambda model: plain(model, "highest"), "plain, float32"),
-    "plain, medium": (lambda model: plain(model, "medium"), "plain, medium"),
-    "ours, exact": (lambda model: ours(model, "exact"), "plain, float32"),
-    "ours, fast": (lambda model: ours(model, "fast"), "plain, medium"),
-    "Opacus hooks": (opacus_hooks, "plain, float32"),
-    "Opacus ghost": (opacus_ghost, "plain, float32"),
-    "vmap(grad)": (per_sample_vmap, "plain, float32"),
+# name: (maker from the model and the shape of its tokens, what it is compared with)
+VARIANTS: dict[str, tuple[Callable[[nn.Module, tuple[int, int]], Step], str]] = {
+    "plain, float32": (lambda model, _: plain(model, "highest"), "plain, float32"),
+    "plain, medium": (lambda model, _: plain(model, "medium"), "plain, medium"),
+    "ours, exact": (lambda model, _: ours(model, "exact"), "plain, float32"),
+    "ours, fast": (lambda model, _: ours(model, "fast"), "plain, medium"),
+    "Opacus hooks": (lambda model, _: opacus_hooks(model), "plain, float32"),
+    "Opacus ghost": (lambda model, _: opacus_ghost(model), "plain, float32"),
+    "vmap(grad)": (lambda model, _: per_sample_vmap(model), "plain, float32"),
+}
+COMPILED: dict[str, tuple[Callable[[nn.Module, tuple[int, int]], Step], str]] = {
+    "plain, compiled": (lambda model, _: plain_compiled(model, "highest"), "plain, compiled"),
+    "ours, compiled": (lambda model, shape: ours(model, "exact", compiled=shape), "plain, compiled"),
+    "plain, bfloat16": (lambda model, _: plain(model, "medium", True), "plain, bfloat16"),
+    "ours, bfloat16": (lambda model, _: ours(model, "fast", True), "plain, bfloat16"),
+    "plain, bfloat16 compiled": (
+        lambda model, _: plain_compiled(model, "medium", True),
+        "plain, bfloat16 compiled",
+    ),
+    "ours, bfloat16 compiled": (
+        lambda model, shape: ours(model, "fast", True, compiled=shape),
+        "plain, bfloat16 compiled",
+    ),
 }
 
 
@@ -180,7 +244,7 @@ def task(T: int, B: int) -> tuple[nn.Module, Tensor]:
 def times(T: int, B: int, names: list[str], rounds: int) -> dict[str, list[float]]:
     """Milliseconds of each variant; every round runs all of them once."""
     model, tokens = task(T, B)
-    steps = {name: VARIANTS[name][0](model) for name in names}
+    steps = {name: (VARIANTS | COMPILED)[name][0](model, tuple(tokens.shape)) for name in names}
     for step in steps.values():
         step(tokens)
     gc.collect()
@@ -198,7 +262,7 @@ def times(T: int, B: int, names: list[str], rounds: int) -> dict[str, list[float
 def table(T: int, B: int, measured: dict[str, list[float]]) -> list[dict[str, object]]:
     rows = []
     for name, values in measured.items():
-        base = VARIANTS[name][1]
+        base = (VARIANTS | COMPILED)[name][1]
         q1, _, q3 = quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
         ratio = median(values) / median(measured[base]) if base in measured else float("nan")
         rows.append(
@@ -215,6 +279,51 @@ def table(T: int, B: int, measured: dict[str, list[float]]) -> list[dict[str, ob
     return rows
 
 
+def update(optimizer: torch.optim.Optimizer, gradients: Iterable[Tensor]) -> None:
+    for p, gradient in zip(optimizer.param_groups[0]["params"], gradients, strict=True):
+        p.grad = gradient
+    optimizer.step()
+
+
+def whole_steps(rounds: int) -> None:
+    """Milliseconds of a step of 512 records in chunks of 64, fused Adam on both sides, ours with noise."""
+    print("| T | plain | private | over plain | noise and batch |\n|---|---|---|---|---|")
+    for T in (16, 64):
+        model, _ = task(T, 1)
+        tokens = torch.randint(0, VOCABULARY, (512, T + 1))
+        plan = PrivacyPlan(
+            epsilon=8, delta=1e-6, records=60_000, batch_size=512, steps=1000, max_norm=MAX_NORM
+        )
+        plan.noise_multiplier  # noqa: B018 (calibrated once and kept, as in a run)
+        source, parameters = Source(), dict(model.named_parameters())
+        sums, clipper = plain(model, "highest"), RecordClipper(model, max_norm=MAX_NORM)
+        losses = losses_of(model, half=False)
+        optimizers = [torch.optim.Adam(parameters.values(), lr=0.0, fused=True) for _ in range(2)]
+        spent: dict[str, list[float]] = {"plain": [], "private": [], "noise": []}
+
+        for step in range(rounds + 1):
+            start = time.process_time()
+            chunks = [sums(chunk) for chunk in tokens.split(64)]
+            update(optimizers[0], [torch.stack(each).sum(0) / 512 for each in zip(*chunks, strict=True)])
+            spent["plain"].append(time.process_time() - start)
+            start = time.process_time()
+            poisson_batch(source, step, plan.records, plan.sampling_rate)
+            drawn = time.process_time() - start
+            for chunk in tokens.split(64):
+                clipper.accumulate(losses, chunk)
+            clipped, before = clipper.finish(), time.process_time()
+            noisy = plan.privatize(clipped, source, step)
+            spent["noise"].append(drawn + time.process_time() - before)
+            update(optimizers[1], noisy.values())
+            spent["private"].append(time.process_time() - start)
+        plain_ms, ours_ms, noise_ms = (1000 * median(values[1:]) for values in spent.values())
+        print(
+            f"| {T} | {plain_ms:.0f} | {ours_ms:.0f} | {ours_ms / plain_ms:.2f} | "
+            f"{noise_ms:.0f} ({noise_ms / ours_ms:.1%} of the step) |",
+            flush=True,
+        )
+
+
 def peak_megabytes(T: int, B: int, name: str) -> float:
     """Memory that one step adds to a built model, in a process of its own."""
     command = [sys.executable, __file__, "--peak-of", name, "--size", str(T), str(B)]
@@ -222,20 +331,19 @@ def peak_megabytes(T: int, B: int, name: str) -> float:
 
 
 def print_peak(T: int, B: int, name: str) -> None:
+    """Linux only. What getrusage calls the peak would begin at that of the parent process."""
     model, tokens = task(T, B)
-    step = VARIANTS[name][0](model)
+    step = (VARIANTS | COMPILED)[name][0](model, tuple(tokens.shape))
     step(tokens[:2])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is held
+    before = peak_kilobytes()
     step(tokens)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print((peak_kilobytes() - before) / 1024)
 
 
-def keep_freed_memory() -> None:
-    """Stop glibc from handing big blocks back to the system between steps: page faults cost up to a third."""
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+def peak_kilobytes() -> int:
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
 def main() -> None:
@@ -244,7 +352,13 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="two rounds, without Opacus and vmap")
     parser.add_argument("--rounds", type=int, help="rounds at every size")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="only these")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS | COMPILED, help="only these")
+    parser.add_argument(
+        "--compiled", action="store_true", help="compiled and bfloat16 variants; compiling takes minutes"
+    )
+    parser.add_argument(
+        "--whole", action="store_true", help="whole steps of 512 records, noise and Adam included"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--memory", action="store_true", help="also peak memory, one process for each variant"
@@ -258,7 +372,13 @@ def main() -> None:
         return print_peak(*options.size, options.peak_of)
     keep_freed_memory()
     sizes = {tuple(options.size): 5} if options.size else SIZES
-    names = options.variants or [n for n in VARIANTS if not options.quick or n.startswith(("plain", "ours"))]
+    if options.whole:
+        return whole_steps(options.rounds or 3)
+    names = (
+        options.variants
+        or list(COMPILED if options.compiled else ())
+        or [n for n in VARIANTS if not options.quick or n.startswith(("plain", "ours"))]
+    )
     print(f"torch {torch.__version__}, {options.threads} thread(s), {platform.machine()}\n")
     print(
         "| T | B | variant | ms, median | quartiles | over plain |" + (" peak MB |" if options.memory else "")

@@ -15,20 +15,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from dpwavelet import training
 from dpwavelet.checkpoint import read_json, read_tensors, write_json, write_tensors
-from dpwavelet.errors import DpwaveletError, PrivacyError
+from dpwavelet.errors import ConfigError, DpwaveletError, PrivacyError
 from dpwavelet.pipeline import RunSettings, Silent, assist, run
-from dpwavelet.privacy.certificate import verify_release
 from dpwavelet.privacy.clipping import ClippedSum
 from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.noise import add_noise
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.subsampling import poisson_batch
+from dpwavelet.privacy.verification import verify_release
 from dpwavelet.randomness import Source
-from dpwavelet.ranks import ALONE, PATIENCE, Ranks, joined
-from dpwavelet.training import CAPTION_CHOICES, Checkpoint, PrivateTokens, PrivateTraining, train_privately
+from dpwavelet.ranks import ALONE, PATIENCE, Ranks, joined, met, place
+from dpwavelet.records import CAPTION_CHOICES, PrivateTokens
+from dpwavelet.training import Checkpoint, PrivateTraining, train_privately
 from dpwavelet.transformer import ImageTransformer, TransformerConfig
 
 SETTINGS = PrivateTraining(chunk=4, mixed_precision=False, charge_every=2)
@@ -103,7 +106,13 @@ def seed_with_an_empty_batch() -> int:
     raise AssertionError("no such source")
 
 
-def train(ranks: Ranks, folder: Path, plan: PrivacyPlan, dies: tuple[int, int] | None = None) -> None:
+def train(
+    ranks: Ranks,
+    folder: Path,
+    plan: PrivacyPlan,
+    dies: tuple[int, int] | None = None,
+    device: str = "cpu",
+) -> None:
     """Train with a source that all callers share, and write down what this rank saw and got.
 
     `plan` is PLAN, calibrated; `dies` is a rank and the number of the sum at which it is killed.
@@ -134,19 +143,19 @@ def train(ranks: Ranks, folder: Path, plan: PrivacyPlan, dies: tuple[int, int] |
         patch.setattr(PrivacyPlan, "privatize", privatize)
         patch.setattr(Ranks, "reduce", reduce)
         if ranks.lead:
-            begin(folder, ranks.count)
+            begin(folder, ranks.count, device)
         ranks.meet()
         ledger = Ledger.open(folder / "ledger.jsonl")
         student = train_privately(
-            transformer(), made_up(), plan, SETTINGS, folder / "work", ledger, "a", ranks=ranks
+            transformer().to(device), made_up(), plan, SETTINGS, folder / "work", ledger, "a", ranks=ranks
         )
     weights = torch.cat([p.detach().flatten() for p in student.parameters()])
     write_tensors(folder / f"rank{ranks.rank}", seen | {"weights": weights})
 
 
-def begin(folder: Path, count: int) -> None:
+def begin(folder: Path, count: int, device: str = "cpu") -> None:
     """The ledger and the key of a run, unless it was begun."""
-    checkpoint = Checkpoint(folder / "work", PLAN, SETTINGS, "a", count)
+    checkpoint = Checkpoint(folder / "work", PLAN, SETTINGS, "a", count, device)
     if not checkpoint.key_path.exists():
         key = Source.for_test(seed_with_an_empty_batch()).key
         write_json(checkpoint.key_path, checkpoint.identity | {"key": key.hex()})
@@ -227,6 +236,119 @@ class TestTraining:
         begin(tmp_path, 2)
         with pytest.raises(PrivacyError, match="number of processes"):
             train(ALONE, tmp_path, PLAN)
+
+    def test_a_run_on_one_device_is_not_continued_on_another(self, tmp_path: Path) -> None:
+        begin(tmp_path, 1, "cuda")
+        with pytest.raises(PrivacyError, match="or device"):
+            train(ALONE, tmp_path, PLAN)
+
+    def test_one_process_that_meets_itself_trains_as_one_that_is_alone(
+        self, alone: dict[str, Tensor], plan: PrivacyPlan, tmp_path: Path
+    ) -> None:
+        assert together(1, train_met, tmp_path, plan, "cpu") == [0]
+        found = read_tensors(tmp_path / "rank0")
+        assert all(torch.equal(found[name], alone[name]) for name in alone)
+
+
+def train_met(ranks: Ranks, folder: Path, plan: PrivacyPlan, device: str) -> None:
+    """Train in a group of one: all that ranks send travels as it does between many."""
+    assert ranks is ALONE
+    with met(PATIENCE, place(device)) as group:
+        assert group.waiting
+        train(group, folder, plan, device=device)
+        group.leave()
+
+
+class TestPlace:
+    """A device is there, or one line says why not."""
+
+    @pytest.mark.parametrize(
+        "name", ["", "meta", "gpu", "CUDA", "cuda:", "cuda:x", "cuda:-1", "mps", "cpu:0"]
+    )
+    def test_what_is_no_device_of_ours_is_refused(self, name: str) -> None:
+        with pytest.raises(ConfigError, match=f"cpu, cuda or cuda:N, got '{name}'"):
+            place(name)
+
+    def test_the_processor_is_always_there(self) -> None:
+        assert place("cpu") == torch.device("cpu")
+
+    @pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+    def test_a_gpu_that_is_not_there_is_refused(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(ConfigError, match=f"{name} was asked for, but torch .* finds no GPU"):
+            place(name)
+
+    @pytest.fixture
+    def two_gpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "as it was")
+
+    @pytest.mark.usefixtures("two_gpus")
+    def test_one_process_takes_the_gpu_it_was_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LOCAL_RANK", "1")  # set by torchrun for one process too; it is alone all the same
+        assert [place(name) for name in ("cuda", "cuda:1")] == [torch.device("cuda", i) for i in (0, 1)]
+        with pytest.raises(ConfigError, match="no GPU of number 2, only 2"):
+            place("cuda:2")
+
+    @pytest.mark.usefixtures("two_gpus")
+    def test_each_of_several_processes_takes_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        for own in range(2):
+            monkeypatch.setenv("LOCAL_RANK", str(own))
+            assert place("cuda") == torch.device("cuda", own)
+        with pytest.raises(ConfigError, match="a GPU of its own"):
+            place("cuda:0")
+        monkeypatch.setenv("LOCAL_RANK", "2")
+        with pytest.raises(ConfigError, match="at most one process"):
+            place("cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+class TestGpu:
+    """A GPU takes the steps that a processor takes, with the same noise."""
+
+    @pytest.fixture(scope="class")
+    def there(self, plan: PrivacyPlan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+        folder = tmp_path_factory.mktemp("gpu")
+        assert together(1, train_placed, folder, plan) == [0]
+        return read_tensors(folder / "rank0")
+
+    def test_it_trains_to_nearly_the_same_weights(
+        self, alone: dict[str, Tensor], there: dict[str, Tensor]
+    ) -> None:
+        assert alone.keys() == there.keys()
+        for name, value in alone.items():
+            assert there[name].dtype == torch.float32
+            torch.testing.assert_close(there[name], value, rtol=1e-3, atol=1e-4)
+
+    def test_its_noise_is_bit_for_bit_that_of_the_processor(self) -> None:
+        clipped = {d: ClippedSum({"a": torch.zeros(1000, device=d)}, 1.0) for d in ("cpu", "cuda")}
+        here, there = (add_noise(c, 1.0, Source.for_test(0), 0)["a"] for c in clipped.values())
+        assert there.is_cuda
+        assert torch.equal(here, there.cpu())
+
+    def test_it_repeats_itself_bit_for_bit(
+        self, there: dict[str, Tensor], plan: PrivacyPlan, tmp_path: Path
+    ) -> None:
+        assert together(1, train_placed, tmp_path, plan) == [0]
+        again = read_tensors(tmp_path / "rank0")
+        assert all(torch.equal(again[name], there[name]) for name in there)
+
+    @pytest.mark.skipif(not dist.is_nccl_available(), reason="this torch has no nccl")
+    def test_a_group_of_one_sends_by_nccl_what_stays_the_same(
+        self, there: dict[str, Tensor], plan: PrivacyPlan, tmp_path: Path
+    ) -> None:
+        assert together(1, train_met, tmp_path, plan, "cuda") == [0]
+        found = read_tensors(tmp_path / "rank0")
+        assert all(torch.equal(found[name], there[name]) for name in there)
+
+
+def train_placed(ranks: Ranks, folder: Path, plan: PrivacyPlan) -> None:
+    """Train on the first GPU, in a process of its own: what `place` asks of cuBLAS comes before its start."""
+    assert place("cuda").type == "cuda"
+    train(ranks, folder, plan, device="cuda")
 
 
 class TestTogether:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +18,8 @@ from dpwavelet.privacy.clipping import ClippedSum, RecordClipper
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.randomness import Source
-from dpwavelet.training import (
-    CAPTION_CHOICES,
-    Adam,
-    PrivateTokens,
-    PrivateTraining,
-    held_out_loss,
-    tokenize,
-    train_privately,
-    train_without_privacy,
-)
+from dpwavelet.records import CAPTION_CHOICES, PrivateTokens, tokenize
+from dpwavelet.training import Adam, PrivateTraining, held_out_loss, train_privately, train_without_privacy
 from dpwavelet.transformer import ImageTransformer, TransformerConfig
 
 SETTINGS = PrivateTraining(chunk=16, mixed_precision=False, charge_every=2)
@@ -156,7 +149,8 @@ class TestPromise:
             clipper = RecordClipper(student, dict(student.named_parameters()), max_norm=0.7)
             for chunk, own in training._chunks(np.array(chosen), 16):
                 clipper.accumulate(
-                    lambda chunk=chunk: training._losses(student, records, chunk, views, SETTINGS),
+                    partial(training._losses, student, SETTINGS, records.scales),
+                    *training._viewed(records, chunk, views),
                     records=own,
                 )
             return torch.cat([value.flatten() for value in clipper.finish().values.values()])

@@ -17,7 +17,8 @@ from dpwavelet.errors import ConfigError
 from dpwavelet.privacy.clipping import RecordClipper
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.training import CAPTION_CHOICES, PrivateTokens, PrivateTraining, train_privately
+from dpwavelet.records import CAPTION_CHOICES, PrivateTokens
+from dpwavelet.training import PrivateTraining, train_privately
 from dpwavelet.transformer import ImageTransformer, RecordLosses, TransformerConfig
 
 STILL = {"learning_rate": 1e-30, "mixed_precision": False, "chunk": 16}

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from torch import Tensor
 from dpwavelet import cli, training
 from dpwavelet.errors import ConfigError, DataError, PrivacyError
 from dpwavelet.pipeline import RunSettings, Silent, declared, make_plan, run
-from dpwavelet.privacy.certificate import verify_release
 from dpwavelet.privacy.clipping import RecordClipper
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.privacy.verification import verify_release
 from dpwavelet.randomness import Source
-from dpwavelet.training import CAPTION_CHOICES, PrivateTokens, PrivateTraining, train_privately
+from dpwavelet.records import CAPTION_CHOICES, PrivateTokens
+from dpwavelet.training import PrivateTraining, train_privately
 from dpwavelet.transformer import ImageTransformer, TransformerConfig
 
 C = 0.7
@@ -63,9 +65,9 @@ def clipped_sum(
     clipper = RecordClipper(transformer, dict(transformer.named_parameters()), max_norm=C)
     for chunk, own in training._chunks(units, settings.chunk):
         members = records.members(chunk, coins, settings.per_unit)
+        rows = (*training._viewed(records, members.records, views), members.shares)
         clipper.accumulate(
-            lambda members=members: training._unit_losses(transformer, records, members, views, settings),
-            records=own,
+            partial(training._unit_losses, transformer, settings, records.scales), *rows, records=own
         )
     return torch.cat([value.flatten() for value in clipper.finish().values.values()])
 
@@ -152,11 +154,12 @@ class TestPromise:
         views = training._views(source, 0, 3, settings)
         model = ImageTransformer(transformer.config)
         model.load_state_dict(transformer.state_dict())
-        loss = training._losses(model, records, np.arange(3), views, settings).mean()
+        rows = training._viewed(records, np.arange(3), views)
+        loss = training._losses(model, settings, records.scales, *rows).mean()
         gradients = torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)
         gradient = torch.cat([value.flatten() for value in gradients])
         ours = clipped_sum(transformer, records, np.arange(1), settings)
-        torch.testing.assert_close(ours, gradient * C / gradient.norm(), rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(ours.float(), gradient * C / gradient.norm(), rtol=1e-3, atol=1e-5)
 
 
 class TestTraining:
@@ -172,6 +175,13 @@ class TestTraining:
             lambda _, numbers: found.append(numbers["drawn"]),
         )  # fmt: skip
         return found
+
+    def test_another_number_of_records_per_person_than_the_plan_says_is_refused(
+        self, transformer: ImageTransformer, tmp_path: Path
+    ) -> None:
+        settings, ledger = replace(SETTINGS, per_unit=2), Ledger.open(tmp_path / "ledger.jsonl")
+        with pytest.raises(PrivacyError, match="1 records of one unit"):
+            train_privately(transformer, people([1] * 100), EVERYONE, settings, tmp_path, ledger, "a")
 
     def test_at_rate_one_every_person_is_drawn_once_however_many_records_they_have(
         self, transformer: ImageTransformer, tmp_path: Path
@@ -230,6 +240,8 @@ class TestRun:
         assert certificate["records_declared"] == 100  # of 102 people, rounded down, and not of 130 pictures
         assert certificate["plan"]["delta"] == 100**-1.1
         assert "any one person was in the data" in certificate["statement"]
+        assert (certificate["plan"]["group_by"], certificate["plan"]["per_unit"]) == ("identity", 2)
+        assert "identity" in certificate["contribution"]
         tokens = PrivateTokens.load(tmp_path / "run" / "private" / "tokens" / "tokens.safetensors")
         assert tokens.owners is not None
         assert sorted(np.bincount(tokens.owners).tolist())[-8:] == [1, 2, 3, 4, 5, 6, 7, 8]

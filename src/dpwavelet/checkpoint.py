@@ -8,9 +8,10 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dpwavelet.errors import ModelError, OutputError
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def canonical_json(value: Any) -> bytes:
@@ -86,25 +90,59 @@ def digest(path: Path) -> str:
 def whole_folder(final: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes `final` on success and vanishes on any failure.
 
-    An existing `final` is replaced only at the end, so a reader sees the old one or the new one.
+    An existing `final` is replaced only at the end, so a reader sees the old one or the new one. A process
+    that is killed leaves a hidden folder beside `final`; the next one to build `final` removes it.
     """
+    prefix = f".{final.name}.building."
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+        _remove_abandoned(final.parent, prefix)
+        building = Path(tempfile.mkdtemp(prefix=prefix, dir=final.parent))
     except OSError as error:
         raise OutputError(
             f"cannot write below {final.parent}: {error.strerror or error}; choose another --out."
         ) from error
     try:
-        building.chmod(0o755)
-        yield building
-        _swap(building, final)
+        with _held(building):
+            yield building
+            building.chmod(0o755)  # until now it was its owner's alone
+            _swap(building, final)
     except OSError as error:
         raise OutputError(
             f"cannot finish {final}: {error.strerror or error}; free space or choose another --out."
         ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _remove_abandoned(parent: Path, prefix: str) -> None:
+    """Remove what killed processes left of an unfinished folder; one that a live process builds stays."""
+    for folder in parent.iterdir():
+        if folder.name.startswith(prefix):
+            with _held(folder) as ours:
+                if ours:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Lock a folder, and tell whether nobody else holds it. The lock ends with the process at the latest.
+
+    Where the system has no locks the answer is no, and nothing is ever removed.
+    """
+    if sys.platform == "win32":
+        yield False
+        return
+    with ExitStack() as stack:
+        try:
+            file = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, file)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            held = False
+        else:
+            held = True
+        yield held
 
 
 def _swap(new: Path, final: Path) -> None:

@@ -24,14 +24,16 @@ from dpwavelet.images import drawn
 from dpwavelet.images.inspection import inspect
 from dpwavelet.images.layouts import open_folder
 from dpwavelet.images.public import PublicImages
+from dpwavelet.memory import keep_freed_memory
 from dpwavelet.pipeline import Pipeline, RunSettings, assist, declared, dry_run, make_plan, read_captions, run
 from dpwavelet.pipeline.forecast import forecast_all
 from dpwavelet.pipeline.release import Samples
 from dpwavelet.pretraining import Pretraining, pretrain
 from dpwavelet.privacy import registry
-from dpwavelet.privacy.certificate import read_certificate, read_public_key, statement, verify_release
+from dpwavelet.privacy.certificate import read_public_key, statement
 from dpwavelet.privacy.refusals import RULES
-from dpwavelet.ranks import joined
+from dpwavelet.privacy.verification import read_certificate, verify_release
+from dpwavelet.ranks import joined, place
 from dpwavelet.training import PrivateTraining
 
 app = typer.Typer(
@@ -79,6 +81,15 @@ Batch = Annotated[int | None, typer.Option(help="Expected records a step; chosen
 Steps = Annotated[int | None, typer.Option(help="Private steps; chosen unless given.")]
 Captions = Annotated[Path | None, typer.Option(help="Text file of captions to draw with, one a line.")]
 Seed = Annotated[int, typer.Option(help="Fixes everything but what privacy rests on.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="Where to compute: cpu, cuda (under torchrun each process takes its own GPU), or cuda:N."
+    ),
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the private step first: slow to begin, then faster.")
+]
 Threads = Annotated[int | None, typer.Option(help="Threads to compute with; all cores unless given.")]
 
 
@@ -263,6 +274,8 @@ def run_command(
     per_person: PerPerson = 1,
     allow: Allow = None,
     key: cli_key.File = None,
+    device: Device = "cpu",
+    compiled: Compile = False,
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Try every stage on ten records; spend nothing.")
     ] = False,
@@ -275,10 +288,11 @@ def run_command(
     settings = RunSettings(
         epsilon=epsilon, delta=delta, records=records, model=preset, batch_size=batch_size, steps=steps,
         samples=samples, captions=read_captions(captions) if captions else (), seed=seed, ledger=ledger,
-        group_by=group_by, training=PrivateTraining(per_unit=per_person), allow=tuple(allow or ()), key=key,
+        group_by=group_by, training=PrivateTraining(per_unit=per_person, compiled=compiled),
+        allow=tuple(allow or ()), key=key, device=device,
     )  # fmt: skip
     out = out or Path("runs") / data.resolve().name.split(".")[0]
-    with joined() as ranks:
+    with joined(device=device) as ranks:
         if not ranks.lead:
             if not dry:
                 assist(ranks)
@@ -318,6 +332,8 @@ def train(
     per_person: PerPerson = 1,
     allow: Allow = None,
     key: cli_key.File = None,
+    device: Device = "cpu",
+    compiled: Compile = False,
 ) -> None:
     """Train privately and write a release without samples; draw them later with `sample`."""
     run_command(
@@ -339,6 +355,8 @@ def train(
         per_person,
         allow,
         key,
+        device,
+        compiled,
         dry=False,
     )
 
@@ -364,6 +382,7 @@ def sample(
         bool, typer.Option(help="Write what the private model drew, without added detail.")
     ] = False,
     threads: Threads = None,
+    device: Device = "cpu",
 ) -> None:
     """Draw images from a model. Costs no budget."""
     _use(threads)
@@ -371,7 +390,9 @@ def sample(
         raise ConfigError(f"the number of images must be at least 1, got {number}.")
     if out.exists() and any(out.iterdir()):
         raise OutputError(f"{out} is not empty; choose another --out.")
+    chosen = place(device)
     pipeline = Pipeline.from_pretrained(model)
+    pipeline.model.to(chosen)
     given = [*(caption or ()), *(read_captions(captions) if captions else ())] or [""]
     wanted = [given[i % len(given)] for i in range(number)]
     sampling = Sampling(temperature=temperature, top_p=top_p, guidance=guidance)
@@ -448,29 +469,39 @@ def audit_command(
     seed: Seed = 0,
     threads: Threads = None,
     ledger: cli_ledger.Folder = None,
+    group_by: GroupBy = None,
+    per_person: PerPerson = 1,
+    allow: Allow = None,
 ) -> None:
     """Attack training as it is, and bound epsilon from below. Exits 1 if a bound exceeds the claim.
 
-    On private images it is a run like any other: charged to their ledger, its results kept private.
+    On private images it is a run like any other: refused for the same reasons, charged to their ledger, its
+    results kept private.
     """
     _use(threads)
     epsilons = epsilon or [1.0, 4.0, 8.0]
     if data is not None and len(epsilons) > 1:
         raise ConfigError("each claim is a run that is charged to these images; give one --epsilon.")
-    members = expected_members(portraits if data is None else len(open_folder(data, split)))
-    plans = [
-        make_plan(RunSettings(epsilon=claim, delta=delta, batch_size=batch_size, steps=steps), members)
+    if data is None and (group_by or allow):
+        raise ConfigError(
+            "drawn portraits need no --group-by and no --allow; name private images, or leave them out."
+        )
+    asked = [
+        RunSettings(
+            epsilon=claim, delta=delta, model=preset, batch_size=batch_size, steps=steps, ledger=ledger,
+            group_by=group_by, training=PrivateTraining(per_unit=per_person), allow=tuple(allow or ()),
+        )
         for claim in epsilons
-    ]
+    ]  # fmt: skip
     settings = AuditSettings(canaries=canaries, samples=samples, repeats=repeats, seed=seed)
-    model = models.Model.from_pretrained(preset)
     with Bars() as bars:
         if data is None:
-            drawn_audit = audit_drawn(portraits, model, plans, settings, bars)
+            plans = [make_plan(each, expected_members(portraits)) for each in asked]
+            drawn_audit = audit_drawn(portraits, models.Model.from_pretrained(preset), plans, settings, bars)
             audited, folder = drawn_audit.audited, out
             write_drawn(drawn_audit, out)
         else:
-            private = audit_private(data, out, model, plans[0], settings, bars, ledgers=ledger, split=split)
+            private = audit_private(data, out, asked[0], settings, bars, split)
             audited, folder = (private.audited,), out / "private"
             write_private(private, out)
     print(text(audited))
@@ -513,6 +544,7 @@ def models_command() -> None:
 
 
 def _use(threads: int | None) -> None:
+    keep_freed_memory()
     if threads is not None:
         if threads < 1:
             raise ConfigError(f"threads must be at least 1, got {threads}.")

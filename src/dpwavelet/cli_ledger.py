@@ -88,10 +88,30 @@ def verify(
     file: Annotated[Path, typer.Argument(help="A ledger file: of a data set, or private/ledger.jsonl.")],
 ) -> None:
     """Check that no line of a ledger was changed, dropped or torn; the head also pins its end."""
+    found = Ledger.open(_ledger_file(file))
+    print(f"ok    {len(found.entries)} entries follow from one another; head {found.head}")
+
+
+@app.command()
+def mend(
+    file: Annotated[Path, typer.Argument(help="A ledger file: of a data set, or private/ledger.jsonl.")],
+) -> None:
+    """Cut off a last line that a power cut left unfinished, and keep its bytes beside. Refuses all else."""
+    mended = Ledger.mend(_ledger_file(file))
+    if mended.cut is None:
+        print(f"line {mended.line} lacked only its end and has it now; it counts")
+    else:
+        print(
+            f"line {mended.line} was cut off; its bytes are kept in {mended.cut}. What it would have said is "
+            "unknown. If it was a charge, no step was taken on it: a charge is on the disk before its step"
+        )
+    print(f"ok    {len(mended.ledger.entries)} entries follow from one another; head {mended.ledger.head}")
+
+
+def _ledger_file(file: Path) -> Path:
     if not file.is_file():
         raise ConfigError(f"{file} is no file; name a ledger, such as private/ledger.jsonl of a run.")
-    found = Ledger.open(file)
-    print(f"ok    {len(found.entries)} entries follow from one another; head {found.head}")
+    return file
 
 
 def _print(path: Path, found: dict[str, Any]) -> None:

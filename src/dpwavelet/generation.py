@@ -62,10 +62,12 @@ def draw_tokens(
         uniforms = np.stack(
             [stream(seed, "image", first + start + min(row, own - 1)).random(count) for row in range(size)]
         )
-        drawn.append(_draw_batch(transformer, batch, torch.from_numpy(uniforms), sampling)[:own])
+        drawn.append(
+            _draw_batch(transformer, batch, torch.from_numpy(uniforms).to(captions.device), sampling)[:own]
+        )
         if told is not None:
             told(own)
-    ids = torch.cat(drawn) if drawn else torch.zeros(0, count, dtype=torch.int64)
+    ids = torch.cat(drawn) if drawn else captions.new_zeros(0, count)
     return list(torch.split(ids, list(transformer.config.tokens[:scales]), dim=1))
 
 

@@ -153,6 +153,12 @@ class Model:
             getattr(self, part).eval().requires_grad_(False)
         return self
 
+    def to(self, device: torch.device) -> "Model":
+        """Move every part, in place."""
+        for part in PARTS:
+            getattr(self, part).to(device)
+        return self
+
     def with_transformer(self, transformer: ImageTransformer, card: Mapping[str, Any]) -> "Model":
         """The same frozen parts around another transformer."""
         return replace(self, transformer=transformer, card=card)

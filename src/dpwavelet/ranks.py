@@ -10,6 +10,7 @@ unencrypted: the network between them must be the owner's own.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dpwavelet.errors import OutputError, PrivacyError
+from dpwavelet.errors import ConfigError, OutputError, PrivacyError
 from dpwavelet.privacy.clipping import ClippedSum
 
 PATIENCE = timedelta(minutes=10)  # how long a rank waits for another within a step
@@ -34,7 +35,7 @@ class Ranks:
 
     rank: int = 0
     count: int = 1
-    waiting: dist.ProcessGroup | None = None  # for what may take the lead hours
+    waiting: dist.ProcessGroup | None = None  # for what may take the lead hours; none if it is alone
 
     @property
     def lead(self) -> bool:
@@ -58,7 +59,7 @@ class Ranks:
                 f"the ranks clipped to different norms, {norms}, so their sum has no known sensitivity; "
                 "start all of them with the same settings."
             )
-        if self.count > 1:
+        if self.waiting:
             with _ended_rank_told():
                 for value in clipped.values.values():
                     dist.all_reduce(value)
@@ -75,7 +76,7 @@ class Ranks:
     def share(self, make: Callable[[], bytes]) -> bytes:
         """What the lead makes, on every rank; only the lead calls `make`, and it may take its time."""
         content = make() if self.lead else b""
-        if self.count == 1:
+        if not self.waiting:
             return content
         size = torch.tensor([len(content)])
         with _ended_rank_told():
@@ -86,20 +87,20 @@ class Ranks:
 
     def follow(self, tensors: Iterable[Tensor]) -> None:
         """Write the lead's values into the same tensors of every rank."""
-        if self.count > 1:
+        if self.waiting:
             with _ended_rank_told():
                 for tensor in tensors:
                     dist.broadcast(tensor, 0)
 
     def leave(self) -> None:
         """Part for good, all at about the same time; files are then finished by the lead alone."""
-        if self.count > 1 and dist.is_initialized():
+        if self.waiting and dist.is_initialized():
             self.meet()
             dist.destroy_process_group()
 
     def _gather(self, numbers: Sequence[float]) -> list[list[float]]:
         """The numbers of every rank, in the order of ranks."""
-        if self.count == 1:
+        if not self.waiting:
             return [list(numbers)]
         own = torch.tensor(numbers, dtype=torch.float64)
         found = [torch.empty_like(own) for _ in range(self.count)]
@@ -111,18 +112,51 @@ class Ranks:
 ALONE = Ranks()
 
 
-@contextmanager
-def joined(patience: timedelta = PATIENCE) -> Iterator[Ranks]:
-    """Meet the other processes that `torchrun` started, or be alone.
+def place(device: str) -> torch.device:
+    """What to compute on: cpu, cuda:N, or cuda, of which each process on a machine takes its own.
 
-    Sums on a GPU travel by nccl, all else by gloo.
+    Refuses a device that is not there. For a GPU it also tells cuBLAS, before it starts, to repeat itself,
+    which `train_privately` needs.
     """
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", device):
+        raise ConfigError(f"the device must be cpu, cuda or cuda:N, got {device!r}.")
+    if device == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"the device {device} was asked for, but torch {torch.__version__} finds no GPU here; compute on "
+            "the cpu, or install a torch that fits the GPU's driver."
+        )
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and device != "cuda":
+        raise ConfigError(f"each process needs a GPU of its own, so say cuda for all of them, not {device}.")
+    own = os.environ["LOCAL_RANK"] if several else device.partition(":")[2] or "0"
+    if int(own) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"there is no GPU of number {own}, only {torch.cuda.device_count()} in all; start at most one "
+            "process for each, or name another with cuda:N."
+        )
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return torch.device("cuda", int(own))
+
+
+@contextmanager
+def joined(patience: timedelta = PATIENCE, device: str = "cpu") -> Iterator[Ranks]:
+    """Meet the other processes that `torchrun` started, or be alone."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
-    gpu = torch.cuda.is_available() and dist.is_nccl_available()
+    with met(patience, place(device)) as ranks:
+        yield ranks
+
+
+@contextmanager
+def met(patience: timedelta, device: torch.device) -> Iterator[Ranks]:
+    """Meet all processes of the environment, be it one; sums on a GPU travel by nccl, all else by gloo."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     with _ended_rank_told():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=patience)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=patience)
         waiting = dist.new_group(timeout=PREPARATION, backend="gloo")
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), waiting)

@@ -1,10 +1,9 @@
 """Private training: the one place where records and a model meet.
 
-Every record becomes tokens once, by a fixed public function of that record alone. Then each step of the plan
-draws a Poisson batch of units, clips every unit's gradient, adds noise to the sum and takes one Adam step on
-what `privatize` returned; all else here (Adam, the average of the weights) is post-processing. The ledger is
-charged before steps are taken. A run can be killed at any moment and goes on from its checkpoint with
-the same key, so the steps it repeats repeat their batches and noise.
+Each step of the plan draws a Poisson batch of units, clips every unit's gradient, adds noise to the sum and
+takes one Adam step on what `privatize` returned; all else here (Adam, the average of the weights) is
+post-processing. The ledger is charged before steps are taken. A run can be killed at any moment and goes on
+from its checkpoint with the same key, so the steps it repeats repeat their batches and noise.
 
 A unit is a record, or a person with all their records: see `PrivateTokens.members`. Several processes may
 take the steps together: see `ranks`.
@@ -13,11 +12,11 @@ Letters: M records, U units, N private image tokens, L caption positions, B unit
 one unit in a step.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,23 +26,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dpwavelet.checkpoint import read_json, read_tensors, write_json, write_tensors
-from dpwavelet.errors import ConfigError, DataError, PrivacyError
-from dpwavelet.images.private import PrivateImages
-from dpwavelet.images.sheet import from_bytes
+from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.privacy.clipping import RecordClipper
 from dpwavelet.privacy.ledger import Charges
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.randomness import Source, stream
 from dpwavelet.ranks import ALONE, Ranks
-from dpwavelet.text import PAD, Vocabulary
-from dpwavelet.tokenizer import SpectralTokenizer
+from dpwavelet.records import CAPTION_CHOICES, PrivateTokens, drawn_tokens
+from dpwavelet.text import PAD
 from dpwavelet.transformer import ImageTransformer
 
 Told = Callable[[int, dict[str, float]], None]
 """Told (steps done, numbers) after each step; the numbers are private diagnostics."""
 
 Gradients = dict[str, Tensor]
-CAPTION_CHOICES = 5  # captions of one record that are kept; a step uses one of them
+Released = Callable[[int, Mapping[str, Tensor]], None]
+"""Shown (step, what `privatize` returned): differentially private already, whatever is done with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +57,7 @@ class PrivateTraining:
     per_unit: int = 1  # k: at most so many records of one person take part in a step
     chunk: int = 64  # units computed at once; any number gives the same sums
     mixed_precision: bool = True
+    compiled: bool = False  # whether each chunk runs as one compiled graph: a minute first, then faster
     charge_every: int = 10  # steps between two checkpoints, and the block charged to the ledger at once
 
     def __post_init__(self) -> None:
@@ -78,121 +77,6 @@ class PrivateTraining:
         return self.parameters == "all" or name.startswith("blocks.")
 
 
-@dataclass(frozen=True)
-class PrivateTokens:
-    """Private records as token ids: what training reads and nothing else. Lives in `private/` only."""
-
-    image: NDArray[np.int16]  # [M, N], scales one after the other
-    captions: NDArray[np.int16]  # [M, CAPTION_CHOICES, L], padded; a record's captions repeat to fill the row
-    scales: tuple[int, ...]  # tokens of each private scale
-    owners: NDArray[np.int64] | None = None  # [M], whose record each is, 0 to U - 1; nothing if M units
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    @property
-    def units(self) -> int:
-        """U: how many records, or people, there truly are."""
-        return len(self) if self.owners is None else len(self._of_owner)
-
-    def save(self, path: Path) -> None:
-        """Write to a safetensors file below `private/`."""
-        write_tensors(path, self.to_tensors())
-
-    @classmethod
-    def load(cls, path: Path) -> "PrivateTokens":
-        """Read what `save` wrote."""
-        return cls.from_tensors(read_tensors(path))
-
-    def to_tensors(self) -> dict[str, Tensor]:
-        """Everything in it, by name."""
-        arrays = {"image": self.image, "captions": self.captions, "scales": np.array(self.scales)}
-        owners = {} if self.owners is None else {"owners": self.owners}
-        return {name: torch.from_numpy(array) for name, array in (arrays | owners).items()}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "PrivateTokens":
-        """The records that `to_tensors` gave."""
-        owners = tensors["owners"].numpy() if "owners" in tensors else None
-        scales = tuple(tensors["scales"].tolist())
-        return cls(tensors["image"].numpy(), tensors["captions"].numpy(), scales, owners)
-
-    def owned_by(self, names: Sequence[str]) -> "PrivateTokens":
-        """The same records with the person of each; equal names are one person."""
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        return replace(self, owners=np.array([numbers[name] for name in names]))
-
-    def members(self, units: NDArray[np.int64], coins: NDArray[np.float64], at_most: int) -> "Members":
-        """The records that stand for each unit in a step: of one person those with the smallest coins.
-
-        `coins` [M] come from the secret source, one a record. Guarantee: the row of a unit depends on its
-        own records and their coins alone.
-        """
-        if self.owners is None:
-            return Members(units[:, None], torch.ones(len(units), 1))
-        rows = np.empty((len(units), at_most), np.int64)
-        shares = torch.zeros(len(units), at_most)
-        for row, share, unit in zip(rows, shares, units, strict=True):
-            own = self._of_owner[unit]
-            chosen = own[np.argsort(coins[own], kind="stable")[:at_most]]
-            row[:] = chosen[0]
-            row[: len(chosen)] = chosen
-            share[: len(chosen)] = 1 / len(chosen)
-        return Members(rows, shares)
-
-    def batch(self, records: NDArray[np.int64], choice: NDArray[np.int64]) -> tuple[Tensor, list[Tensor]]:
-        """Captions [B, L] (one choice a record) and token ids [B, N] of each private scale."""
-        captions = torch.from_numpy(self.captions[records, choice].astype(np.int64))
-        tokens = torch.from_numpy(self.image[records].astype(np.int64))
-        return captions, list(torch.split(tokens, list(self.scales), dim=1))
-
-    @cached_property
-    def _of_owner(self) -> list[NDArray[np.int64]]:
-        """The records of each unit."""
-        assert self.owners is not None
-        order = np.argsort(self.owners, kind="stable")
-        return np.split(order, np.cumsum(np.bincount(self.owners))[:-1])
-
-
-@dataclass(frozen=True)
-class Members:
-    """Records [B, k] of each unit, and their shares [B, k] in its loss; each row of shares adds up to one."""
-
-    records: NDArray[np.int64]
-    shares: Tensor
-
-
-def tokenize(
-    images: PrivateImages,
-    tokenizer: SpectralTokenizer,
-    vocabulary: Vocabulary,
-    *,
-    scales: int,
-    caption_length: int,
-    told: Callable[[int], None] | None = None,
-) -> PrivateTokens:
-    """Encode every record, a few at a time; each row depends on its own record alone."""
-    rows, captions = [], []
-    for indices, pixels in images.batches(128):
-        ids = tokenizer.encode(from_bytes(pixels), scales)
-        rows.append(torch.cat(ids, 1).to(torch.int16).numpy())
-        for index in indices:
-            texts = images.captions(index) or ("",)
-            captions.append(
-                [vocabulary.ids(texts[k % len(texts)], caption_length) for k in range(CAPTION_CHOICES)]
-            )
-        if told is not None:
-            told(len(indices))
-    if not rows:
-        raise DataError("there are no records to train on.")
-    length = max(len(caption) for choices in captions for caption in choices)
-    table = np.full((len(captions), CAPTION_CHOICES, length), PAD, dtype=np.int16)
-    for record, choices in enumerate(captions):
-        for choice, caption in enumerate(choices):
-            table[record, choice, : len(caption)] = caption
-    return PrivateTokens(np.concatenate(rows), table, tokenizer.config.tokens[:scales])
-
-
 def train_privately(
     transformer: ImageTransformer,
     records: PrivateTokens,
@@ -203,21 +87,33 @@ def train_privately(
     run: str,
     told: Told | None = None,
     ranks: Ranks = ALONE,
+    released: Released | None = None,
 ) -> ImageTransformer:
     """Train a copy of `transformer` under `plan`, going on from `folder` if it holds a checkpoint of `run`.
 
     Guarantee: the result, seen once at the end, is (plan.epsilon, plan.delta)-DP in the unit of the plan.
     Every step that may have been taken was charged to `ledger` before. Of several ranks all return the same;
-    only the lead uses `folder` and `ledger`.
+    only the lead uses `folder` and `ledger`. It computes where `transformer` is.
     """
-    checkpoint = Checkpoint(folder, plan, settings, run, ranks.count)
+    if settings.per_unit != plan.per_unit:
+        raise PrivacyError(
+            f"the plan says that {plan.per_unit} records of one unit join a step, but training is told "
+            f"{settings.per_unit}; set both to the same number."
+        )
+    checkpoint = Checkpoint(folder, plan, settings, run, ranks.count, _device(transformer).type)
     source = Source(ranks.share(lambda: checkpoint.source().key))
     student = deepcopy(transformer)
     parameters = {name: p for name, p in student.named_parameters() if settings.trained(name)}
     clipper = RecordClipper(
         student, parameters, max_norm=plan.max_norm, precision="fast" if settings.mixed_precision else "exact"
     )
-    clipper.check(lambda: _drawn_losses(student, settings, records.scales))
+    exact = partial(_unit_losses, student, replace(settings, mixed_precision=False), records.scales)
+    clipper.check(exact, *_drawn_units(student, records.scales, 4, 6))
+    losses_of = partial(_unit_losses, student, settings, records.scales)
+    if settings.compiled:
+        k = 1 if records.owners is None else settings.per_unit
+        shape = (settings.chunk, records.captions.shape[2], k)
+        clipper.compile(losses_of, *_drawn_units(student, records.scales, *shape))
     optimizer = Adam(parameters, settings, plan.steps)
     start = int(ranks.share(lambda: str(checkpoint.load(optimizer)).encode()))
     ranks.follow([*student.state_dict().values(), *optimizer.state().values()])
@@ -232,12 +128,17 @@ def train_privately(
         losses, clipped_share = [0.0], [0.0]
         for chunk, own in _chunks(ranks.own(batch), settings.chunk):
             members = records.members(chunk, coins, settings.per_unit)
-            found = clipper.accumulate(
-                partial(_unit_losses, student, records, members, views, settings), records=own
-            )
+            rows = (*_viewed(records, members.records, views), members.shares)
+            with _repeatable(_device(student)):
+                found = clipper.accumulate(
+                    losses_of, *(each.to(_device(student)) for each in rows), records=own
+                )
             losses.extend(found.losses.tolist())
             clipped_share.extend((found.norms > plan.max_norm).float().tolist())
-        optimizer.step(plan.privatize(ranks.reduce(clipper.finish()), source, step), step)
+        update = plan.privatize(ranks.reduce(clipper.finish()), source, step)
+        optimizer.step(update, step)
+        if released is not None:
+            released(step, update)
         if ranks.lead and ((step + 1) % settings.charge_every == 0 or step + 1 == plan.steps):
             checkpoint.save(optimizer, step + 1)
         loss, clipped = ranks.total([sum(losses), sum(clipped_share)])
@@ -274,7 +175,8 @@ def train_without_privacy(
         sums: Gradients = {}
         total = 0.0
         for chunk in np.array_split(batch, -(-len(batch) // settings.chunk)):
-            losses = _losses(student, records, chunk, views, settings)
+            rows = (each.to(_device(student)) for each in _viewed(records, chunk, views))
+            losses = _losses(student, settings, records.scales, *rows)
             total += float(losses.detach().sum())
             grads = torch.autograd.grad(losses.sum(), list(parameters.values()), allow_unused=True)
             for name, grad in zip(parameters, grads, strict=True):
@@ -293,10 +195,11 @@ def held_out_loss(transformer: ImageTransformer, records: PrivateTokens, chunk: 
 
     On private records this is a private number: it belongs in `private/` and is not covered by the promise.
     """
-    total = 0.0
+    total, device = 0.0, _device(transformer)
     for start in range(0, len(records), chunk):
         chosen = np.arange(start, min(start + chunk, len(records)))
         captions, tokens = records.batch(chosen, np.zeros_like(chosen))
+        captions, tokens = captions.to(device), [ids.to(device) for ids in tokens]
         total += float(transformer.losses(captions, tokens).image.sum())
     return total / len(records)
 
@@ -361,11 +264,18 @@ class Checkpoint:
     """A private run on disk: the key of its randomness, its plan, and the optimizer after some step."""
 
     def __init__(
-        self, folder: Path, plan: PrivacyPlan, settings: PrivateTraining, run: str, ranks: int = 1
+        self,
+        folder: Path,
+        plan: PrivacyPlan,
+        settings: PrivateTraining,
+        run: str,
+        ranks: int = 1,
+        device: str = "cpu",
     ) -> None:
         self.key_path, self.state_path = folder / "run.json", folder / "state.safetensors"
         self.identity: dict[str, Any] = {"run": run, "plan": plan.to_json(), "settings": asdict(settings)}
-        self.identity["ranks"] = ranks  # another number would add up the same batch in another order
+        # Another number of ranks, or another device, would add up the same batch to a slightly different sum.
+        self.identity |= {"ranks": ranks, "device": device}
 
     def source(self) -> Source:
         """The source of this run: restored if the run was begun, else keyed by the system and kept."""
@@ -374,7 +284,7 @@ class Checkpoint:
             if {name: kept.get(name) for name in self.identity} != self.identity:
                 raise PrivacyError(
                     f"{self.key_path.parent} belongs to another run, plan or settings, or to another number "
-                    "of processes; resume it unchanged, or begin a new run in another --out."
+                    "of processes or device; resume it unchanged, or begin a new run in another --out."
                 )
             return Source(bytes.fromhex(kept["key"]))
         if self.state_path.exists():
@@ -412,56 +322,60 @@ def _views(
     return choice, torch.from_numpy(coins[1] <= settings.caption_dropout)
 
 
+def _viewed(
+    records: PrivateTokens, chosen: NDArray[np.int64], views: tuple[NDArray[np.int64], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Captions [..., L], tokens [..., N] and whether the caption is dropped [...] of chosen records [...]."""
+    choice, drops = views
+    dropped = drops[torch.from_numpy(chosen)]
+    captions = torch.from_numpy(records.captions[chosen, choice[chosen]].astype(np.int64))
+    captions[..., 1:].masked_fill_(dropped[..., None], PAD)
+    return captions, torch.from_numpy(records.image[chosen].astype(np.int64)), dropped
+
+
 def _losses(
     transformer: ImageTransformer,
-    records: PrivateTokens,
-    chunk: NDArray[np.int64],
-    views: tuple[NDArray[np.int64], Tensor],
     settings: PrivateTraining,
+    scales: tuple[int, ...],
+    captions: Tensor,
+    tokens: Tensor,
+    dropped: Tensor,
 ) -> Tensor:
     """One loss a record [B]: means over that record's own tokens, never over a batch."""
-    choice, drops = views
-    captions, tokens = records.batch(chunk, choice[chunk])
-    dropped = drops[torch.from_numpy(chunk)]
-    captions[dropped, 1:] = PAD
     with _autocast(transformer, settings.mixed_precision):
-        losses = transformer.losses(captions, tokens)
+        losses = transformer.losses(captions, torch.split(tokens, list(scales), dim=1))
     # A dropped caption teaches drawing without one, not that captions are empty.
     return losses.image + settings.caption_weight * losses.caption * ~dropped
 
 
 def _unit_losses(
     transformer: ImageTransformer,
-    records: PrivateTokens,
-    members: Members,
-    views: tuple[NDArray[np.int64], Tensor],
     settings: PrivateTraining,
+    scales: tuple[int, ...],
+    captions: Tensor,
+    tokens: Tensor,
+    dropped: Tensor,
+    shares: Tensor,
 ) -> Tensor:
-    """One loss a unit [B]: the mean over its chosen records.
+    """One loss a unit [B], from [B, k] records: their mean.
 
     Each of a unit's records runs in a forward of its own, in the unit's row of the chunk. The clipper adds up
     all uses of a layer within a row, so it measures and clips the gradient of the whole unit.
     """
+    of_each = zip(*(each.unbind(1) for each in (captions, tokens, dropped, shares)), strict=True)
     return torch.stack(
-        [
-            _losses(transformer, records, chunk, views, settings) * share
-            for chunk, share in zip(members.records.T, members.shares.T, strict=True)
-        ]
+        [_losses(transformer, settings, scales, *record) * share for *record, share in of_each]
     ).sum(0)
 
 
-def _drawn_losses(
-    transformer: ImageTransformer, settings: PrivateTraining, scales: tuple[int, ...]
-) -> Tensor:
-    """Losses of four made-up records, for the clipper's check of itself."""
-    generator = stream(0, "drawn records")
-    tokens = generator.integers(transformer.config.codes, size=(4, sum(scales)), dtype=np.int16)
-    captions = generator.integers(2, transformer.config.words, size=(4, 1, 6), dtype=np.int16)
-    captions[:, :, 0] = 1
-    drawn = PrivateTokens(tokens, np.repeat(captions, CAPTION_CHOICES, 1), scales)
-    exact = PrivateTraining(mixed_precision=False, caption_weight=settings.caption_weight)
-    views = (np.zeros(4, dtype=np.int64), torch.zeros(4, dtype=torch.bool))
-    return _losses(transformer, drawn, np.arange(4), views, exact)
+def _drawn_units(
+    transformer: ImageTransformer, scales: tuple[int, ...], count: int, length: int, k: int = 1
+) -> tuple[Tensor, ...]:
+    """What `_unit_losses` takes, for made-up units of k records."""
+    drawn = drawn_tokens(transformer, scales, count * k, length)
+    views = np.zeros(count * k, np.int64), torch.zeros(count * k, dtype=torch.bool)
+    rows = _viewed(drawn, np.arange(count * k).reshape(count, k), views)
+    return tuple(each.to(_device(transformer)) for each in (*rows, torch.full((count, k), 1 / k)))
 
 
 def _chunks(batch: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], int]]:
@@ -471,8 +385,28 @@ def _chunks(batch: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.in
         yield np.resize(chunk, size), len(chunk)
 
 
+def _device(transformer: ImageTransformer) -> torch.device:
+    return next(transformer.parameters()).device
+
+
 @contextmanager
 def _autocast(transformer: ImageTransformer, enabled: bool) -> Iterator[None]:
-    device = next(transformer.parameters()).device.type
-    with torch.autocast(device, torch.bfloat16, enabled=enabled):
+    with torch.autocast(_device(transformer).type, torch.bfloat16, enabled=enabled):
         yield
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """On a GPU allow only what gives the same bits again; a step that is repeated must repeat its sum.
+
+    torch raises where it knows no such way, in the rehearsal of a run and so before anything is charged.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        torch.use_deterministic_algorithms(True)
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -171,7 +171,7 @@ class ImageTransformer(nn.Module):
         x = self.word_embedding(captions) + self.word_position(places)
         states = self._run(x, self._mask(captions, x.shape[1], x.dtype), None)
         last = (captions != PAD).sum(1) - 1
-        logits: Tensor = self.word_head(states[torch.arange(len(captions)), last])
+        logits: Tensor = self.word_head(states[torch.arange(len(captions), device=last.device), last])
         return logits
 
     def begin(self, captions: Tensor) -> tuple[Tensor, Cache, Tensor]:

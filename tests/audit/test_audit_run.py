@@ -1,16 +1,21 @@
 """The whole audit by the command line: of drawn portraits for anyone, of private images for the owner."""
 
 import json
+import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
 
+import numpy as np
 import pytest
 
 from dpwavelet import cli
+from dpwavelet.audit import run as module
 from dpwavelet.audit.run import AuditSettings, DrawnAudit, PrivateAudit, expected_members
 from dpwavelet.errors import ConfigError
 from dpwavelet.images.drawn import draw_to
+from dpwavelet.images.private import PrivateImages
 from dpwavelet.privacy import plan as plans
+from dpwavelet.privacy.budget import Cap, DataLedger, ledger_path
 from dpwavelet.privacy.ledger import Ledger
 
 QUICK = ["--steps", "3", "--batch-size", "50", "--canaries", "20", "--samples", "4"]
@@ -57,28 +62,132 @@ def test_drawn_portraits_are_audited_and_written_down(tiny_model, tmp_path, caps
 
 
 def test_a_broken_build_ends_with_status_one(tiny_model, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(plans, "add_noise", lambda clipped, *_: clipped.values)
+    monkeypatch.setattr(
+        plans, "add_noise", lambda clipped, *_: {n: v.float() for n, v in clipped.values.items()}
+    )
     arguments = ["--epsilon", 4, "--out", tmp_path, "--model", tiny_model, "--portraits", 220]
     assert call(*arguments, "--repeats", 60, *QUICK) == 1
     assert "OVER THE CLAIM" in capsys.readouterr().out
 
 
-def test_results_on_private_images_stay_private_and_are_charged(tiny_model, tmp_path, capsys):
-    data, out, ledgers = tmp_path / "data", tmp_path / "out", tmp_path / "ledgers"
-    draw_to(data, 210, seed=3, size=32)
-    arguments = [data, "--epsilon", 4, "--out", out, "--model", tiny_model, "--ledger", ledgers, *QUICK]
-    assert call(*arguments, "--repeats", 50) == 0
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("private") / "data"
+    draw_to(folder, 210, seed=3, size=32)
+    return folder
+
+
+def with_people(images, folder, person_of):
+    """The same images, of which each has the person that `person_of` gives its number."""
+    shutil.copytree(images, folder)
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    lines = [json.dumps(row | {"patient": person_of(index)}) for index, row in enumerate(rows)]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def test_results_on_private_images_stay_private_and_are_charged(images, tiny_model, tmp_path, capsys):
+    out, ledgers = tmp_path / "out", tmp_path / "ledgers"
+    arguments = [images, "--epsilon", 4, "--out", out, "--model", tiny_model, "--ledger", ledgers, *QUICK]
+    assert call(*arguments, "--repeats", 50) == 0, capsys.readouterr()
     assert [path.name for path in out.iterdir()] == ["private"]
     assert (out / "private").stat().st_mode & 0o077 == 0
     written = json.loads((out / "private" / "audit.json").read_text())
     assert written["private"] is True
+    assert written["allowed"] == []
     assert "PRIVATE" in (out / "private" / "audit.txt").read_text()
     (spent,) = ledgers.iterdir()
+    assert spent.stem == PrivateImages.open(images, 32).fingerprint()
     for ledger in (Ledger.open(spent), Ledger.open(out / "private" / "ledger.jsonl")):
         (run,) = ledger.runs.values()
         assert (run.charged, run.closed) == (3, "finished")
     assert call(*arguments) == 2
     assert "choose another --out" in " ".join(capsys.readouterr().err.split())
+
+
+def test_people_are_audited_as_people(images, tiny_model, tmp_path, capsys, monkeypatch):
+    data = with_people(images, tmp_path / "data", lambda index: f"p{index if index < 200 else index - 200}")
+    trained_on = []
+    train = module.train_privately
+
+    def noted(transformer, members, plan, settings, *rest, **options):
+        trained_on.append((members, plan, settings))
+        return train(transformer, members, plan, settings, *rest, **options)
+
+    monkeypatch.setattr(module, "train_privately", noted)
+    arguments = [data, "--epsilon", 4, "--out", tmp_path / "out", "--model", tiny_model, *QUICK]
+    assert call(*arguments, "--repeats", 50, "--group-by", "patient", "--per-person", 2) == 0
+    assert "declared people" in capsys.readouterr().out
+    ((members, plan, settings),) = trained_on
+    assert (plan.unit, plan.group_by, plan.per_unit, plan.records) == ("person", "patient", 2, 100)
+    assert settings.per_unit == 2
+    (found,) = json.loads((tmp_path / "out" / "private" / "audit.json").read_text())["audits"]
+    assert found["members"] == members.units
+    sizes = np.bincount(members.owners)
+    assert (sizes == 3).sum() in range(3, 18)  # of 20 canaries, each with three copies, half or so are in
+    assert all(attack["members"] + attack["others"] == 200 for attack in found["membership"])
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"), [("several-per-person", True), ("duplicates", True), ("delta", False)]
+)
+def test_what_a_run_refuses_an_audit_refuses_before_anything_is_spent(
+    images, tiny_model, tmp_path, capsys, name, allowed
+):
+    data, more = tmp_path / "data", []
+    if name == "several-per-person":
+        with_people(images, data, lambda index: f"p{index // 2}")
+    else:
+        shutil.copytree(images, data)
+    if name == "duplicates":
+        shutil.copy(data / "000001.png", data / "000002.png")
+    if name == "delta":
+        more = ["--delta", 0.01]
+    out, ledgers = tmp_path / "out", tmp_path / "ledgers"
+    arguments = [
+        data,
+        "--epsilon",
+        4,
+        "--out",
+        out,
+        "--model",
+        tiny_model,
+        "--ledger",
+        ledgers,
+        *QUICK,
+        *more,
+    ]
+    assert call(*arguments) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"refused ({name})" in told
+    assert (f"--allow {name}" in told) == allowed
+    assert not out.exists()
+    assert not ledgers.exists()
+
+
+def test_what_the_owner_allowed_stands_in_the_audit(images, tiny_model, tmp_path):
+    data = with_people(images, tmp_path / "data", lambda index: f"p{index // 2}")
+    arguments = [data, "--epsilon", 4, "--out", tmp_path, "--model", tiny_model, "--repeats", 20, *QUICK]
+    assert call(*arguments, "--allow", "several-per-person") == 0
+    written = json.loads((tmp_path / "private" / "audit.json").read_text())
+    assert [rule["name"] for rule in written["allowed"]] == ["several-per-person"]
+
+
+def test_a_cap_stops_an_audit_and_leaves_nothing(images, tiny_model, tmp_path, capsys):
+    fingerprint = PrivateImages.open(images, 32).fingerprint()
+    ledger = DataLedger.open(ledger_path(fingerprint, tmp_path / "ledgers"), fingerprint)
+    ledger.set_cap(Cap(1.0, 1e-4))
+    out = tmp_path / "out"
+    arguments = [images, "--epsilon", 4, "--out", out, "--model", tiny_model, *QUICK]
+    assert call(*arguments, "--ledger", tmp_path / "ledgers") == 2
+    assert "may cost epsilon 1" in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
+
+
+def test_people_and_refusals_belong_to_private_images(tiny_model, tmp_path, capsys):
+    for more in (["--group-by", "patient"], ["--allow", "duplicates"]):
+        assert call("--out", tmp_path, "--model", tiny_model, *more) == 2
+        assert "name private images" in " ".join(capsys.readouterr().err.split())
 
 
 def test_several_claims_on_private_images_are_refused(tiny_model, portraits, tmp_path, capsys):

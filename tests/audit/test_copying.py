@@ -43,6 +43,18 @@ def test_one_attractive_member_is_no_proof_however_many_samples_are_near_it():
     assert copying(near(np.repeat(member, 500), 0.01), RECORDS, PRESENT, 0).p_value > 0.3
 
 
+def test_people_are_shuffled_with_all_their_records():
+    """Twenty records of one person are one coin: near samples are then no proof, as those of twenty are."""
+    rows = np.arange(20)
+    samples = np.tile(near(rows, 0.01), (3, 1))
+    together = np.concatenate((np.zeros(20, int), 1 + np.arange(180)))
+    one = copying(samples, RECORDS, np.arange(181) % 2 == 0, 0, together)
+    assert one.nearest_is_member == 1.0
+    assert one.p_value > 0.1
+    apart = (np.arange(200) < 20) | (np.arange(200) % 2 == 0)
+    assert copying(samples, RECORDS, apart, 0).p_value == 1 / 200
+
+
 def test_exact_copies_are_counted_by_side():
     rows = [*np.flatnonzero(PRESENT)[:3], *np.flatnonzero(~PRESENT)[:2]]
     found = copying(np.concatenate((RECORDS[rows], near([5], 1.0))), RECORDS, PRESENT, 0)

@@ -1,6 +1,7 @@
 """The white-box game: it comes close to the claim of a sound engine, and far over that of a broken one."""
 
 from functools import cache
+from math import inf
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def test_the_game_is_played_under_the_promise_of_the_plan():
 def test_canaries_are_orthogonal_and_louder_than_the_clipping_norm():
     victims = Victims()
     clipper = RecordClipper(victims.model, max_norm=0.5)
-    found = clipper.accumulate(lambda: victims.losses(np.arange(CANARIES)))
+    found = clipper.accumulate(victims.losses, torch.arange(CANARIES))
     assert float(found.norms.min()) > 100 * 0.5
     clipped = clipper.finish().values
     assert victims.along(clipped) == pytest.approx(np.full(CANARIES, 0.5), rel=1e-3)
@@ -49,8 +50,22 @@ def test_a_sound_engine_is_bounded_within_a_tenth_of_its_claim_and_never_over_it
     assert found.any_mechanism <= epsilon
 
 
+def test_guesses_come_from_the_releases_alone(monkeypatch):
+    """Where releases are noise alone, half of the guesses are right."""
+
+    def noise_alone(clipped, *at):
+        nothing = {name: torch.zeros_like(value) for name, value in clipped.values.items()}
+        return noise.add_noise(ClippedSum(nothing, clipped.sensitivity), *at)
+
+    monkeypatch.setattr(plan, "add_noise", noise_alone)
+    found = played(8.0, 20)
+    assert abs(found.accuracy - 0.5) < 4 * 0.5 / (20 * CANARIES) ** 0.5
+
+
 def without_noise(monkeypatch):
-    monkeypatch.setattr(plan, "add_noise", lambda clipped, *_: clipped.values)
+    monkeypatch.setattr(
+        plan, "add_noise", lambda clipped, *_: {n: v.float() for n, v in clipped.values.items()}
+    )
 
 
 def with_four_fifths_of_the_noise(monkeypatch):
@@ -58,7 +73,10 @@ def with_four_fifths_of_the_noise(monkeypatch):
 
 
 def without_clipping(monkeypatch):
-    monkeypatch.setattr(RecordClipper, "_norms", lambda self, values, gradients: torch.zeros_like(values))
+    sums = RecordClipper._sums_of
+    monkeypatch.setattr(
+        RecordClipper, "_sums_of", lambda self, losses, bound, *rest: sums(self, losses, inf, *rest)
+    )
 
 
 def with_twice_the_clipping_norm(monkeypatch):

@@ -1,15 +1,16 @@
 """What an audit sees of a run: the releases and nothing before them, and their slopes along records."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
 
 from dpwavelet.audit.canaries import draw_canaries
-from dpwavelet.audit.updates import UpdateScores, watched
-from dpwavelet.privacy.clipping import ClippedSum
+from dpwavelet.audit.updates import UpdateScores
+from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.randomness import Source
-from dpwavelet.training import Adam, PrivateTraining
+from dpwavelet.training import Adam, PrivateTraining, train_privately
 from dpwavelet.transformer import ImageTransformer, TransformerConfig
 
 PLAN = PrivacyPlan(epsilon=8, delta=1e-4, records=120, batch_size=30, steps=3, max_norm=1.0)
@@ -26,17 +27,37 @@ def transformer():
     return model
 
 
-def test_a_watched_plan_releases_the_same_and_shows_only_that():
+def test_what_is_shown_of_a_run_is_what_its_weights_follow_from_and_no_more(
+    transformer, tmp_path, monkeypatch
+):
+    """Adam on what was shown ends at the trained weights, so it has all of the noise."""
+    sums, privatize = [], PrivacyPlan.privatize
+
+    def noted(plan, clipped, source, step):
+        sums.append({name: value / plan.divisor for name, value in clipped.values.items()})
+        return privatize(plan, clipped, source, step)
+
+    monkeypatch.setattr(PrivacyPlan, "privatize", noted)
+    records = draw_canaries(60, transformer.config, 1, seed=0)
+    ledger = Ledger.open(tmp_path / "ledger.jsonl")
+    ledger.append({"kind": "begun", "run": "a", "plan": PLAN.to_json()})
     seen = []
-    plan = watched(PLAN, lambda step, released: seen.append((step, released)))
-    assert plan.to_json() == PLAN.to_json()
-    clipped = ClippedSum({"w": torch.ones(5)}, 1.0)
-    released = plan.privatize(clipped, Source.for_test(0), 2)
-    plain = PLAN.privatize(clipped, Source.for_test(0), 2)
-    assert torch.equal(released["w"], plain["w"])
-    assert [step for step, _ in seen] == [2]
-    assert torch.equal(seen[0][1]["w"], plain["w"])
-    assert not torch.equal(seen[0][1]["w"] * PLAN.divisor, clipped.values["w"])
+    trained = train_privately(
+        transformer, records, PLAN, SETTINGS, tmp_path / "work", ledger, "a",
+        released=lambda step, update: seen.append((step, update)),
+    )  # fmt: skip
+    assert [step for step, _ in seen] == [0, 1, 2]
+    replica = deepcopy(transformer)
+    optimizer = Adam(dict(replica.named_parameters()), SETTINGS, PLAN.steps)
+    for step, update in seen:
+        optimizer.step(dict(update), step)
+    optimizer.release()
+    for name, weight in trained.named_parameters():
+        assert torch.equal(weight, dict(replica.named_parameters())[name]), name
+    for (_, update), bare in zip(seen, sums, strict=True):
+        noise = torch.cat([(update[name] - bare[name]).flatten() for name in update])
+        promised = PLAN.noise_multiplier * PLAN.max_norm / PLAN.divisor
+        assert float(noise.std()) == pytest.approx(promised, rel=0.05)
 
 
 def test_a_score_is_the_sum_over_steps_of_release_times_gradient_at_the_weights_of_the_step(transformer):

@@ -6,9 +6,16 @@ which sentence of docs/guarantee.md would be false, and name the tests. If no te
 `make mutants ARGS=--markdown` then writes the table of docs/guarantee.md.
 """
 
-from breaks import account, chance, gradients, release, training
+from breaks import account, audit, chance, gradients, release, training
 from breaks.entry import Break
 
-BREAKS = (*gradients.BREAKS, *chance.BREAKS, *training.BREAKS, *account.BREAKS, *release.BREAKS)
+BREAKS = (
+    *gradients.BREAKS,
+    *chance.BREAKS,
+    *training.BREAKS,
+    *account.BREAKS,
+    *release.BREAKS,
+    *audit.BREAKS,
+)
 
 __all__ = ["BREAKS", "Break"]

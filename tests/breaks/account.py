@@ -77,9 +77,59 @@ OTHERS = breaks_of(
     (
         "a subclass may replace the sampler or the noise",
         "A plan says one thing and does another.",
-        "if replaced := sorted(ours & vars(base).keys()):",
-        "if replaced := []:",
-        "test_a_subclass_may_not_replace_what_the_promise_rests_on",
+        "def __init_subclass__(cls) -> None:",
+        "def refuse_subclass(cls) -> None:",
+        "test_there_is_no_other_kind_of_plan",
+    ),
+)
+
+SUM = 'noisy = add_noise(total, event.noise_multiplier, source, f"others {other}, use {use}")'
+
+PRIVATIZE_SUM = breaks_of(
+    "privacy/plan.py",
+    "privacy/test_plan.py",
+    (
+        "sum beside training released without noise",
+        "A histogram of the records is published as it is.",
+        SUM,
+        "noisy = dict(total.values)",
+        "TestPrivatizeSum::test_the_noise_has_the_size_of_its_mechanism",
+    ),
+    (
+        "sum beside training gets the noise of training",
+        "Its noise is not the one that was paid for.",
+        SUM,
+        SUM.replace("event.noise_multiplier", "self.noise_multiplier"),
+        "TestPrivatizeSum::test_the_noise_has_the_size_of_its_mechanism",
+    ),
+    (
+        "uses of one mechanism share their noise",
+        "The difference of two sums holds no noise.",
+        SUM,
+        SUM.replace(", use {use}", ""),
+        "TestPrivatizeSum::test_no_step_and_no_other_use_shares_the_noise",
+    ),
+    (
+        "sum of another sensitivity than declared",
+        "The noise is made for less than one unit can do.",
+        '_check_sensitivity(total, sensitivity, "the sensitivity that was declared")',
+        "pass",
+        "TestPrivatizeSum::test_a_sum_of_another_sensitivity_is_refused"
+        " TestPrivatizeSum::test_a_sensitivity_that_bounds_nothing_is_refused",
+    ),
+    (
+        "a use repeated",
+        "Two sums have the same noise, and their difference shows.",
+        "if (other, use) in self._made:",
+        "if False:",
+        "TestPrivatizeSum::test_each_use_happens_once_in_the_life_of_a_plan_object",
+    ),
+    (
+        "a use that nobody paid for",
+        "More sums are released than were accounted for.",
+        "if type(use) is not int or not 0 <= use < event.count:",
+        "if False:",
+        "TestPrivatizeSum::test_a_use_that_was_not_paid_for_is_refused",
     ),
 )
 
@@ -157,8 +207,8 @@ LEDGER = breaks_of(
     (
         "ledger not synced",
         "After a power cut, steps that were taken are not in the ledger.",
-        "os.fsync(file)",
-        "pass",
+        "        os.fsync(file)\n        if not size:",
+        "        if not size:",
         "test_an_entry_is_on_disk_before_append_returns",
     ),
     (
@@ -178,8 +228,8 @@ LEDGER = breaks_of(
     (
         "torn line overlooked",
         "A charge that was cut off passes for one that was never made.",
-        "if lines[-1]:",
-        "if False:",
+        "if self._take_in(file):",
+        "if self._take_in(file) is None:",
         "test_a_torn_last_line_is_refused_with_its_number_and_what_to_do",
     ),
     (
@@ -305,6 +355,7 @@ BREAKS = (
     *PLAN,
     *NUMBERS,
     *OTHERS,
+    *PRIVATIZE_SUM,
     *ACCOUNTING,
     *LEDGER,
     *BUDGET,

@@ -50,6 +50,13 @@ PIPELINE = breaks_of(
         "TestPlan::test_declaring_more_records_than_there_are_is_refused",
     ),
     (
+        "account found by the order of the files",
+        "Images that were renamed begin a new account, and what was spent on them is forgotten.",
+        'b"".join(sorted(prints.files))',
+        'b"".join(prints.files)',
+        "audit/test_audit_run.py::test_results_on_private_images_stay_private_and_are_charged",
+    ),
+    (
         "private folder open to all",
         "Every user of the machine can read the tokens, the ledger and the key.",
         '(out / "private").chmod(0o700)',
@@ -164,9 +171,9 @@ SETTINGS = breaks_of(
     ),
 )
 
-CERTIFICATE = breaks_of(
-    "privacy/certificate.py",
-    "privacy/test_certificate.py",
+VERIFICATION = breaks_of(
+    "privacy/verification.py",
+    "privacy/test_verification.py",
     (
         "digests of files not compared",
         "Somebody replaces the weights by others, and the release still verifies.",
@@ -210,6 +217,68 @@ CERTIFICATE = breaks_of(
         "test_a_certificate_that_contradicts_itself_fails_though_its_owner_signed_it",
     ),
     (
+        "mechanisms of the plan left out of the certificate",
+        "What was spent beside training is not in the stated epsilon, nor in what a reviewer recomputes.",
+        "return len(certified) == len(planned) and",
+        "return len(certified) <= len(planned) and",
+        "test_a_certificate_lists_the_mechanisms_of_its_plan_and_no_other",
+    ),
+    (
+        "mechanisms that no plan has in the certificate",
+        "The certificate speaks of another run than its plan.",
+        "return len(certified) == len(planned) and",
+        "return len(certified) >= len(planned) and",
+        "test_a_certificate_lists_the_mechanisms_of_its_plan_and_no_other",
+    ),
+    (
+        "cheaper mechanisms certified than planned",
+        "Epsilon is recomputed for more noise than was added.",
+        "all(map(same, planned, certified))",
+        "True",
+        "test_a_certificate_lists_the_mechanisms_of_its_plan_and_no_other",
+    ),
+    (
+        "what bounds a person not compared with the plan",
+        "The certificate names another field than the one that told people apart.",
+        '"contribution": contribution(plan),',
+        "",
+        "test_a_certificate_for_people_that_says_something_else_in_words_fails",
+    ),
+    (
+        "certified place not looked up in the ledger",
+        "Any ledger confirms any run.",
+        'if entry.get("kind") != "finished":',
+        "if False:",
+        "privacy/test_certificate_fields.py::TestLedger::test_another_place_fails",
+    ),
+    (
+        "ledger's head not compared",
+        "A ledger that was rewritten since still confirms the run.",
+        "if head not in heads[position + 1 :]:",
+        "if False:",
+        "privacy/test_certificate_fields.py::TestLedger::test_another_head_fails"
+        " privacy/test_certificate_fields.py::TestLedger::test_another_ledger_a_torn_one_and_none_fail",
+    ),
+    (
+        "ledger confirms a run of another plan",
+        "The certified epsilon is that of a cheaper run than the ledger has.",
+        'for name in ("plan", "events")):',
+        "for name in ()):",
+        "privacy/test_certificate_fields.py::TestLedger::test_a_run_of_another_plan_or_with_other_noise_fails",
+    ),
+    (
+        "ledger confirms a run that it did not charge",
+        "Steps were taken that the owner's ledger knows nothing of.",
+        'if ledger.charged_steps(entry["run"]) != begun["plan"]["steps"]:',
+        "if False:",
+        "privacy/test_certificate_fields.py::TestLedger::test_a_run_that_was_not_charged_whole_fails",
+    ),
+)
+
+CERTIFICATE = breaks_of(
+    "privacy/certificate.py",
+    "privacy/test_certificate.py",
+    (
         "epsilon rounded down in the certificate",
         "The stated cost lies below the real one.",
         '"epsilon_pld": plan.pld_epsilon,',
@@ -251,12 +320,26 @@ REPORT = breaks_of(
     ),
 )
 
+PERSONS = breaks_of(
+    "pipeline/settings.py",
+    "test_units.py",
+    (
+        "what bounds a person left out of the plan",
+        "The certificate does not say by which field people were told apart, nor how many records they add.",
+        "        group_by=settings.group_by,\n        per_unit=settings.training.per_unit,\n",
+        "",
+        "TestRun::test_a_release_promises_it_to_people_and_counts_people",
+    ),
+)
+
 BREAKS = (
+    *PERSONS,
     *PIPELINE,
     *RELEASE,
     *REFUSALS,
     *LEAKS,
     *SETTINGS,
+    *VERIFICATION,
     *CERTIFICATE,
     *REPORT,
 )

@@ -3,7 +3,7 @@
 from breaks.entry import breaks_of
 
 SUM = "ranks.reduce(clipper.finish())"
-RELEASED = f"optimizer.step(plan.privatize({SUM}, source, step), step)"
+RELEASED = f"update = plan.privatize({SUM}, source, step)\n        optimizer.step(update, step)"
 
 TRAINING = breaks_of(
     "training.py",
@@ -103,15 +103,15 @@ TRAINING = breaks_of(
     (
         "caption chosen by place in the batch",
         "One record more changes which caption everyone after it shows.",
-        "records.batch(chunk, choice[chunk])",
-        "records.batch(chunk, choice[: len(chunk)])",
+        "records.captions[chosen, choice[chosen]]",
+        "records.captions[chosen, choice[: len(chosen), None]]",
         "test_training_breaks.py::test_a_record_has_the_same_loss_whoever_is_drawn_with_it",
     ),
     (
         "caption dropped by place in the batch",
         "One record more changes whose caption is dropped.",
-        "drops[torch.from_numpy(chunk)]",
-        "drops[: len(chunk)]",
+        "drops[torch.from_numpy(chosen)]",
+        "drops[: len(chosen), None]",
         "test_training_breaks.py::test_a_record_has_the_same_loss_whoever_is_drawn_with_it",
     ),
     (
@@ -124,7 +124,7 @@ TRAINING = breaks_of(
     (
         "model trained without the self-check",
         "A model that uses a parameter outside its layer is clipped by norms that are too small.",
-        "clipper.check(lambda: _drawn_losses(student, settings, records.scales))",
+        "clipper.check(exact, *_drawn_units(student, records.scales, 4, 6))",
         "pass",
         "test_training_breaks.py::test_a_model_that_hides_a_use_of_its_weights_is_refused_before_anything_is_charged",
     ),
@@ -177,11 +177,16 @@ TRAINING = breaks_of(
         "pass",
         "TestInterruption::test_only_the_owner_may_read_the_key",
     ),
+)
+
+RECORDS = breaks_of(
+    "records.py",
+    "test_training.py",
     (
         "records normalised by their batch",
         "A record's tokens then depend on the other records, outside all clipping.",
-        "ids = tokenizer.encode(from_bytes(pixels), scales)",
-        "images_ = from_bytes(pixels)\n        ids = tokenizer.encode(images_ - images_.mean(), scales)",
+        "tokenizer.encode(from_bytes(pixels).to(tokenizer.spread), scales)",
+        "tokenizer.encode(from_bytes(pixels) - from_bytes(pixels).mean(), scales)",
         "TestTokens::test_a_record_has_the_same_tokens_whoever_stands_beside_it",
     ),
 )
@@ -238,6 +243,7 @@ RANKS = breaks_of(
 
 BREAKS = (
     *TRAINING,
+    *RECORDS,
     *SEVERAL,
     *RANKS,
 )

@@ -22,8 +22,9 @@ import torch
 from dpwavelet import training
 from dpwavelet.checkpoint import digest, read_json, read_tensors
 from dpwavelet.pipeline import RunSettings, Silent, declared, make_plan, run
-from dpwavelet.privacy.certificate import statement, verify_release
+from dpwavelet.privacy.certificate import statement
 from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.verification import verify_release
 from dpwavelet.randomness import Key, Source
 from dpwavelet.training import PrivateTraining
 
@@ -43,6 +44,7 @@ class Moment:
     steps: int  # of the checkpoint
     key: str | None
     release: bool | None  # whether it verifies; none if there is none
+    unfinished: int  # folders in which a release was being built
 
 
 @dataclass
@@ -119,6 +121,10 @@ class TestKill:
             assert len(set(keys)) == 1
             assert None not in keys
 
+    def test_half_a_release_is_removed_by_the_life_that_finishes_it(self, outcomes: list[Outcome]) -> None:
+        assert any(moment.unfinished for outcome in outcomes for moment in outcome.moments)
+        assert not any(outcome.moments[-1].unfinished for outcome in outcomes)
+
     def test_the_kills_fell_before_between_and_after_the_steps(self, outcomes: list[Outcome]) -> None:
         killed = [m for outcome in outcomes for m in outcome.moments if m.status]
         assert {m.steps for m in killed} >= {0, 2, 4, 6}
@@ -189,6 +195,7 @@ def _look(place: Path, status: int) -> Moment:
         int(read_tensors(state)["steps"]) if state.exists() else 0,
         read_json(key)["key"] if key.exists() else None,
         verify_release(release).ok if release.exists() else None,
+        len(list((place / RUN).glob(".release.*"))),
     )
 
 

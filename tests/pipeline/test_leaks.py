@@ -22,8 +22,8 @@ from dpwavelet.pipeline import Pipeline, RunSettings, Silent, leaks, run
 from dpwavelet.pipeline.leaks import Phrases, Watch
 from dpwavelet.pipeline.prints import Prints
 from dpwavelet.pipeline.release import Samples
-from dpwavelet.privacy.certificate import verify_release
 from dpwavelet.privacy.refusals import Refusal
+from dpwavelet.privacy.verification import verify_release
 from dpwavelet.training import PrivateTraining
 
 TRAINING = PrivateTraining(chunk=32, mixed_precision=False, charge_every=2)

@@ -20,9 +20,10 @@ from dpwavelet.model import Model
 from dpwavelet.pipeline import RunSettings, Silent, dry_run, make_plan, run
 from dpwavelet.pipeline.prints import Prints, alike, exact_repeats, near_repeats
 from dpwavelet.pipeline.refusals import check_duplicates, check_losses, check_people, check_seen
-from dpwavelet.privacy.certificate import read_certificate, verify_release
 from dpwavelet.privacy.refusals import RULES, Refusal
-from dpwavelet.training import PrivateTokens, PrivateTraining
+from dpwavelet.privacy.verification import read_certificate, verify_release
+from dpwavelet.records import PrivateTokens
+from dpwavelet.training import PrivateTraining
 
 TRAINING = PrivateTraining(chunk=32, mixed_precision=False, charge_every=2)
 

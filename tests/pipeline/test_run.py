@@ -1,6 +1,8 @@
 """A whole run on drawn portraits with a tiny model: from a folder to a release that verifies."""
 
 import json
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +11,15 @@ import torch
 import yaml
 from PIL import Image
 
-from dpwavelet import Pipeline
-from dpwavelet.errors import ConfigError, PrivacyError
+from dpwavelet import Pipeline, training
+from dpwavelet.checkpoint import digest
+from dpwavelet.errors import ConfigError, DataError, PrivacyError
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.pipeline import RunSettings, Silent, declared, dry_run, make_plan, run
-from dpwavelet.privacy.certificate import verify_release
 from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.verification import verify_release
+from dpwavelet.randomness import Source
 from dpwavelet.training import PrivateTraining
 from dpwavelet.wavelet import analyze
 
@@ -208,6 +212,59 @@ class TestPlan:
         plan = dry_run(portraits, settings(tiny_model), Silent())
         assert plan.steps == 5
         assert not list(tmp_path.iterdir())
+
+
+class TestRehearsal:
+    """Before anything is spent every stage runs once, and no record reaches the disk."""
+
+    def test_what_it_writes_is_the_same_whatever_the_records(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        draw_to(tmp_path / "others", 130, seed=2, size=32)
+        monkeypatch.setattr(training, "Source", lambda key=None: Source(key or bytes(32)))
+        monkeypatch.setattr(tempfile, "TemporaryDirectory", _Kept)
+        _Kept.folder = tmp_path
+        wrote = []
+        for data in (portraits, tmp_path / "others"):
+            _Kept.made = []
+            dry_run(data, settings(tiny_model), Silent())
+            (folder,) = _Kept.made
+            names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+            assert "nearness.json" not in names
+            # those that differ between two rehearsals of one folder: salts, keys and clock times
+            names -= {"ledger.jsonl", "key.pem", "release/report.html", "release/card.md"}
+            names -= {"release/certificate.json", "release/certificate.sig"}
+            wrote.append({name: digest(folder / name) for name in names})
+        assert wrote[0] == wrote[1]
+        trained = {"checkpoint/state.safetensors", "metrics.jsonl", "release/model/transformer.safetensors"}
+        assert wrote[0].keys() > trained
+
+    def test_a_record_that_cannot_be_read_stops_it_before_anything_is_spent(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(images: PrivateImages, *_: object, **__: object) -> None:
+            raise DataError(f"{len(images)} records cannot be encoded")
+
+        monkeypatch.setattr(sys.modules["dpwavelet.pipeline.run"], "tokenize", broken)
+        with pytest.raises(DataError, match="10 records cannot be encoded"):
+            run(portraits, tmp_path / "run", settings(tiny_model), Silent())
+        assert not (tmp_path / "run" / "private" / "ledger.jsonl").exists()
+
+
+class _Kept:
+    """A temporary folder that stays, as after a kill."""
+
+    folder: Path
+    made: list[Path]
+
+    def __init__(self, prefix: str) -> None:
+        self.made.append(Path(tempfile.mkdtemp(prefix=prefix, dir=self.folder)))
+
+    def __enter__(self) -> str:
+        return str(self.made[-1])
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 class TestPipeline:

@@ -23,7 +23,7 @@ def test_a_clipped_record_keeps_its_distance_from_the_bound(precision: str, dist
     torch.manual_seed(0)
     layer, x = nn.Linear(40, 40, bias=False), 10 * torch.randn(1, 40)
     clipper = RecordClipper(nn.Sequential(layer), max_norm=1.0, precision=precision)
-    clipper.accumulate(lambda: layer(x).square().sum(1))
+    clipper.accumulate(lambda x: layer(x).square().sum(1), x)
     (total,) = clipper.finish().values.values()
     assert 0.98 < float(total.double().norm()) <= 1 - distance
 

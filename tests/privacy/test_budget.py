@@ -401,6 +401,37 @@ class TestAccount:
             assert book.entries[-1] == {"kind": "finished", "run": "a"}
         assert house.data.held("record") == (PLAN.event,)
 
+    @pytest.mark.parametrize("torn", ["data", "own"])
+    def test_a_run_goes_on_after_its_torn_charge_was_mended_and_pays_it_whole(
+        self, house: House, torn: str
+    ) -> None:
+        account = house.open()
+        account.append(charged(15))
+        if torn == "own":  # the data set pays first, and its line was whole
+            account.data.append(charged(30))
+        book = getattr(house, torn)
+        book.append(charged(30))
+        book.path.write_bytes(book.path.read_bytes()[:-30])
+        with pytest.raises(PrivacyError, match="ledger mend"):
+            house.open()
+        Ledger.mend(book.path)
+        taken: list[int] = []
+        house.train(taken, start=14)
+        assert charges(house.data) == charges(house.own) == [15, 30, 40]
+        assert set(taken) == set(range(14, PLAN.steps))
+
+    def test_a_charge_that_was_on_disk_and_then_cut_off_stops_the_run(self, house: House) -> None:
+        account = house.open()
+        account.append(charged(15))
+        account.append(charged(30))
+        path = account.data.path
+        path.write_bytes(
+            path.read_bytes()[:-30]
+        )  # its step was taken: no power cut does that to a sound disk
+        Ledger.mend(path)
+        with pytest.raises(PrivacyError, match="does not know all"):
+            house.open()
+
     def test_the_data_set_pays_first(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
         account = house.open()
         monkeypatch.setattr(account.own, "append", lambda entry: pytest.fail("paid twice"))

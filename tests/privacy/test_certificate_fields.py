@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,26 +17,25 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from dpwavelet.errors import ConfigError
+from dpwavelet.privacy.budget import begun
 from dpwavelet.privacy.certificate import (
     CERTIFICATE,
     FALSE_ALARMS,
     KEY_VARIABLE,
-    SAID,
     attack,
     digest_files,
     key_file,
     make_certificate,
     public_bytes,
     public_pem,
-    read_certificate,
     read_public_key,
     signing_key,
     statement,
-    verify_release,
     write_certificate,
 )
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.privacy.verification import SAID, read_certificate, verify_release
 
 PLAN = PrivacyPlan(epsilon=1.0, delta=1e-4, records=2000, batch_size=64, steps=50, max_norm=1.0)
 OWNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -45,8 +45,8 @@ OWNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 def ledger(tmp_path):
     """The ledger of two runs, of which the second is certified."""
     ledger = Ledger.open(tmp_path / "private" / "ledger.jsonl")
-    for run, plan in (("first", PLAN.to_json() | {"epsilon": 3.0}), ("second", PLAN.to_json())):
-        ledger.append({"kind": "begun", "run": run, "plan": plan})
+    for run, plan in (("first", replace(PLAN, epsilon=3.0)), ("second", PLAN)):
+        ledger.append(begun(run, plan, "images"))
         ledger.append({"kind": "charged", "run": run, "steps": 50})
         ledger.append({"kind": "finished", "run": run})
     return ledger
@@ -204,6 +204,10 @@ def test_the_attack_is_bounded_by_the_budget_and_lower_by_the_mechanisms():
     assert 0.01 < bounds["from_mechanisms"] < bounds["from_epsilon_delta"]
 
 
+def quieter_by_less_than_versions_differ(certificate):
+    certificate["events"][0]["noise_multiplier"] *= 1.001
+
+
 class TestLedger:
     """`verify --ledger`: the certified place is the end of this very run."""
 
@@ -215,7 +219,7 @@ class TestLedger:
         assert any("give the ledger" in sentence for sentence in verify_release(release).cannot_prove)
 
     def test_it_may_have_grown_since(self, release, ledger):
-        ledger.append({"kind": "begun", "run": "third", "plan": PLAN.to_json()})
+        ledger.append(begun("third", PLAN, "images"))
         assert failures(release, ledger=ledger.path) == []
 
     @pytest.mark.parametrize("position", [-1, 2, 4, 6, None, True])
@@ -239,10 +243,19 @@ class TestLedger:
 
     def test_a_run_that_was_not_charged_whole_fails(self, release, tmp_path):
         ledger = Ledger.open(tmp_path / "short.jsonl")
-        ledger.append({"kind": "begun", "run": "second", "plan": PLAN.to_json()})
+        ledger.append(begun("second", PLAN, "images"))
         ledger.append({"kind": "charged", "run": "second", "steps": 49})
         ledger.append({"kind": "finished", "run": "second"})
         resign(release, lambda c: c["ledger"].update(position=2, head=ledger.head))
+        assert "not charged whole" in failures(release, ledger=ledger.path)[0]
+
+    def test_a_run_of_another_plan_or_with_other_noise_fails(self, release, ledger):
+        resign(release, lambda c: c["ledger"].update(position=2))
+        assert "another plan" in failures(release, ledger=ledger.path)[0]
+        resign(release, lambda c: c["ledger"].update(position=5))
+        assert failures(release, ledger=ledger.path) == []
+        resign(release, quieter_by_less_than_versions_differ)
+        assert failures(release) == []
         assert "another plan" in failures(release, ledger=ledger.path)[0]
 
 

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dpwavelet.errors import OutputError, PrivacyError
+from dpwavelet import cli
+from dpwavelet.errors import ConfigError, OutputError, PrivacyError
 from dpwavelet.privacy import ledger as module
 from dpwavelet.privacy.ledger import GENESIS, Ledger
 
@@ -99,8 +100,121 @@ def test_a_forger_who_recomputes_every_digest_still_changes_the_head(path, ledge
 @pytest.mark.parametrize("lost", [1, 2, 30])
 def test_a_torn_last_line_is_refused_with_its_number_and_what_to_do(path, ledger, lost):
     path.write_bytes(path.read_bytes()[:-lost])
-    with pytest.raises(PrivacyError, match=r"line 3: the last line is torn.*delete"):
+    with pytest.raises(PrivacyError, match=r"line 3: the last line is torn.*ledger mend"):
         Ledger.open(path)
+
+
+def cut(path, length):
+    """Tear the last line after `length` bytes, and return what is left of it."""
+    *whole, last = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(whole) + last[:length])
+    return last[:length]
+
+
+@pytest.mark.parametrize("zeros", [b"", bytes(70)], ids=["cut", "zeros"])
+def test_wherever_a_line_was_torn_mending_keeps_its_bytes_and_all_lines_before(tmp_path, zeros):
+    ledger, path = Ledger.open(tmp_path / "whole"), tmp_path / "torn"
+    for entry in (BEGUN, charged(50), {"kind": "note", "of": "Zo\u00eb \u2013 \U0001f600", "to": [{}, 1]}):
+        ledger.append(entry)
+    *whole, last = ledger.path.read_bytes().splitlines(keepends=True)
+    before = b"".join(whole)
+    # one more would lack nothing but its end; the middle of the entry is where characters have several bytes
+    for length in sorted({*range(1, len(last) - 1, 9), *range(76, 140), len(last) - 2}):
+        torn = last[:length] + zeros
+        path.write_bytes(before + torn)
+        mended = Ledger.mend(path)
+        assert mended.line == 3
+        assert path.read_bytes() == before
+        assert mended.cut.read_bytes() == torn
+        assert mended.cut.parent == path.parent
+        assert mended.ledger.entries == Ledger.open(path).entries == (BEGUN, charged(50))
+        assert mended.ledger.append(charged(60)) == 2
+        assert Ledger.open(path).charged_steps("a") == 60
+
+
+@pytest.mark.parametrize("zeros", [0, 70])
+def test_a_line_that_lacks_only_its_end_counts(path, ledger, zeros):
+    before = path.read_bytes()
+    path.write_bytes(before[:-1] + bytes(zeros))
+    assert Ledger.mend(path).cut is None
+    assert path.read_bytes() == before
+    assert Ledger.open(path).charged_steps("a") == 100
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda lines: lines, ConfigError, "nothing to mend"),
+        (lambda lines: [lines[0], lines[2]], PrivacyError, "line 2: edited"),
+        (lambda lines: [lines[0], lines[2][:-1]], PrivacyError, "line 2: edited"),
+        (lambda lines: [*replace(b'"steps":50', b'"steps":40')(lines), lines[2][:9]], PrivacyError, "line 2"),
+        (lambda lines: [*lines, b"{}"], PrivacyError, "line 4: edited"),
+        (lambda lines: [*lines, lines[2][:-5]], PrivacyError, "line 4: what stands"),
+        (lambda lines: [*lines, lines[2][:-80]], PrivacyError, "line 4: what stands"),
+        (lambda lines: [*lines, b"garbage"], PrivacyError, "line 4: what stands"),
+        (lambda lines: [*lines, b'{"digest":"nothing like it'], PrivacyError, "line 4: what stands"),
+        (lambda lines: [*lines, lines[2][:90] + b"\1"], PrivacyError, "line 4: what stands"),
+        (
+            lambda lines: [*lines, lines[2][:90] + b"\0" + lines[2][91:99]],
+            PrivacyError,
+            "line 4: what stands",
+        ),
+        (lambda lines: [*lines, lines[2][:90] + b"\xff\xff"], PrivacyError, "line 4: what stands"),
+        (lambda lines: [*lines, lines[2][:85] + b"7"], PrivacyError, "line 4: what stands"),
+    ],
+)
+def test_nothing_else_is_mended_and_the_file_stays_as_it_was(path, ledger, change, error, message):
+    path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
+    before = path.read_bytes()
+    with pytest.raises(error, match=message):
+        Ledger.mend(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX modes")
+def test_what_was_torn_is_on_the_disk_and_its_owners_alone_before_it_is_cut_off(path, ledger, monkeypatch):
+    torn, synced = cut(path, 200), []
+    fsync, truncate = os.fsync, os.ftruncate
+
+    def cut_off(file, size):
+        if os.fstat(file).st_size > size:
+            (kept,) = path.parent.glob("*.torn")
+            assert (kept.read_bytes(), stat.S_IMODE(kept.stat().st_mode)) == (torn, 0o600)
+            assert kept.stat().st_ino in synced
+            truncate(file, size)
+
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.fstat(file).st_ino), fsync(file)))
+    monkeypatch.setattr(os, "ftruncate", cut_off)
+    Ledger.mend(path)
+    assert synced[-1] == path.stat().st_ino  # and the shorter ledger too
+    assert not path.read_bytes().endswith(torn)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file locks are POSIX")
+def test_mending_waits_for_whoever_is_writing(path, ledger, monkeypatch):
+    asked, flock = [], module.fcntl.flock
+    monkeypatch.setattr(module.fcntl, "flock", lambda file, how: (asked.append(how), flock(file, how)))
+    read = Ledger._take_in
+    monkeypatch.setattr(Ledger, "_take_in", lambda self, file: (asked.append("read"), read(self, file))[1])
+    cut(path, 200)
+    Ledger.mend(path)
+    assert asked[:2] == [module.fcntl.LOCK_EX, "read"]
+
+
+def test_the_command_line_mends_and_says_what_it_cut(path, ledger, capsys, monkeypatch):
+    cut(path, 200)
+    monkeypatch.setattr(sys, "argv", ["dpwavelet", "ledger", "mend", str(path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().out
+    assert not ended.value.code
+    for words in ("line 3 was cut off", ".torn", "is unknown", "no step was taken on it", "2 entries"):
+        assert words in said
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "nothing to mend" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

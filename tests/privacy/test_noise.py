@@ -57,6 +57,13 @@ def test_noise_is_added_to_the_sum_and_nothing_else_happens(noise):
     assert all(torch.equal(noisy[name], values[name] + noise[name]) for name in SHAPES)
 
 
+def test_a_double_precision_sum_is_rounded_after_the_noise_and_not_before(noise):
+    values = {name: torch.full(shape, 1e9 + 1 / 3, dtype=torch.float64) for name, shape in SHAPES.items()}
+    noisy = add_noise(ClippedSum(values, SENSITIVITY), MULTIPLIER, Source.for_test(4), step=2)
+    for name, value in values.items():
+        assert torch.equal(noisy[name], (value + noise[name]).float())
+
+
 def test_the_same_key_and_step_repeat_the_noise_and_another_key_does_not(noise):
     again, other = (add_noise(zeros(), MULTIPLIER, Source.for_test(seed), step=2) for seed in (4, 5))
     assert all(torch.equal(noise[name], again[name]) for name in SHAPES)
@@ -73,8 +80,8 @@ def test_scalars_and_empty_tensors_get_noise_in_their_shape():
         assert gaussian_like(torch.zeros(shape), 1.0, Source(), ("x",)).shape == shape
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_a_sum_that_is_not_float32_is_refused(dtype):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64])
+def test_a_sum_narrower_than_float32_is_refused(dtype):
     with pytest.raises(PrivacyError, match="float32"):
         add_noise(ClippedSum({"w": torch.zeros(3, dtype=dtype)}, 1.0), 1.0, Source(), 0)
 

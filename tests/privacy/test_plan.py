@@ -229,9 +229,9 @@ def test_a_plan_survives_json_and_is_checked_again(plan):
             PrivacyPlan.from_json(damaged)
 
 
-def test_a_plan_of_an_earlier_version_has_no_others(plan):
+def test_a_plan_of_an_earlier_version_has_no_others_and_no_people(plan):
     kept = plan.to_json()
-    del kept["others"]
+    del kept["others"], kept["group_by"], kept["per_unit"]
     assert PrivacyPlan.from_json(kept) == plan
 
 
@@ -304,7 +304,7 @@ ODD = st.one_of(
 
 
 @settings(max_examples=60, deadline=None)
-@given(name=st.sampled_from([*FIELDS, "unit", "others"]), value=ODD)
+@given(name=st.sampled_from([*FIELDS, "unit", "others", "group_by", "per_unit"]), value=ODD)
 def test_whatever_a_field_is_given_the_plan_is_refused_or_keeps_its_word(name, value):
     try:
         odd = PrivacyPlan(**{**FIELDS, name: value})
@@ -320,7 +320,8 @@ def test_whatever_a_field_is_given_the_plan_is_refused_or_keeps_its_word(name, v
 
 FORCED = [
     ("epsilon", math.nan), ("epsilon", 0.0), ("delta", 0.5), ("records", 3), ("batch_size", 10**6),
-    ("steps", 0), ("max_norm", math.inf), ("unit", "pixel"), ("others", None), ("others", (Free(20.0, 2),)),
+    ("steps", 0), ("max_norm", math.inf), ("unit", "pixel"), ("group_by", "name"), ("per_unit", 2),
+    ("others", None), ("others", (Free(20.0, 2),)),
 ]  # fmt: skip
 
 
@@ -346,27 +347,27 @@ def test_what_is_computed_follows_the_fields_and_cannot_be_planted(plan):
     assert forced.noise_multiplier == dataclasses.replace(plan, epsilon=0.5).noise_multiplier
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("noise_multiplier", 0.01), ("epsilon", 1.0), ("batches", None), ("check", print), ("events", ())],
-)
-def test_a_subclass_may_not_replace_what_the_promise_rests_on(name, value):
-    with pytest.raises(PrivacyError, match=name):
-        type("Cheaper", (PrivacyPlan,), {name: value})
-    with pytest.raises(PrivacyError, match=name):
-        type("Cheaper", (type("Mixin", (), {name: value}), PrivacyPlan), {})
+@pytest.mark.parametrize("members", [{}, {"noise_multiplier": 0.01}, {"privatize": print}])
+def test_there_is_no_other_kind_of_plan(members):
+    with pytest.raises(PrivacyError, match="Cheaper would be another PrivacyPlan"):
+        type("Cheaper", (PrivacyPlan,), members)
+    with pytest.raises(PrivacyError, match="Cheaper would be another PrivacyPlan"):
+        type("Cheaper", (type("Mixin", (), members), PrivacyPlan), {})
 
 
-def test_a_subclass_may_watch_what_is_released():
-    class Watched(PrivacyPlan):
-        def privatize(self, clipped, source, step):
-            return super().privatize(clipped, source, step)
-
-    watched = Watched(**FIELDS)
-    released = watched.privatize(zeros(watched, 3), Source.for_test(1), 0)["w"]
-    assert torch.equal(
-        released, PrivacyPlan(**FIELDS).privatize(zeros(watched, 3), Source.for_test(1), 0)["w"]
-    )
+def test_what_bounds_a_person_changes_no_number_and_is_refused_for_records(plan):
+    people = PrivacyPlan(**FIELDS, unit="person", group_by="patient", per_unit=3)
+    assert people.events == plan.events
+    assert PrivacyPlan.from_json(json.loads(json.dumps(people.to_json()))) == people
+    for bound in ({"group_by": "patient"}, {"per_unit": 2}):
+        with pytest.raises(ConfigError, match="speak of people"):
+            PrivacyPlan(**FIELDS, **bound)
+    for wrong in ("", 7, True, b"patient"):
+        with pytest.raises(ConfigError, match="name of a field"):
+            PrivacyPlan(**FIELDS, unit="person", group_by=wrong)
+    for wrong in (0, -1, 1.5, None):
+        with pytest.raises(ConfigError, match="per_unit"):
+            PrivacyPlan(**FIELDS, unit="person", per_unit=wrong)
 
 
 class TestPrivatizeSum:
@@ -396,7 +397,7 @@ class TestPrivatizeSum:
         correlations = np.corrcoef(np.stack(rows))[np.triu_indices(len(rows), 1)]
         assert np.abs(correlations).max() < 4.5 / self.COUNTS**0.5
 
-    def test_each_use_happens_once_in_the_life_of_a_plan(self, beside):
+    def test_each_use_happens_once_in_the_life_of_a_plan_object(self, beside):
         for use in (0, 1):
             self.made(beside, 0, use)
             with pytest.raises(PrivacyError, match="made already"):

@@ -10,8 +10,9 @@ from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.registry import FORMATS, export
 
 PLAN = PrivacyPlan(
-    epsilon=2.0, delta=1e-4, records=2000, batch_size=64, steps=50, max_norm=0.5, unit="person"
-)
+    epsilon=2.0, delta=1e-4, records=2000, batch_size=64, steps=50, max_norm=0.5, unit="person",
+    group_by="patient", per_unit=3,
+)  # fmt: skip
 CERTIFICATE = make_certificate(
     PLAN,
     files={},
@@ -59,7 +60,8 @@ def test_a_registry_entry_has_every_required_field():
 def test_an_export_says_what_is_promised_by_what_and_what_is_not(form):
     text = json.dumps(export(CERTIFICATE, form))
     for words in (
-        "person", "add or remove one person", "central", "PoissonGaussian", repr(PLAN.noise_multiplier),
+        "person", "add or remove one person", "at most 3 of their records", "field 'patient'",
+        "central", "PoissonGaussian", repr(PLAN.noise_multiplier),
         "dp_accounting", "Tuning by other runs", "A picture that is there k times", "2000",
         *CERTIFICATE["not_promised"],
     ):  # fmt: skip

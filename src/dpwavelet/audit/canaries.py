@@ -1,8 +1,11 @@
 """Records made to be found: in the data by fair coins, guessed after training.
 
 A canary is a record of random tokens with a caption of random words: nothing else in the data looks like it,
-so what the model knows about it, it learnt from it. The guesses (the highest scores in, the lowest out, no
-guess between) bound epsilon from one run, whatever the scores are; see `bounds`.
+so what the model knows about it, it learnt from it. Among people it is a person with a few copies of such a
+record. The guesses (the highest scores in, the lowest out, no guess between) bound epsilon from one run,
+whatever the scores are; see `bounds`.
+
+Letters: M records, U units (records or people).
 """
 
 from dataclasses import dataclass
@@ -13,8 +16,8 @@ from numpy.typing import NDArray
 from dpwavelet.audit.bounds import one_run_epsilon
 from dpwavelet.errors import ConfigError
 from dpwavelet.randomness import stream
+from dpwavelet.records import CAPTION_CHOICES, PrivateTokens
 from dpwavelet.text import PAD, START
-from dpwavelet.training import CAPTION_CHOICES, PrivateTokens
 from dpwavelet.transformer import TransformerConfig
 
 WORDS = 6  # of a canary's caption, fewer if captions are shorter
@@ -52,19 +55,49 @@ def flip(count: int, seed: int, name: str) -> NDArray[np.bool_]:
     return stream(seed, "coins", name).integers(2, size=count).astype(np.bool_)
 
 
+def as_people(records: PrivateTokens, copies: int) -> PrivateTokens:
+    """People with so many copies of one record each: whoever counts records takes them for several."""
+    return PrivateTokens(
+        np.repeat(records.image, copies, 0),
+        np.repeat(records.captions, copies, 0),
+        records.scales,
+        np.repeat(np.arange(len(records)), copies),
+    )
+
+
 def join(first: PrivateTokens, second: PrivateTokens) -> PrivateTokens:
-    """The records of both; shorter captions are padded."""
+    """The units of both, of one kind; shorter captions are padded."""
+    owners = None
+    if first.owners is not None and second.owners is not None:
+        owners = np.concatenate((first.owners, first.units + second.owners))
     length = max(first.captions.shape[2], second.captions.shape[2])
     captions = [
         np.pad(part.captions, ((0, 0), (0, 0), (0, length - part.captions.shape[2])), constant_values=PAD)
         for part in (first, second)
     ]
-    return PrivateTokens(np.concatenate((first.image, second.image)), np.concatenate(captions), first.scales)
+    image = np.concatenate((first.image, second.image))
+    return PrivateTokens(image, np.concatenate(captions), first.scales, owners)
 
 
-def chosen(records: PrivateTokens, which: NDArray[np.bool_] | NDArray[np.int64]) -> PrivateTokens:
-    """Some of the records, in order."""
-    return PrivateTokens(records.image[which], records.captions[which], records.scales)
+def chosen(records: PrivateTokens, which: NDArray[np.bool_]) -> PrivateTokens:
+    """The chosen units [U] with all their records, in order."""
+    rows, owners = of_records(which, records), None
+    if records.owners is not None:
+        owners = np.unique(records.owners[rows], return_inverse=True)[1]
+    return PrivateTokens(records.image[rows], records.captions[rows], records.scales, owners)
+
+
+def of_records(coins: NDArray[np.bool_], records: PrivateTokens) -> NDArray[np.bool_]:
+    """For every record [M] the coin of its unit [U]."""
+    return coins if records.owners is None else coins[records.owners]
+
+
+def of_units(scores: NDArray[np.float64], records: PrivateTokens) -> NDArray[np.float64]:
+    """For every unit [U] the mean score of its records [M]."""
+    if records.owners is None:
+        return scores
+    means: NDArray[np.float64] = np.bincount(records.owners, scores) / np.bincount(records.owners)
+    return means
 
 
 def one_run(

@@ -1,8 +1,11 @@
 """Copying: do samples lie nearer to the records that were trained on than to those that were not?
 
 Distances are root mean squares between coarse images, which is all that private training teaches. Every
-record was in or out by a fair coin, so a model that copies nobody treats both sides alike. The test shuffles
-the coins and nothing else, so its p-value is exact whatever the samples have in common.
+record, or every person with all their records, was in or out by a fair coin, so a model that copies nobody
+treats both sides alike. The test shuffles the coins and nothing else, so its p-value is exact whatever the
+samples, or the records of one person, have in common.
+
+Letters: B samples, M records, U units (records or people), D pixels.
 """
 
 from dataclasses import dataclass
@@ -32,12 +35,20 @@ class Copying:
 
 
 def copying(
-    samples: NDArray[np.float32], records: NDArray[np.float32], present: NDArray[np.bool_], seed: int
+    samples: NDArray[np.float32],
+    records: NDArray[np.float32],
+    present: NDArray[np.bool_],
+    seed: int,
+    owners: NDArray[np.int64] | None = None,
 ) -> Copying:
-    """Compare samples [B, D] with records [M, D], of which `present` were trained on."""
+    """Compare samples [B, D] with records [M, D] of units, of which `present` [U] were trained on.
+
+    `owners` [M] tells whose each record is; without it every record is a unit.
+    """
     if not len(samples) or present.all() or not present.any():
         raise DataError("copying needs samples, and records on both sides; give more images.")
     distances, order = _nearest(samples, records)
+    order = order if owners is None else owners[order]  # from here on, whose the nearest records are
 
     def gap(sides: NDArray[np.bool_]) -> tuple[float, float]:
         return _first(distances, sides[order]), _first(distances, ~sides[order])

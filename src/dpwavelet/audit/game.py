@@ -15,7 +15,6 @@ Letters: K canaries, q sampling rate.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -62,9 +61,9 @@ class Victims:
         self.model = nn.Sequential(self._table, head)
         self.directions = self._directions()
 
-    def losses(self, canaries: NDArray[np.int64]) -> Tensor:
+    def losses(self, canaries: Tensor) -> Tensor:
         """One loss a canary, [B]."""
-        logits = self.model(torch.from_numpy(canaries)[:, None]).flatten(1)
+        logits = self.model(canaries[:, None]).flatten(1)
         answers = torch.zeros(len(canaries), dtype=torch.int64)
         return LOUDNESS * nn.functional.cross_entropy(logits, answers, reduction="none")
 
@@ -75,7 +74,7 @@ class Victims:
 
     def _directions(self) -> Tensor:
         """Unit gradients [K, 8], each in its own row, by autograd and not by the clipper under test."""
-        (rows,) = torch.autograd.grad(self.losses(np.arange(CANARIES)).sum(), [self._table.weight])
+        (rows,) = torch.autograd.grad(self.losses(torch.arange(CANARIES)).sum(), [self._table.weight])
         return nn.functional.normalize(rows)
 
 
@@ -134,7 +133,7 @@ def _guesses(
     ratios = np.zeros(CANARIES)
     for step, batch in plan.batches(records=len(records), source=source):
         if len(batch):
-            clipper.accumulate(partial(victims.losses, records[batch]))
+            clipper.accumulate(victims.losses, torch.from_numpy(records[batch]))
         released = plan.privatize(clipper.finish(), source, step)
         ratios += _log_ratio(plan, victims.along(released) * plan.divisor / plan.max_norm)
     return ratios > 0

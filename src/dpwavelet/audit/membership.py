@@ -17,7 +17,7 @@ from dpwavelet.audit.bounds import proportion_at_least, proportion_at_most
 from dpwavelet.errors import DataError
 from dpwavelet.privacy.accounting import attack_bound, best_true_positive_rate
 from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.training import PrivateTokens
+from dpwavelet.records import PrivateTokens
 from dpwavelet.transformer import ImageTransformer
 
 Scores = NDArray[np.float64]

@@ -12,6 +12,7 @@ from typing import Any
 from dpwavelet.audit.run import Audited, DrawnAudit, PrivateAudit
 from dpwavelet.checkpoint import write_bytes, write_json
 from dpwavelet.privacy.certificate import software_versions
+from dpwavelet.privacy.refusals import allowed_json
 
 EVIDENCE = (
     "Evidence, not proof. A lower bound over the claim shows a defect (or one of the rare false alarms that "
@@ -28,7 +29,7 @@ def write_drawn(found: DrawnAudit, folder: Path) -> None:
 
 def write_private(found: PrivateAudit, out: Path) -> None:
     """Write an audit on private records below `out/private`."""
-    _write((found.audited,), out / "private", private=True)
+    _write((found.audited,), out / "private", private=True, allowed=found.allowed)
 
 
 def text(audited: Sequence[Audited]) -> str:
@@ -74,7 +75,7 @@ def roc_plot(one: Audited) -> str:
 _COLOURS = ("#0b62a4", "#b5542b")
 
 
-def _write(audited: Sequence[Audited], folder: Path, *, private: bool) -> None:
+def _write(audited: Sequence[Audited], folder: Path, *, private: bool, allowed: Sequence[str] = ()) -> None:
     marked = PRIVATE + "\n\n" if private else ""
     write_bytes(folder / "audit.txt", (marked + text(audited) + "\n").encode())
     for one in audited:
@@ -86,6 +87,7 @@ def _write(audited: Sequence[Audited], folder: Path, *, private: bool) -> None:
             "software": software_versions(),
             "private": private,
             "note": marked + EVIDENCE,
+            "allowed": allowed_json(allowed),
             "audits": [_json(one) for one in audited],
         },
     )
@@ -104,7 +106,8 @@ def _lines(one: Audited) -> list[str]:
     distances = f"{copies.distance_to_members:.4f}, {copies.distance_to_others:.4f}"
     promise = f"epsilon {plan.epsilon:g}, delta {plan.delta:.3g}"
     found = [
-        f"{promise}: {plan.records} declared records, {plan.steps} steps",
+        f"{promise}: {plan.records} declared {'people' if plan.unit == 'person' else 'records'}, "
+        f"{plan.steps} steps",
         "",
         f"  epsilon at least (confidence {one.game.confidence:g} each)",
     ]

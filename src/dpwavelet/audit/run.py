@@ -1,53 +1,63 @@
 """One audit: train as any private run does, on records that are in by fair coins, and attack the result.
 
     audit_drawn(...)    on portraits of people who do not exist; its results may be shown to anyone
-    audit_private(...)  on the owner's images; charged like any run, results as private as the images
+    audit_private(...)  on the owner's images; checked and charged like any run, results as private as they
 
-Half of the images and half of the canaries take part, each by its own coin, so neighbours differ exactly as
-the promise says. The plan is for the number expected to take part. The trained model serves the attacks and
-is then thrown away.
+Half of the units and half of the canaries take part, each by its own coin, so neighbours differ exactly as
+the promise says: by a record, or by a person with all their records. The plan is for the number expected to
+take part. The trained model serves the attacks and is then thrown away.
+
+Letters: M records, U units.
 """
 
 import secrets
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dpwavelet.audit.bounds import repeats_needed
-from dpwavelet.audit.canaries import OneRun, chosen, draw_canaries, flip, join, one_run
+from dpwavelet.audit.canaries import (
+    OneRun,
+    as_people,
+    chosen,
+    draw_canaries,
+    flip,
+    join,
+    of_units,
+    one_run,
+)
 from dpwavelet.audit.copying import Copying, copying
 from dpwavelet.audit.game import CANARIES, Played, play, short_plan
 from dpwavelet.audit.membership import CURVE, RATES, Allowed, Membership, allowed, log_likelihoods, membership
-from dpwavelet.audit.updates import UpdateScores, watched
+from dpwavelet.audit.updates import UpdateScores
 from dpwavelet.errors import ConfigError, OutputError
 from dpwavelet.generation import Sampling, draw_tokens
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
+from dpwavelet.pipeline.refusals import check_losses
+from dpwavelet.pipeline.run import (
+    REHEARSED,
+    Progress,
+    check_images,
+    check_writable,
+    count_units,
+    encode,
+    fingerprint_of,
+)
+from dpwavelet.pipeline.settings import GRANULARITY, RunSettings, make_plan
 from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
 from dpwavelet.privacy.ledger import Charges, Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.randomness import stream
-from dpwavelet.training import PrivateTokens, PrivateTraining, tokenize, train_privately
+from dpwavelet.records import PrivateTokens
+from dpwavelet.training import PrivateTraining, train_privately
 
 MOST_REPEATS = 10_000
-GRANULARITY = 100  # the expected number of members is rounded down to a multiple of this
-
-
-class Watcher(Protocol):
-    """Whoever watches an audit; the command line's bars and `pipeline.Silent` do."""
-
-    def begin(self, stage: str, total: int) -> None:
-        """A stage of `total` units starts; the one before is over."""
-
-    def advance(self, done: int, note: str = "") -> None:
-        """`done` more units of the stage are finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +83,7 @@ class Audited:
     """Everything that the attacks on one plan and one run found."""
 
     plan: PrivacyPlan
-    members: int
+    members: int  # units that took part, canaries too
     game: Played
     by_updates: OneRun  # canaries, scored by what every step released
     by_loss: OneRun  # canaries, scored by the final model
@@ -109,23 +119,25 @@ class PrivateAudit:
     """An audit on private records: not covered by any promise, and kept in `private/` only."""
 
     audited: Audited
+    allowed: tuple[str, ...]  # refusals that the owner overruled
 
 
-def expected_members(images: int) -> int:
-    """The number of records that an audit of so many images declares: half, rounded down to hundreds."""
-    half = images // 2
+def expected_members(units: int) -> int:
+    """The number that an audit of so many records or people declares: half, rounded down to hundreds."""
+    half = units // 2
     return half // GRANULARITY * GRANULARITY if half >= GRANULARITY else half
 
 
 def audit_drawn(
-    count: int, model: Model, plans: list[PrivacyPlan], settings: AuditSettings, progress: Watcher
+    count: int, model: Model, plans: list[PrivacyPlan], settings: AuditSettings, progress: Progress
 ) -> DrawnAudit:
     """Draw `count` portraits, and audit every plan on them."""
     with tempfile.TemporaryDirectory(prefix="dpwavelet-") as name:
         folder = Path(name)
         progress.begin("drawing portraits", count)
         draw_to(folder / "portraits", count, seed=settings.seed, size=model.image_size)
-        tokens = _tokens(PrivateImages.open(folder / "portraits", model.image_size), model, progress)
+        images = PrivateImages.open(folder / "portraits", model.image_size)
+        tokens = encode(images, model, None, progress)
         found = []
         for number, plan in enumerate(plans):
             ledger = Ledger.open(folder / f"ledger-{number}.jsonl")
@@ -138,34 +150,37 @@ def audit_drawn(
 def audit_private(
     data: Path,
     out: Path,
-    model: Model,
-    plan: PrivacyPlan,
+    asked: RunSettings,
     settings: AuditSettings,
-    progress: Watcher,
-    *,
-    ledgers: Path | None = None,
+    progress: Progress,
     split: str | None = None,
 ) -> PrivateAudit:
-    """Audit a plan on private images; the whole plan is charged to their ledger, like that of any run.
+    """Audit a plan on private images: refused like any run, and charged like one to their ledger.
 
-    Everything is kept below `out/private`, which must not exist. An audit that is interrupted stays charged
-    for the steps it began, and is not resumed.
+    Nothing is charged before everything that a run checks has been checked. Everything is kept below
+    `out/private`, which must not exist. An audit that is interrupted is not resumed: it stays charged for the
+    steps it began, and holds the rest of its plan until it is abandoned.
     """
     private = out / "private"
     if private.exists():
         raise OutputError(f"{private} exists; choose another --out for an audit.")
+    model = Model.from_pretrained(asked.model)
     images = PrivateImages.open(data, model.image_size, split)
-    images.verify()
-    fingerprint = images.fingerprint()
-    spendings = DataLedger.open(ledger_path(fingerprint, ledgers), fingerprint)
-    private.mkdir(parents=True, mode=0o700)
+    units = count_units(images, asked)
+    plan = make_plan(asked, expected_members(units))
+    watch = check_images(data, images, units, model, plan, asked, progress)
+    fingerprint = fingerprint_of(watch.prints)
+    spendings = DataLedger.open(ledger_path(fingerprint, asked.ledger), fingerprint)
+    spendings.check_room(plan)
+    tokens = encode(images, model, asked.group_by, progress)
+    check_losses(model, chosen(tokens, np.arange(tokens.units) < REHEARSED))
+    check_writable(out)
     run = secrets.token_hex(8)
-    tokens = _tokens(images, model, progress)
-    own = Ledger.open(private / "ledger.jsonl")
-    account = Account.open(spendings, own, run, plan, fingerprint, out.name)
+    account = Account.open(spendings, Ledger.open(private / "ledger.jsonl"), run, plan, fingerprint, out.name)
+    settings = replace(settings, training=asked.training)
     found = audit(tokens, model, plan, settings, private / "checkpoint", account, run, progress)
     account.finish(run)
-    return PrivateAudit(found)
+    return PrivateAudit(found, asked.allow)
 
 
 def audit(
@@ -176,29 +191,33 @@ def audit(
     folder: Path,
     ledger: Charges,
     run: str,
-    progress: Watcher,
+    progress: Progress,
 ) -> Audited:
-    """Play the game, train once under `plan` on records chosen by coins, and run every attack."""
+    """Play the game, train once under `plan` on units chosen by coins, and run every attack."""
     game = _play(plan, settings, progress)
     made_up = draw_canaries(settings.canaries, model.transformer.config, model.private_scales, settings.seed)
-    own = flip(len(images), settings.seed, "images")
+    canaries = made_up if images.owners is None else as_people(made_up, settings.training.per_unit + 1)
+    own = flip(images.units, settings.seed, "images")
     planted = flip(settings.canaries, settings.seed, "canaries")
-    members = chosen(join(images, made_up), np.concatenate((own, planted)))
+    members = chosen(join(images, canaries), np.concatenate((own, planted)))
     updates = UpdateScores(model.transformer, made_up, settings.training, plan.steps)
     progress.begin("training the audited run", plan.steps)
     trained = train_privately(
-        model.transformer, members, watched(plan, updates), settings.training, folder, ledger, run,
-        lambda step, numbers: progress.advance(1),
+        model.transformer, members, plan, settings.training, folder, ledger, run,
+        lambda step, numbers: progress.advance(1), released=updates,
     )  # fmt: skip
     progress.begin("attacking it", 1)
-    likely, before = (log_likelihoods(network, images) for network in (trained, model.transformer))
+    likely, before = (
+        of_units(log_likelihoods(network, images), images) for network in (trained, model.transformer)
+    )
     gains = log_likelihoods(trained, made_up) - log_likelihoods(model.transformer, made_up)
     at_rates = allowed(plan, RATES)
-    copies = copying(*_pictures(model.with_transformer(trained, {}), images, settings), own, settings.seed)
+    samples, pictures = _pictures(model.with_transformer(trained, {}), images, settings)
+    copies = copying(samples, pictures, own, settings.seed, images.owners)
     progress.advance(1)
     return Audited(
         plan=plan,
-        members=len(members),
+        members=members.units,
         game=game,
         by_updates=one_run(updates.scores, planted, plan.delta, settings.confidence),
         by_loss=one_run(gains, planted, plan.delta, settings.confidence),
@@ -211,7 +230,7 @@ def audit(
     )
 
 
-def _play(plan: PrivacyPlan, settings: AuditSettings, progress: Watcher) -> Played:
+def _play(plan: PrivacyPlan, settings: AuditSettings, progress: Progress) -> Played:
     short = short_plan(plan)
     repeats = settings.repeats or min(
         repeats_needed(short.event, plan.epsilon, plan.delta, settings.confidence, CANARIES), MOST_REPEATS
@@ -240,16 +259,3 @@ def _decoded(model: Model, tokens: list[torch.Tensor]) -> NDArray[np.float32]:
     ]
     pixels: NDArray[np.float32] = torch.cat(parts).numpy()
     return pixels
-
-
-def _tokens(images: PrivateImages, model: Model, progress: Watcher) -> PrivateTokens:
-    progress.begin("images to tokens", len(images))
-    told: Callable[[int], None] = progress.advance
-    return tokenize(
-        images,
-        model.tokenizer,
-        model.vocabulary,
-        scales=model.private_scales,
-        caption_length=model.transformer.config.caption_length,
-        told=told,
-    )

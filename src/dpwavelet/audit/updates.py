@@ -1,11 +1,11 @@
 """Watching a private run from outside: every released update, and how far each points along a record.
 
-`watched` wraps a plan, so `train_privately` runs unchanged and knows nothing of it; what is seen is what
-`privatize` returned, never the sum before the noise. From the releases alone the weights of every step
-follow (Adam is post-processing), and with them the gradient that each record would have had.
+`train_privately` shows what `privatize` returned (`training.Released`), never the sum before the noise. From
+the releases alone the weights of every step follow (Adam is post-processing), and with them the gradient that
+each record would have had.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from copy import deepcopy
 
 import numpy as np
@@ -13,28 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dpwavelet.privacy.clipping import ClippedSum
-from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.randomness import Source
-from dpwavelet.training import Adam, PrivateTokens, PrivateTraining
+from dpwavelet.records import PrivateTokens
+from dpwavelet.training import Adam, PrivateTraining
 from dpwavelet.transformer import ImageTransformer
 
-Seen = Callable[[int, dict[str, Tensor]], None]
-"""Sees (step, what was released)."""
-
 CHUNK = 64
-
-
-def watched(plan: PrivacyPlan, seen: Seen) -> PrivacyPlan:
-    """The same plan, which shows every release to `seen` before it hands it over."""
-
-    class Watched(PrivacyPlan):
-        def privatize(self, clipped: ClippedSum, source: Source, step: int) -> dict[str, Tensor]:
-            released = super().privatize(clipped, source, step)
-            seen(step, released)
-            return released
-
-    return Watched.from_json(plan.to_json())
 
 
 class UpdateScores:
@@ -56,14 +39,14 @@ class UpdateScores:
             parameter.requires_grad_(True)
         self._optimizer = Adam(trained, settings, steps)
 
-    def __call__(self, step: int, released: dict[str, Tensor]) -> None:
+    def __call__(self, step: int, released: Mapping[str, Tensor]) -> None:
         """Take in one release, in the order of the steps."""
         for start in range(0, len(self._records), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(self._records)))
             self.scores[rows] += self._along(rows, released).double().numpy()
-        self._optimizer.step(released, step)
+        self._optimizer.step(dict(released), step)
 
-    def _along(self, rows: NDArray[np.int64], released: dict[str, Tensor]) -> Tensor:
+    def _along(self, rows: NDArray[np.int64], released: Mapping[str, Tensor]) -> Tensor:
         """d/dt loss(weights + t released) at t = 0 for each record, [B]."""
         captions, tokens = self._records.batch(rows, np.zeros_like(rows))
         names, weights = zip(*self._optimizer.parameters.items(), strict=True)

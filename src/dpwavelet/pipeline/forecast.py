@@ -30,7 +30,8 @@ from dpwavelet.privacy.accounting import delta_for
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import FEWEST_RECORDS
-from dpwavelet.training import PrivateTokens, PrivateTraining, tokenize, train_privately
+from dpwavelet.records import PrivateTokens, tokenize
+from dpwavelet.training import PrivateTraining, train_privately
 
 STAND_INS = "stand_ins.json"
 TRUSTED = 2.0  # how far beyond the measured signal-to-noise, as a factor, a band is not yet a guess

@@ -56,11 +56,12 @@ class Pipeline:
         sampling: Sampling | None = None,
         told: Callable[[int], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Coarse images [B, 3, h, w] and full images [B, 3, S, S] in [-1, 1]; see `generate`."""
+        """Coarse images [B, 3, h, w] and full images [B, 3, S, S] in [-1, 1], on the CPU; see `generate`."""
         model = self.model
         if isinstance(captions, str):
             raise ConfigError("captions must be a list of texts, got one text; write [caption].")
         words = model.vocabulary.encode(captions, model.transformer.config.caption_length)
+        words = words.to(next(model.transformer.parameters()).device)
         tokens = draw_tokens(
             model.transformer, words, model.private_scales, sampling or Sampling(), seed, told=told
         )
@@ -69,7 +70,7 @@ class Pipeline:
         full = torch.empty(0, 3, size, size)
         for start in range(0, len(captions), 64):
             part = model.tokenizer.decode([ids[start : start + 64] for ids in tokens])
-            few, full = torch.cat((few, part)), torch.cat((full, self.enlarge(part)))
+            few, full = torch.cat((few, part.cpu())), torch.cat((full, self.enlarge(part).cpu()))
         return few, full
 
     def enlarge(self, few: Tensor) -> Tensor:

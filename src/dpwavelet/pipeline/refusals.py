@@ -18,7 +18,8 @@ from dpwavelet.model import Model, find
 from dpwavelet.pipeline.prints import Prints, exact_repeats, near_repeats
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.refusals import Refusal
-from dpwavelet.training import Checkpoint, PrivateTokens
+from dpwavelet.records import PrivateTokens
+from dpwavelet.training import Checkpoint
 
 NEAR_SHARE = 0.002  # of the records may be nearly like another by chance, as a few drawn portraits are
 SEEN_SHARE = 0.01  # of the records may be among the public model's pictures: a few that everybody has
@@ -92,6 +93,8 @@ def check_losses(model: Model, tokens: PrivateTokens) -> None:
     """Refuse a run in whose rehearsal many losses are not finite."""
     records = np.arange(len(tokens))
     captions, ids = tokens.batch(records, np.zeros_like(records))
+    device = next(model.transformer.parameters()).device
+    captions, ids = captions.to(device), [scale.to(device) for scale in ids]
     with torch.no_grad():
         losses = model.transformer.losses(captions, ids)
     wrong = int((~torch.isfinite(losses.image + losses.caption)).sum())

@@ -34,6 +34,7 @@ from dpwavelet.privacy.certificate import (
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import allowed_json
+from dpwavelet.ranks import place
 from dpwavelet.report import Fact, Origin, ReleaseReport, Sample, about, render_card, render_release
 
 SHOWN = 64  # samples on the report page; the folder holds all
@@ -164,10 +165,11 @@ def write_release(
         write_certificate(building, certificate, seal.key)
 
 
-def machine() -> str:
-    """The kind of machine in words, without its name."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    return f"{device}, {torch.get_num_threads()} threads"
+def machine(device: str) -> str:
+    """The kind of machine that trained, in words, without its name."""
+    used = place(device)
+    gpu = f"{torch.cuda.get_device_name(used)}, " if used.type == "cuda" else ""
+    return f"{gpu}CPU, {torch.get_num_threads()} threads"
 
 
 def _facts(plan: PrivacyPlan, model: Model, captions: str, allowed: Sequence[str]) -> list[Fact]:

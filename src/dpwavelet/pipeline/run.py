@@ -8,6 +8,7 @@ A run that was interrupted goes on when it is asked for again with the same sett
 lead does all of this, and the others `assist` in private training.
 """
 
+import hashlib
 import json
 import secrets
 import tempfile
@@ -42,8 +43,9 @@ from dpwavelet.privacy.certificate import KEY, key_file, signing_key
 from dpwavelet.privacy.ledger import Charges, Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import check_signal, signal_to_noise
-from dpwavelet.ranks import ALONE, Ranks
-from dpwavelet.training import Checkpoint, PrivateTokens, PrivateTraining, tokenize, train_privately
+from dpwavelet.ranks import ALONE, Ranks, place
+from dpwavelet.records import PrivateTokens, tokenize
+from dpwavelet.training import Checkpoint, PrivateTraining, train_privately
 
 REHEARSED = 10  # records
 
@@ -85,14 +87,14 @@ def run(
     release, private = out / "release", out / "private"
     if release.exists():
         raise ConfigError(f"{release} is a finished release; choose another --out for another run.")
-    model = Model.from_pretrained(settings.model)
+    model = Model.from_pretrained(settings.model).to(place(settings.device))
     images = PrivateImages.open(data, model.image_size, split)
     units = count_units(images, settings)
     plan = make_plan(settings, declared(settings, units))
-    watch = _check_images(data, images, units, model, plan, settings, progress)
-    _check_writable(out)
+    watch = check_images(data, images, units, model, plan, settings, progress)
+    check_writable(out)
     key = signing_key(key_file(settings.key) or private / "keys" / KEY)
-    fingerprint = images.fingerprint()
+    fingerprint = fingerprint_of(watch.prints)
     spendings = DataLedger.open(ledger_path(fingerprint, settings.ledger), fingerprint)
     if not (out / "config.yaml").exists():
         spendings.check_room(plan)
@@ -115,11 +117,11 @@ def run(
 
 def dry_run(data: Path, settings: RunSettings, progress: Progress, split: str | None = None) -> PrivacyPlan:
     """Check everything and rehearse; spends and keeps nothing. The plan that is returned is the real one."""
-    model = Model.from_pretrained(settings.model)
+    model = Model.from_pretrained(settings.model).to(place(settings.device))
     images = PrivateImages.open(data, model.image_size, split)
     units = count_units(images, settings)
     plan = make_plan(settings, declared(settings, units))
-    watch = _check_images(data, images, units, model, plan, settings, progress)
+    watch = check_images(data, images, units, model, plan, settings, progress)
     _rehearse(images, model, plan, settings, watch, progress)
     return plan
 
@@ -128,7 +130,7 @@ def assist(ranks: Ranks) -> None:
     """What every rank but the lead does: its part of private training. It opens no image, writes no file."""
     job = json.loads(ranks.share(bytes))
     train_privately(
-        Model.from_pretrained(job["model"]).transformer,
+        Model.from_pretrained(job["model"]).transformer.to(place(job["device"])),
         PrivateTokens.from_tensors(unpack_tensors(ranks.share(bytes))),
         PrivacyPlan.from_json(job["plan"]),
         PrivateTraining(**job["training"]),
@@ -138,6 +140,11 @@ def assist(ranks: Ranks) -> None:
         ranks=ranks,
     )
     ranks.leave()
+
+
+def fingerprint_of(prints: Prints) -> str:
+    """What `PrivateImages.fingerprint` finds, from files that were read already."""
+    return hashlib.sha256(b"".join(sorted(prints.files))).hexdigest()
 
 
 def count_units(images: PrivateImages, settings: RunSettings) -> int:
@@ -159,9 +166,11 @@ def _rehearse(
     watch: Watch,
     progress: Progress,
 ) -> None:
-    """Walk every stage on ten records in a temporary folder that is deleted: no defect is found after paying.
+    """Walk every stage on ten records: no defect is found after paying.
 
-    What the ten records made is thrown away unseen, so it costs nothing.
+    Guarantee: the records stay in memory. They are read, encoded and given a loss; what is trained, drawn
+    and written into a temporary folder comes from made-up ones of their kind. So whenever the rehearsal is
+    killed, what it leaves there says nothing about the records.
     """
     progress.begin("rehearsing", 1)
     few = images.first(REHEARSED)
@@ -171,17 +180,19 @@ def _rehearse(
         folder = Path(name)
         ledger = Ledger.open(folder / "ledger.jsonl")
         ledger.append({"kind": "begun", "run": "rehearsal", "plan": short.to_json()})
-        tokens = _tokens(few, model, folder / "tokens.safetensors", small, Silent())
-        check_losses(model, tokens)
+        found = encode(few, model, small.group_by, Silent())
+        check_losses(model, found)
+        tokens = found.redrawn(model.transformer)
         trained = _train(model, tokens, short, small, folder, ledger, "rehearsal", Silent())
         key = signing_key(folder / "key.pem")
         seal = Seal("rehearsal", ledger.finish("rehearsal"), key, 0.0, watch, _secrets(None, folder))
-        samples = _release(folder / "release", folder, model, trained, short, small, ledger, seal, Silent())
+        samples = _release(folder / "release", None, model, trained, short, small, ledger, seal, Silent())
         watch.check_drawn(samples.full)
     progress.advance(1)
 
 
-def _check_writable(out: Path) -> None:
+def check_writable(out: Path) -> None:
+    """Make `out/private`, for its owner alone, and find out whether files can be written below `out`."""
     try:
         (out / "private").mkdir(parents=True, exist_ok=True)
         (out / "private").chmod(0o700)
@@ -194,7 +205,7 @@ def _check_writable(out: Path) -> None:
         ) from None
 
 
-def _check_images(
+def check_images(
     data: Path,
     images: PrivateImages,
     units: int,
@@ -256,6 +267,13 @@ def _tokens(
 ) -> PrivateTokens:
     if path.is_file():
         return PrivateTokens.load(path)
+    tokens = encode(images, model, settings.group_by, progress)
+    tokens.save(path)
+    return tokens
+
+
+def encode(images: PrivateImages, model: Model, group_by: str | None, progress: Progress) -> PrivateTokens:
+    """Every record as tokens, and whose it is where a field tells people apart."""
     progress.begin("images to tokens", len(images))
     tokens = tokenize(
         images,
@@ -265,10 +283,7 @@ def _tokens(
         caption_length=model.transformer.config.caption_length,
         told=progress.advance,
     )
-    if settings.group_by:
-        tokens = tokens.owned_by(images.group(settings.group_by))
-    tokens.save(path)
-    return tokens
+    return tokens.owned_by(images.group(group_by)) if group_by else tokens
 
 
 def _train(
@@ -284,7 +299,7 @@ def _train(
 ) -> Model:
     progress.begin("private training", plan.steps)
     if ranks.count > 1:
-        job = {"model": settings.model, "run": identity, "plan": plan.to_json()}
+        job = {"model": settings.model, "run": identity, "plan": plan.to_json(), "device": settings.device}
         ranks.share(lambda: canonical_json(job | {"training": asdict(settings.training)}))
         ranks.share(lambda: pack_tensors(tokens.to_tensors()))
     metrics = private / "metrics.jsonl"
@@ -298,8 +313,8 @@ def _train(
         shown = step
 
     transformer = train_privately(
-        model.transformer, tokens, plan, settings.training, private / "checkpoint", ledger, identity, told,
-        ranks,
+        model.transformer, tokens, plan, settings.training,
+        private / "checkpoint", ledger, identity, told, ranks,
     )  # fmt: skip
     ranks.leave()
     card = {
@@ -312,7 +327,7 @@ def _train(
 
 def _release(
     folder: Path,
-    private: Path,
+    private: Path | None,
     model: Model,
     trained: Model,
     plan: PrivacyPlan,
@@ -323,7 +338,8 @@ def _release(
 ) -> Samples:
     """Draw the samples, with and without the private data behind them, and write the release.
 
-    How near they came to records is written into `private`, and changes nothing about the release.
+    How near they came to records is written into `private`, if that is given, and changes nothing about the
+    release.
     """
     started = time.monotonic()
     ours, public = Pipeline(trained), Pipeline(model)
@@ -334,7 +350,9 @@ def _release(
         Samples.draw(pipeline, captions, settings.seed, sampling=settings.sampling, told=progress.advance)
         for pipeline in (ours, public)
     )
-    write_json(private / "nearness.json", seal.watch.compare(samples.full))
+    near = seal.watch.compare(samples.full)
+    if private is not None:
+        write_json(private / "nearness.json", near)
     progress.begin("writing the release", 1)
     write_release(
         folder,
@@ -343,7 +361,7 @@ def _release(
         public_weights=public_digests(settings.model),
         samples=samples,
         public_samples=public_samples,
-        cost=Cost(training=seal.training_time, sampling=time.monotonic() - started, machine=machine()),
+        cost=Cost(seal.training_time, time.monotonic() - started, machine(settings.device)),
         ledger=ledger,
         seal=seal,
         allowed=settings.allow,

@@ -14,6 +14,7 @@ from dpwavelet.generation import Sampling
 from dpwavelet.privacy.accounting import delta_for
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import check_allowed, check_numbers
+from dpwavelet.ranks import place
 from dpwavelet.training import PrivateTraining
 
 GRANULARITY = 100  # an undeclared number of records is rounded down to a multiple of this
@@ -38,12 +39,14 @@ class RunSettings:
     group_by: str | None = None  # metadata field that names the person of a record: then people are the units
     ledger: Path | None = None  # the folder of the data-set ledgers; where it stands changes no result
     key: Path | None = None  # the file of the key that signs; one for all runs, or one each in private/keys
+    device: str = "cpu"  # what everything is computed on: cpu, cuda or cuda:N
     allow: tuple[str, ...] = ()  # refusals that the owner overrules
     training: PrivateTraining = DEFAULT_TRAINING
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
         check_allowed(self.allow)
+        place(self.device)
         if self.samples < 0:
             raise ConfigError(f"samples must be at least 0, got {self.samples}.")
         if self.training.per_unit > 1 and self.group_by is None:
@@ -60,7 +63,7 @@ class RunSettings:
     def to_json(self) -> dict[str, Any]:
         """The settings that make the result, as plain values, for `config.yaml`."""
         values = asdict(self) | {"captions": list(self.captions), "allow": list(check_allowed(self.allow))}
-        del values["ledger"], values["key"]
+        del values["ledger"], values["key"], values["device"]  # the checkpoint keeps the kind of device
         return values
 
 
@@ -85,6 +88,8 @@ def make_plan(settings: RunSettings, records: int) -> PrivacyPlan:
         steps=steps,
         max_norm=settings.max_norm,
         unit=settings.unit,
+        group_by=settings.group_by,
+        per_unit=settings.training.per_unit,
     )
 
 

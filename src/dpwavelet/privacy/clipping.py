@@ -6,10 +6,12 @@ follow from these. This module neither samples batches nor adds noise, and does 
 over records. The batch is the first dimension of everything that enters a trained layer.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite
+from functools import partial
+from math import inf, isfinite
 from typing import Any, Literal
 
 import torch
@@ -17,16 +19,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from dpwavelet.errors import ConfigError, PrivacyError
-from dpwavelet.privacy.layer_gradients import (
-    SUPPORTED,
-    ParameterGradient,
-    StoredGradient,
-    parameter_gradient,
-)
+from dpwavelet.privacy.compiled import compiled
+from dpwavelet.privacy.layer_gradients import ParameterGradient, StoredGradient, Use, parameter_gradient
+from dpwavelet.privacy.trained_layers import owners, require_records_first, require_separate_records
 
-_MIXING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-
-Losses = Callable[[], Tensor]  # runs the model forward on a chunk and returns one loss for each record [B]
+Losses = Callable[..., Tensor]
+"""Runs the model forward on the tensors of a chunk, records first, and returns one loss a record [B]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +33,7 @@ class Precision:
 
     matmul: Literal["highest", "medium"]
     rounding: float  # relative error of one product of two float32 numbers, added to each record's norm
-    margin: float  # for all else: the sum and the other records' activations round anew for each batch
+    margin: float  # for all else: sums over a chunk and other records' activations round anew each time
 
 
 PRECISIONS = {
@@ -65,6 +63,10 @@ class RecordDiagnostics:
     norms: Tensor
 
 
+Sums = tuple[dict[str, Tensor], Tensor, Tensor]
+"""Sums by parameter name, and losses and norms [B]."""
+
+
 @dataclass(frozen=True)
 class _Call:
     """One use of a trained layer in a forward: its input, and where its output enters the graph."""
@@ -74,13 +76,22 @@ class _Call:
     output: GradientEdge
 
 
+@dataclass(frozen=True)
+class _Compiled:
+    """The compiled form of one loss on chunks of one shape."""
+
+    losses: Losses
+    shapes: list[tuple[torch.Size, torch.dtype]]
+    run: Callable[..., Sums]
+
+
 class RecordClipper:
     """Clips every record's gradient to `max_norm` and adds the records up.
 
         clipper = RecordClipper(model, max_norm=1.0)
-        clipper.check(lambda: losses(public_records))
+        clipper.check(losses, *public_records)
         for chunk in batch:                                # as many as fit, none if the batch is empty
-            clipper.accumulate(lambda: losses(chunk))
+            clipper.accumulate(losses, *chunk)
         clipped = clipper.finish()
 
     Guarantee: adding or removing one record moves the sum by at most `max_norm` (L2), whatever the gradients
@@ -94,7 +105,8 @@ class RecordClipper:
     keeps that memory for the next chunk.
 
     `parameters` are those to train, by the names the sum shall have; by default all that require gradients.
-    They may live in Linear, Embedding, LayerNorm and RMSNorm layers; any other place is refused.
+    They may live in Linear, Embedding, LayerNorm and RMSNorm layers, and several layers may share one; any
+    other place is refused.
     """
 
     def __init__(
@@ -117,23 +129,26 @@ class RecordClipper:
         self.precision = PRECISIONS[precision]
         self._model = model
         self._parameters = dict(parameters)
-        self._layers = _owners(model, self._parameters)
+        self._layers = owners(model, self._parameters)
+        self._compiled: _Compiled | None = None
         self._separate = False  # whether records were seen to be independent of one another
         self._sums: dict[str, Tensor] = {}
         self._rooms: dict[str, Tensor] = {}  # memory of the last chunk's gradients, for the next chunk
 
-    def accumulate(self, losses: Losses, records: int | None = None) -> RecordDiagnostics:
-        """Add one chunk of records to the sum; on an exception the sum stays as it was.
+    def accumulate(self, losses: Losses, *chunk: Tensor, records: int | None = None) -> RecordDiagnostics:
+        """Add the records of one chunk to the sum; on an exception the sum stays as it was.
 
-        `losses` runs the forward and returns one loss per record. Rows from `records` on are padding: chunks
-        of one shape keep every product's rounding independent of how many records were drawn.
+        Rows from `records` on are padding: chunks of one shape keep every product's rounding independent of
+        how many records were drawn.
         """
+        mask = _mask(chunk, records)
         with _matmul_precision(self.precision.matmul):
-            values, gradients = self._gradients(losses)
-            norms = self._norms(values, gradients)
-            factors = (self.max_norm / ((1 + self.precision.margin) * norms)).clamp(max=1.0)
-            for name, clipped in _weighted_sums(gradients, factors, _counted(values, norms, records)).items():
-                self._sums[name] = self._sums[name].add_(clipped) if name in self._sums else clipped
+            sums, values, norms = self._run(losses, self.max_norm, mask, chunk)
+            good = values.isfinite() & norms.isfinite()
+            if not bool(good.all()):
+                sums = self._without(~good, losses, mask, chunk)
+        for name, clipped in sums.items():
+            self._sums.setdefault(name, _zero_sum(self._parameters[name])).add_(clipped)
         return RecordDiagnostics(values[:records], norms[:records])
 
     def finish(self) -> ClippedSum:
@@ -142,79 +157,142 @@ class RecordClipper:
         self._sums = {}
         return ClippedSum(values, sensitivity=self.max_norm)
 
-    def check(self, losses: Losses) -> None:
+    def check(self, losses: Losses, *records: Tensor) -> None:
         """Raise unless the sum without clipping equals autograd's gradient. For public or drawn records.
 
         Finds uses of a trained parameter that its layer does not show, such as `F.linear(x, table.weight)`.
         """
         with _matmul_precision("highest"):
             with self._same_random_numbers():
-                values, gradients = self._gradients(losses)
-                ones = torch.ones_like(values)
-                ours = _weighted_sums(gradients, ones, ones.bool())
+                ours, _, _ = self._sums_of(losses, inf, _mask(records, None), records)
             with self._same_random_numbers(), self._requiring_gradients(set(self._parameters.values())):
-                total = losses().sum()
+                total = losses(*records).sum()
                 theirs = torch.autograd.grad(total, list(self._parameters.values()), allow_unused=True)
-        scale = max((float(expected.norm()) for expected in theirs if expected is not None), default=0.0)
-        for (name, p), expected in zip(self._parameters.items(), theirs, strict=True):
-            expected = torch.zeros_like(p) if expected is None else expected
-            error, size = (
-                float((ours.get(name, torch.zeros_like(p)) - expected).norm()),
-                float(expected.norm()),
+        named = zip(self._parameters, theirs, strict=True)
+        if wrong := _difference(ours, {name: g for name, g in named if g is not None}, tolerance=1e-3):
+            raise ConfigError(
+                f"the per-record gradients do not add up to the gradient ({wrong}). The model uses the "
+                "parameter outside its own layer's call; train it through that layer only, or leave it out."
             )
-            if not error <= 1e-3 * size + 1e-5 * scale:
-                raise ConfigError(
-                    f"the per-record gradients of {name} do not add up to its gradient (off by {error:.2g}, "
-                    f"of {size:.2g}). The model uses it outside its own layer's call; train it through that "
-                    "layer only, or leave it out."
-                )
 
-    def _gradients(self, losses: Losses) -> tuple[Tensor, dict[str, ParameterGradient]]:
+    def compile(self, losses: Losses, *records: Tensor, backend: str = "inductor") -> None:
+        """From now on run `losses` on chunks of this shape as one compiled graph. For drawn records.
+
+        Raises unless the compiled sum equals the one without compilation. Other losses and other shapes are
+        refused from here on: the two forms round differently, and private records must not decide which one
+        runs. Random layers such as dropout cannot be compiled. `backend` is that of `torch.compile`.
+        """
+        if not records or len(records[0]) < 2:
+            raise ConfigError(
+                "compile on two records or more; one does not show whether records are separate."
+            )
+        mask = _mask(records, None)
+        with _matmul_precision(self.precision.matmul), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's compiler uses what torch has deprecated
+            expected = [self._sums_of(losses, bound, mask, records)[0] for bound in (inf, self.max_norm)]
+            bounds = [torch.tensor(bound, dtype=torch.float64) for bound in (inf, self.max_norm)]
+            function = partial(self._sums_of, losses)
+            run = compiled(self._model, function, bounds[0], mask, records, backend=backend)
+            found = [run(bound, mask, records)[0] for bound in bounds]
+        for ours, theirs in zip(found, expected, strict=True):
+            if wrong := _difference(ours, theirs, tolerance=1e-3 + 16 * self.precision.rounding):
+                raise ConfigError(
+                    f"the compiled sum is not the one without compilation ({wrong}); train without compiling."
+                )
+        self._compiled = _Compiled(losses, _shapes(records), run)
+
+    def _run(self, losses: Losses, bound: float, mask: Tensor, chunk: tuple[Tensor, ...]) -> Sums:
+        """`_sums_of` in the form that this clipper uses."""
+        if self._compiled is None:
+            return self._sums_of(losses, bound, mask, chunk, self._rooms)
+        if losses is not self._compiled.losses or _shapes(chunk) != self._compiled.shapes:
+            raise ConfigError(
+                f"this clipper was compiled for other losses or shapes: {self._compiled.shapes}, not "
+                f"{_shapes(chunk)}. Pass the same function and fill up short chunks (see `records`)."
+            )
+        return self._compiled.run(torch.tensor(bound, dtype=torch.float64), mask, chunk)
+
+    def _sums_of(
+        self,
+        losses: Losses,
+        bound: float | Tensor,
+        mask: Tensor,
+        chunk: tuple[Tensor, ...],
+        rooms: dict[str, Tensor] | None = None,
+    ) -> Sums:
+        """Clip each record to `bound`, and add up those that the mask [B] gives weight one."""
+        values, gradients = self._gradients(losses, chunk, {} if rooms is None else rooms)
+        squared = torch.zeros_like(values, dtype=torch.float32)
+        for gradient in gradients.values():
+            squared = squared + gradient.squared_norms(self.precision.rounding)
+        norms = squared.sqrt()
+        factors = (bound / ((1 + self.precision.margin) * norms)).clamp(max=1.0) * mask
+        sums = {name: gradient.weighted_sum(factors) for name, gradient in gradients.items()}
+        return sums, values, norms
+
+    def _without(
+        self, bad: Tensor, losses: Losses, mask: Tensor, chunk: tuple[Tensor, ...]
+    ) -> dict[str, Tensor]:
+        """The sums with some good record in the row of every bad one, and no weight on it.
+
+        Zero times not-a-number is not a number, so a bad record must not enter at all; and the other records
+        must be computed in the same way as if it had been good.
+        """
+        if bool(bad.all()):
+            return {}
+        good = int((~bad).nonzero()[0])
+        mended = tuple(torch.where(bad.view(-1, *[1] * (one.dim() - 1)), one[good], one) for one in chunk)
+        sums, values, norms = self._run(losses, self.max_norm, mask.masked_fill(bad, 0.0), mended)
+        if not bool((values.isfinite() & norms.isfinite()).all()):
+            raise PrivacyError(
+                "a loss or gradient that is not finite stays so when another record takes its row, so it "
+                "does not come from the record alone; make the losses a function of their inputs."
+            )
+        return sums
+
+    def _gradients(
+        self, losses: Losses, chunk: tuple[Tensor, ...], rooms: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, ParameterGradient]]:
         """Run forward and backward once: losses [B] and every used parameter's per-record gradients."""
         with self._recording() as calls:
-            values = losses()
+            values = losses(*chunk)
         if values.dim() != 1 or not values.is_floating_point():
             raise ConfigError(
                 f"losses must be one float for each record, [B]; got {values.dtype} {list(values.shape)}."
             )
-        for layer, uses in calls.items():
-            self._require_records_first(layer, uses, len(values))
-        outputs = [call.output for uses in calls.values() for call in uses]
+        for layer, call in calls:
+            self._require_usable(layer, call, len(values))
+        outputs = [call.output for _, call in calls]
         if not outputs or not values.requires_grad or len(values) == 0:
             return values.detach(), {}
         if not self._separate and len(values) > 1:
-            _require_separate_records(values, outputs)
+            require_separate_records(values, outputs)
             self._separate = True
-        grads = list(torch.autograd.grad(values.sum(), outputs, allow_unused=True))
+        uses: dict[str, list[Use]] = {}
+        grads = torch.autograd.grad(values.sum(), outputs, allow_unused=True)
+        for (layer, call), grad in zip(calls, grads, strict=True):
+            for attribute, name in self._layers[layer].items() if grad is not None else ():
+                uses.setdefault(name, []).append(Use(layer, attribute, call.input, grad))
+        del calls, grads, outputs
         gradients = {}
-        while calls:  # from the last layer to the first, letting go of what is done
-            layer, uses = calls.popitem()
-            used = [(call.input, g) for call in reversed(uses) if (g := grads.pop()) is not None]
-            for parameter, name in self._layers[layer].items() if used else ():
-                inputs, output_grads = map(list, zip(*used, strict=True))
-                found = parameter_gradient(layer, parameter, inputs, output_grads, self._rooms.get(name))
-                if isinstance(found, StoredGradient):
-                    self._rooms[name] = found.values
-                gradients[name] = found
+        while uses:  # from the last parameter to the first, letting go of what is done
+            name, own = uses.popitem()
+            found = parameter_gradient(own, rooms.get(name))
+            if isinstance(found, StoredGradient):
+                rooms[name] = found.values
+            gradients[name] = found
         return values.detach(), gradients
 
-    def _norms(self, values: Tensor, gradients: dict[str, ParameterGradient]) -> Tensor:
-        """Norm [B] of each record's whole gradient, over all parameters together."""
-        squared = torch.zeros_like(values, dtype=torch.float32)
-        for gradient in gradients.values():
-            squared = squared + gradient.squared_norms(self.precision.rounding)
-        return squared.sqrt()
-
     @contextmanager
-    def _recording(self) -> Iterator[dict[nn.Module, list[_Call]]]:
+    def _recording(self) -> Iterator[list[tuple[nn.Module, _Call]]]:
         """Note every call of a trained layer; parameters need no gradient meanwhile."""
-        calls: dict[nn.Module, list[_Call]] = {}
+        calls: list[tuple[nn.Module, _Call]] = []
 
         def note(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
             if not output.requires_grad:
                 output.requires_grad_()  # nothing before this layer is trained: the graph starts here
             given = (args[0] if args else kwargs["input"]).detach()
-            calls.setdefault(layer, []).append(_Call(given, given._version, get_gradient_edge(output)))
+            calls.append((layer, _Call(given, given._version, get_gradient_edge(output))))
 
         handles = []
         try:
@@ -246,95 +324,46 @@ class RecordClipper:
             torch.manual_seed(0)
             yield
 
-    def _require_records_first(self, layer: nn.Module, uses: list[_Call], B: int) -> None:
-        name = " and ".join(self._layers[layer].values())
-        features = 0 if isinstance(layer, nn.Embedding) else len(getattr(layer, "normalized_shape", (1,)))
-        for call in uses:
-            if call.input.dim() <= features or len(call.input) != B:
-                raise ConfigError(
-                    f"the layer of {name} was fed {list(call.input.shape)} in a chunk of {B} records; the "
-                    "first dimension must be the record. Expand what records share, such as positions."
-                )
-            if call.input._version != call.version:
-                raise ConfigError(
-                    f"the input of the layer of {name} was changed in place after the layer had used it, so "
-                    "its gradient cannot be known; write x = x + y instead of x += y."
-                )
-
-
-def _owners(model: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[nn.Module, dict[str, str]]:
-    """Find the layer of each parameter: {layer: {"weight" or "bias": name}}. Refuse what we cannot clip."""
-    places: dict[nn.Parameter, list[tuple[str, nn.Module, str]]] = {}
-    for path, layer in model.named_modules():
-        if isinstance(layer, _MIXING):
-            raise PrivacyError(
-                f"layer {path} ({type(layer).__name__}) mixes the records of a batch; use LayerNorm."
-            )
-        for attribute, p in layer.named_parameters(recurse=False):
-            places.setdefault(p, []).append((path, layer, attribute))
-    owners: dict[nn.Module, dict[str, str]] = {}
-    for name, p in parameters.items():
-        found = places.get(p, [])
-        if len(found) != 1:
-            where = " and ".join(f"{path}.{attribute}" for path, _, attribute in found) or "none of the model"
-            raise ConfigError(f"parameter {name} must belong to one layer, but belongs to {where}.")
-        path, layer, attribute = found[0]
-        if type(layer) not in SUPPORTED or attribute not in ("weight", "bias"):
-            kinds = ", ".join(kind.__name__ for kind in SUPPORTED)
+    def _require_usable(self, layer: nn.Module, call: _Call, B: int) -> None:
+        names = " and ".join(self._layers[layer].values())
+        require_records_first(layer, names, call.input, B)
+        if call.input._version != call.version:
             raise ConfigError(
-                f"parameter {name} sits in {path or 'the model itself'} ({type(layer).__name__}), whose "
-                f"per-record gradients are not known; train {kinds} only, and freeze the rest."
-            )
-        if isinstance(layer, nn.Embedding):
-            options = ("padding_idx", "max_norm", "sparse", "scale_grad_by_freq")
-            unusual = [o for o in options if getattr(layer, o) is not None and getattr(layer, o) is not False]
-            if unusual:
-                raise ConfigError(
-                    f"embedding {path} sets {', '.join(unusual)}, which changes its gradient in a way that "
-                    "clipping each record does not follow; leave it out."
-                )
-        owners.setdefault(layer, {})[attribute] = name
-    return owners
-
-
-def _require_separate_records(losses: Tensor, outputs: list[GradientEdge]) -> None:
-    """Raise if the loss of an even row depends on a layer's output for an odd row, or the other way."""
-    for rows in (0, 1):
-        if any(
-            g is not None and bool((g[1 - rows :: 2].abs() > 0).any())
-            for g in torch.autograd.grad(losses[rows::2].sum(), outputs, retain_graph=True, allow_unused=True)
-        ):
-            raise PrivacyError(
-                "a record's loss depends on other records of its chunk, so clipping cannot bound its "
-                "influence. Remove what mixes records: batch statistics, shared position ids, a batch loss."
+                f"the input of the layer of {names} was changed in place after the layer had used it, so its "
+                "gradient cannot be known; write x = x + y instead of x += y."
             )
 
 
-def _counted(losses: Tensor, norms: Tensor, records: int | None) -> Tensor:
-    """Mask [B] of the records that count: finite, and not padding."""
-    counted = losses.isfinite() & norms.isfinite()
+def _mask(chunk: tuple[Tensor, ...], records: int | None) -> Tensor:
+    """Weights [B] of the rows of a chunk: one for a record, zero for padding."""
+    if not chunk:
+        raise ConfigError("give the tensors of the chunk after the losses, each with the records first.")
+    mask = torch.ones(len(chunk[0]), device=chunk[0].device)
     if records is not None:
-        if not 0 <= records <= len(losses):
-            raise ConfigError(
-                f"records must be from 0 to the {len(losses)} rows of the chunk; got {records}."
-            )
-        counted[records:] = False
-    return counted
+        if not 0 <= records <= len(mask):
+            raise ConfigError(f"records must be from 0 to the {len(mask)} rows of the chunk; got {records}.")
+        mask[records:] = 0.0
+    return mask
 
 
-def _weighted_sums(
-    gradients: dict[str, ParameterGradient], factors: Tensor, counted: Tensor
-) -> dict[str, Tensor]:
-    """Add up the counted records times their factors; the others leave no trace."""
-    if not bool(counted.all()):
-        factors = factors.masked_fill(~counted, 0.0)
-        for gradient in gradients.values():
-            gradient.drop(~counted)
-    return {name: gradient.weighted_sum(factors) for name, gradient in gradients.items()}
+def _difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], tolerance: float) -> str:
+    """Name the first sum that is not the other's, or nothing."""
+    scale = max((float(expected.norm()) for expected in theirs.values()), default=0.0)
+    for name, known in {**theirs, **ours}.items():
+        mine, expected = (side.get(name, torch.zeros_like(known)) for side in (ours, theirs))
+        error, size = float((mine - expected).norm()), float(expected.norm())
+        if not error <= tolerance * (size + 0.01 * scale):
+            return f"{name} is off by {error:.2g}, of {size:.2g}"
+    return ""
+
+
+def _shapes(chunk: tuple[Tensor, ...]) -> list[tuple[torch.Size, torch.dtype]]:
+    return [(one.shape, one.dtype) for one in chunk]
 
 
 def _zero_sum(parameter: Tensor) -> Tensor:
-    return torch.zeros_like(parameter, dtype=torch.promote_types(parameter.dtype, torch.float32))
+    """In double precision: in single, rounding of thousands of records that agree exceeds the margin."""
+    return torch.zeros_like(parameter, dtype=torch.float64)
 
 
 @contextmanager

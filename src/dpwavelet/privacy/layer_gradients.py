@@ -3,11 +3,12 @@
 A layer that maps inputs A to outputs with gradients G has per-record gradients that follow from A and G
 alone: G^T A for a Linear weight, the sum of G for a bias, rows of G for an Embedding, the sum of G times the
 normalized input for a norm. Each class below holds one such gradient in the form that is cheapest to
-measure and to add up. Nothing here clips, and nothing here looks at another layer.
+measure and to add up. Nothing here clips, and every shape follows from shapes, never from values.
 
 Letters: B records, T positions (all dimensions between the first and the features), i inputs, o outputs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,8 +18,17 @@ from torch.nn import functional as F
 
 SUPPORTED = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)
 
-_ACCUMULATION = 16.0  # rounding of a long float sum, in units of the last place
 _FLOOR = 1e-12  # added to lengths whose squares may underflow
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of a parameter: the call of its layer on B records, and the losses' gradient by the output."""
+
+    layer: nn.Module
+    attribute: str  # what the layer calls the parameter, "weight" or "bias"
+    input: Tensor
+    gradient: Tensor
 
 
 class ParameterGradient(Protocol):
@@ -31,56 +41,73 @@ class ParameterGradient(Protocol):
         """
         ...
 
-    def drop(self, records: Tensor) -> None:
-        """Replace the chosen records (a mask [B]) by zero, whatever they hold."""
-        ...
-
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """Add up the records, each times its factor [B], in the shape of the parameter."""
         ...
 
 
-def parameter_gradient(
-    layer: nn.Module,
-    parameter: str,
-    inputs: list[Tensor],
-    gradients: list[Tensor],
-    room: Tensor | None = None,
-) -> ParameterGradient:
-    """Describe the gradient of one parameter ("weight" or "bias") of a supported layer.
+def parameter_gradient(uses: Sequence[Use], room: Tensor | None = None) -> ParameterGradient:
+    """Describe the gradient of one parameter, from all its uses in all the layers that share it.
 
-    `inputs` and `gradients` hold one tensor for each time the layer was called, records first. `room` is
-    memory to write the gradients of all records into if they are to be written out and fit: a fresh block
-    of that size costs more in page faults than the product that fills it.
+    `room` is memory to write the gradients of all records into if they are to be written out and fit: a
+    fresh block of that size costs more in page faults than the product that fills it.
     """
-    if isinstance(layer, nn.Embedding):
-        ids = torch.cat([one.flatten(1) if one.dim() > 1 else one[:, None] for one in inputs], 1)
-        return RowGradient(ids, _positions(gradients, (layer.embedding_dim,)), layer.num_embeddings)
-    if isinstance(layer, nn.Linear):
-        G = _positions(gradients, (layer.out_features,))
-        if parameter == "bias":
-            return StoredGradient(G.sum(1))
-        A = _positions(inputs, (layer.in_features,))
-        (_, T, i), o = A.shape, G.shape[2]
-        # Measured: while this holds, two T x T Gram matrices cost less than writing B x i x o floats.
-        if T * (i + o) < 0.6 * i * o:
-            return GramGradient(A, G)
-        fits = room is not None and room.shape == (len(A), o, i) and room.dtype == A.dtype
-        return StoredGradient(torch.bmm(G.mT, A, out=room if fits else None))
-    assert isinstance(layer, nn.LayerNorm | nn.RMSNorm)
-    shape = tuple(layer.normalized_shape)
-    G = _positions(gradients, shape)
-    if parameter == "weight":
-        G = G * _normalized(layer, _positions(inputs, shape))
-    return StoredGradient(G.sum(1).reshape(-1, *shape))
+    layers = [use.layer for use in uses]
+    if all(isinstance(layer, nn.Embedding) for layer in layers):
+        return _rows(uses)
+    if all(isinstance(use.layer, nn.Linear | nn.Embedding) and use.attribute == "weight" for use in uses):
+        pairs = [_factors(use) for use in uses]
+        A, G = (torch.cat(side, 1) if len(side) > 1 else side[0] for side in zip(*pairs, strict=True))
+        return _product(A, G, room)
+    return StoredGradient(torch.stack([_summed(use) for use in uses]).sum(0))
 
 
-def _positions(calls: list[Tensor], features: tuple[int, ...]) -> Tensor:
-    """Line up all calls of a layer along T: [B, T, features], at least in single precision."""
+def _rows(uses: Sequence[Use]) -> "RowGradient":
+    tables = [use.layer for use in uses if isinstance(use.layer, nn.Embedding)]
+    ids = torch.cat([use.input.reshape(len(use.input), -1) for use in uses], 1)
+    G = torch.cat([_positions(use.gradient, (tables[0].embedding_dim,)) for use in uses], 1)
+    return RowGradient(ids, G, tables[0].num_embeddings)
+
+
+def _factors(use: Use) -> tuple[Tensor, Tensor]:
+    """A [B, T, i] and G [B, T, o] with the weight's gradient G^T A; a table is a Linear fed one-hot rows."""
+    if isinstance(use.layer, nn.Embedding):
+        A = _positions(use.gradient, (use.layer.embedding_dim,))
+        ids = use.input.reshape(len(use.input), -1)
+        rows = torch.arange(use.layer.num_embeddings, device=ids.device)
+        return A, (ids[..., None] == rows).to(A.dtype)
+    assert isinstance(use.layer, nn.Linear)
+    features = (use.layer.in_features,), (use.layer.out_features,)
+    return _positions(use.input, features[0]), _positions(use.gradient, features[1])
+
+
+def _product(A: Tensor, G: Tensor, room: Tensor | None) -> ParameterGradient:
+    """G^T A in the faster form."""
+    (B, T, i), o = A.shape, G.shape[2]
+    # Measured: while this holds, two T x T Gram matrices cost less than writing B x i x o floats.
+    if T * (i + o) < 0.6 * i * o:
+        return GramGradient(A, G)
+    fits = room is not None and room.shape == (B, o, i) and room.dtype == A.dtype
+    return StoredGradient(torch.bmm(G.mT, A, out=room if fits else None))
+
+
+def _summed(use: Use) -> Tensor:
+    """The gradient [B, *parameter] of a bias, or of a norm's weight."""
+    if isinstance(use.layer, nn.Linear):
+        return _positions(use.gradient, (use.layer.out_features,)).sum(1)
+    assert isinstance(use.layer, nn.LayerNorm | nn.RMSNorm)
+    shape = tuple(use.layer.normalized_shape)
+    G = _positions(use.gradient, shape)
+    if use.attribute == "weight":
+        G = G * _normalized(use.layer, _positions(use.input, shape))
+    return G.sum(1).reshape(-1, *shape)
+
+
+def _positions(tensor: Tensor, features: tuple[int, ...]) -> Tensor:
+    """Line up everything between record and features: [B, T, features], at least in single precision."""
     size = torch.Size(features).numel()
-    flat = [one.reshape(len(one), one[0].numel() // size, size) for one in calls]
-    joined = flat[0] if len(flat) == 1 else torch.cat(flat, 1)
-    return joined.float() if joined.dtype in (torch.bfloat16, torch.float16) else joined
+    flat = tensor.reshape(len(tensor), tensor[0].numel() // size, size)
+    return flat.float() if flat.dtype in (torch.bfloat16, torch.float16) else flat
 
 
 def _normalized(layer: nn.LayerNorm | nn.RMSNorm, A: Tensor) -> Tensor:
@@ -92,7 +119,12 @@ def _normalized(layer: nn.LayerNorm | nn.RMSNorm, A: Tensor) -> Tensor:
     return normalized
 
 
-@dataclass
+def _accumulation(sums: Tensor) -> float:
+    """Relative rounding of a long sum: a few units in the last place."""
+    return 16.0 * torch.finfo(sums.dtype).eps
+
+
+@dataclass(frozen=True)
 class StoredGradient:
     """Every record's gradient, written out: [B, *parameter]."""
 
@@ -105,16 +137,12 @@ class StoredGradient:
             norms = torch.linalg.vector_norm(norms.flatten(1), dim=1)
         return (norms * (1 + rounding)).square()
 
-    def drop(self, records: Tensor) -> None:
-        """Write zeros over the chosen records."""
-        self.values[records] = 0.0
-
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """One pass over the stored gradients."""
         return (factors @ self.values.flatten(1)).view(self.values.shape[1:])
 
 
-@dataclass
+@dataclass(frozen=True)
 class GramGradient:
     """The weight gradient G^T A of a Linear, never written out.
 
@@ -131,14 +159,9 @@ class GramGradient:
         AA, GG = self.A @ self.A.mT, self.G @ self.G.mT
         a, g = (gram.diagonal(dim1=1, dim2=2).sqrt() + _FLOOR for gram in (AA, GG))  # lengths [B, T]
         R = (a * g).sum(1)
-        accumulation = _ACCUMULATION * torch.finfo(R.dtype).eps
+        accumulation = _accumulation(R)
         squared = (AA * GG).sum((1, 2)).clamp(min=0.0) + accumulation * R.square()
         return (squared.sqrt() + max(rounding, accumulation) * R).square()
-
-    def drop(self, records: Tensor) -> None:
-        """Zero both factors: a zero times a value that is not a number would not be zero."""
-        self.A = self.A.masked_fill(records[:, None, None], 0.0)
-        self.G = self.G.masked_fill(records[:, None, None], 0.0)
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """One product over records and positions, with the factors on its smaller side."""
@@ -150,28 +173,27 @@ class GramGradient:
         return G.flatten(0, 1).mT @ A.flatten(0, 1)
 
 
+@dataclass(frozen=True)
 class RowGradient:
-    """The gradient of an Embedding: for each record, the sums of G over equal ids."""
+    """The gradient of an Embedding: each record adds G to the rows of its ids."""
 
-    def __init__(self, ids: Tensor, G: Tensor, rows: int) -> None:
-        records = torch.arange(len(ids), device=ids.device)[:, None]
-        pairs, places = torch.unique(ids + rows * records, return_inverse=True)
-        self.rows = rows
-        self.owners, self.ids = pairs // rows, pairs % rows  # [pairs]: whose gradient, of which row
-        self.values = G.new_zeros(len(pairs), G.shape[2])
-        self.values.index_add_(0, places.flatten(), G.flatten(0, 1))
-        self.records = len(ids)
+    ids: Tensor  # [B, T]
+    G: Tensor  # [B, T, o]
+    rows: int
 
     def squared_norms(self, rounding: float) -> Tensor:
-        """Different rows are orthogonal, so their squares add."""
-        squares: Tensor = torch.linalg.vector_norm(self.values, dim=1).square()
-        return squares.new_zeros(self.records).index_add_(0, self.owners, squares)
+        """Positions of one id share a row: the row's square, split evenly among them.
 
-    def drop(self, records: Tensor) -> None:
-        """Write zeros over the rows of the chosen records."""
-        self.values[records[self.owners]] = 0.0
+        G may cancel within a row but its rounding does not, so the row's R = sum of |G| comes in as above.
+        """
+        same = self.ids[:, :, None] == self.ids[:, None, :]  # [B, T, T]
+        norms = torch.linalg.vector_norm(same.to(self.G.dtype) @ self.G, dim=2)
+        R = (same * torch.linalg.vector_norm(self.G, dim=2)[:, None]).sum(2)
+        bounds = norms + max(rounding, _accumulation(R)) * R
+        squares: Tensor = bounds.square() / same.sum(2)
+        return squares.sum(1)
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """Add every record's rows to the table."""
-        table = self.values.new_zeros(self.rows, self.values.shape[1])
-        return table.index_add_(0, self.ids, self.values * factors[self.owners, None])
+        table = self.G.new_zeros(self.rows, self.G.shape[2])
+        return table.index_add(0, self.ids.flatten(), (self.G * factors[:, None, None]).flatten(0, 1))

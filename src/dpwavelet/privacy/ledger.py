@@ -21,14 +21,16 @@ import json
 import os
 import secrets
 import sys
+from codecs import getincrementaldecoder
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from string import hexdigits
 from typing import Any, Protocol
 
 from dpwavelet.checkpoint import canonical_json
-from dpwavelet.errors import DpwaveletError, OutputError, PrivacyError
+from dpwavelet.errors import ConfigError, DpwaveletError, OutputError, PrivacyError
 
 if sys.platform != "win32":
     import fcntl
@@ -44,6 +46,15 @@ class Charges(Protocol):
 
     def append(self, entry: Mapping[str, Any]) -> int:
         """Add an entry and return its position; on return the disk has it."""
+
+
+@dataclass(frozen=True)
+class Mend:
+    """A ledger that is whole again, and what became of its unfinished line."""
+
+    ledger: "Ledger"
+    line: int
+    cut: Path | None  # where its bytes are kept; nothing if it lacked only its end and counts
 
 
 @dataclass
@@ -107,6 +118,45 @@ class Ledger:
             self._accept(line)
         return len(self._entries) - 1
 
+    @classmethod
+    def mend(cls, path: Path) -> "Mend":
+        """Put right a last line that a power cut left unfinished, and nothing else.
+
+        A line that lacks only its end is given it, and counts. Of any other the beginning is kept in a file
+        beside the ledger, then cut off; what it said is unknown. Nothing was done on the strength of it:
+        `append` returns only once the disk has the whole line, and no step is taken before it returns. Should
+        a disk have lied about that for one ledger of a run, its other ledger still tells: see
+        `budget.Account.open`.
+
+        Refused, with the file as it was: a line before it that does not follow, an end that is no beginning
+        of the next line, and a ledger that is whole. Whoever can write the file can also cut whole lines off;
+        only a published head tells of that.
+        """
+        ledger = cls(path)
+        with _locked(path) as file:
+            rest = ledger._take_in(file)
+            torn = rest.rstrip(b"\0")  # zeros: the file system kept the length and lost the text
+            whole, line = ledger._size, len(ledger._entries) + 1
+            if not rest:
+                raise ConfigError(f"{path} has no unfinished line, so there is nothing to mend.")
+            if _is_json(torn):
+                ledger._accept(torn)
+                os.ftruncate(file, whole + len(torn))
+                _write(file, b"\n", whole + len(torn), path)
+                return Mend(ledger, line, None)
+            if not _begins_line(torn, len(ledger._entries), ledger.head):
+                raise PrivacyError(
+                    f"{path}, line {line}: what stands after the last whole line is not the beginning of "
+                    "another, so no power cut left it. Restore the ledger from a copy."
+                )
+            kept = path.with_name(f"{path.name}.line-{line}-{hashlib.sha256(rest).hexdigest()[:8]}.torn")
+            with _locked(kept) as copy:
+                os.ftruncate(copy, 0)
+                _write(copy, rest, 0, kept)
+            os.ftruncate(file, whole)
+            os.fsync(file)
+        return Mend(ledger, line, kept)
+
     def charged_steps(self, run: str) -> int:
         """Up to how many steps this run has been charged, whether or not it took them."""
         return self.runs[run].charged if run in self.runs else 0
@@ -159,6 +209,15 @@ class Ledger:
 
     def _catch_up(self, file: int) -> None:
         """Verify what has been added to the file since we last looked."""
+        if self._take_in(file):
+            raise PrivacyError(
+                f"{self.path}, line {len(self._entries) + 1}: the last line is torn, as when power fails. "
+                f"What it announced was never done: `dpwavelet ledger mend {self.path}` cuts that unfinished "
+                "line off and keeps it beside."
+            )
+
+    def _take_in(self, file: int) -> bytes:
+        """Verify every whole line that was added, and return what stands after the last of them."""
         size = os.fstat(file).st_size
         if size < self._size:
             raise PrivacyError(
@@ -166,14 +225,10 @@ class Ledger:
             )
         os.lseek(file, self._size, os.SEEK_SET)
         with os.fdopen(os.dup(file), "rb") as stream:
-            lines = stream.read().split(b"\n")
-        for line in lines[:-1]:
+            *lines, torn = stream.read().split(b"\n")
+        for line in lines:
             self._accept(line)
-        if lines[-1]:
-            raise PrivacyError(
-                f"{self.path}, line {len(self._entries) + 1}: the last line is torn, as when power fails. "
-                "What it announced was never done: delete that unfinished line, then go on."
-            )
+        return torn
 
     def _accept(self, line: bytes) -> None:
         """Take in one complete line, or refuse it with its number."""
@@ -214,6 +269,41 @@ def _seal(value: dict[str, Any]) -> bytes:
     content = {name: value[name] for name in ("position", "previous", "salt", "entry")}
     seal = hashlib.sha256(canonical_json(content)).hexdigest()
     return canonical_json({**content, "digest": seal})
+
+
+def _is_json(text: bytes) -> bool:
+    """Whether this is a whole JSON value; no beginning of an object is."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _begins_line(torn: bytes, position: int, head: str) -> bool:
+    """Whether these bytes may begin the line at this position, as far as they go."""
+    try:
+        text = getincrementaldecoder("utf-8")().decode(torn)  # the cut may fall into a character
+    except UnicodeDecodeError:
+        return False
+    start = f'{{"digest":"{"?" * 64}","entry":{{'
+    if not _fits(text[: len(start)], start):
+        return False
+    if len(text) < len(start):
+        return True
+    try:
+        _, end = json.JSONDecoder().raw_decode(text, len(start) - 1)
+    except ValueError:  # cut within the entry
+        return min(torn) >= ord(" ")
+    return _fits(text[end:], f',"position":{position},"previous":"{head}","salt":"{"?" * 32}"}}')
+
+
+def _fits(text: str, shape: str) -> bool:
+    """Whether the text is the beginning of this shape, in which ? is any hexadecimal digit."""
+    pairs = zip(text, shape, strict=False)
+    return len(text) <= len(shape) and all(
+        own == wanted or (wanted == "?" and own in hexdigits) for own, wanted in pairs
+    )
 
 
 def _write(file: int, line: bytes, size: int, path: Path) -> None:

@@ -1,7 +1,8 @@
 """The one place where Gaussian noise is made and added.
 
 Noise is float32, made on the CPU from the source and moved to where the sum lives, so that every rank and
-every device gets the same. It is added to the sum; dividing is left to the plan.
+every device gets the same. It is added to the sum in the sum's own float type, and only what is noisy is
+rounded to float32; dividing is left to the plan.
 """
 
 import math
@@ -26,16 +27,16 @@ def add_noise(
     """
     std = noise_multiplier * clipped.sensitivity
     return {
-        name: value + gaussian_like(value, std, source, ("noise", step, name))
+        name: (value + gaussian_like(value, std, source, ("noise", step, name))).float()
         for name, value in clipped.values.items()
     }
 
 
 def gaussian_like(value: Tensor, std: float, source: Source, position: Position) -> Tensor:
-    """Gaussian noise in the shape and place of `value`; only float32 is accepted, only real noise made."""
-    if value.dtype != torch.float32:
+    """Gaussian noise in the shape and place of `value`; no narrow sum is accepted, only real noise made."""
+    if value.dtype not in (torch.float32, torch.float64):
         raise PrivacyError(
-            f"noise goes onto float32 sums, got {value.dtype}: "
+            f"noise goes onto float32 or float64 sums, got {value.dtype}: "
             "rounding a sum to fewer bits raises its sensitivity."
         )
     if not (math.isfinite(std) and std > 0):

@@ -10,7 +10,7 @@ Letters: q sampling rate, sigma noise multiplier, C `max_norm`, B `batch_size`, 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,16 +40,9 @@ from dpwavelet.randomness import Source
 
 PROGRESS_POINTS = 100  # at how many places `epsilon_spent` is computed
 UNITS = ("record", "person")
-UNBOUND = {
-    "privatize",
-    "__module__",
-    "__doc__",
-    "__annotations__",
-    "__firstlineno__",
-    "__static_attributes__",
-}
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
 class PrivacyPlan:
     """What is promised (epsilon, delta, to one `unit`) and the run that keeps it.
@@ -61,6 +54,9 @@ class PrivacyPlan:
 
     `others` are public mechanisms beside training, such as a noisy histogram. They count from step 0 on.
     `privatize_sum` makes those that are Gaussian; a sampled one was paid for elsewhere and only counts here.
+
+    Where people are the units, `group_by` names the field that tells them apart and `per_unit` how many
+    records of one person a step may use. Both are public configuration and change neither noise nor cost.
     """
 
     epsilon: float
@@ -70,18 +66,16 @@ class PrivacyPlan:
     steps: int
     max_norm: float  # C
     unit: str = "record"
+    group_by: str | None = None
+    per_unit: int = 1
     others: tuple[Event, ...] = ()
     _made: set[tuple[int, int]] = field(init=False, repr=False, compare=False, default_factory=set)
 
     def __init_subclass__(cls) -> None:
-        """A subclass may watch what `privatize` returns, as the audit does, and replace nothing else."""
-        ours = (vars(PrivacyPlan).keys() | PrivacyPlan.__dataclass_fields__.keys()) - UNBOUND
-        for base in cls.__mro__[: cls.__mro__.index(PrivacyPlan)]:
-            if replaced := sorted(ours & vars(base).keys()):
-                raise PrivacyError(
-                    f"{base.__name__} replaces {', '.join(replaced)} of PrivacyPlan, and nobody has checked "
-                    "that; set its fields instead."
-                )
+        """Nobody has checked the promise of another class."""
+        raise PrivacyError(
+            f"{cls.__name__} would be another PrivacyPlan; set the fields of this one instead."
+        )
 
     def __post_init__(self) -> None:
         self.check()
@@ -90,7 +84,7 @@ class PrivacyPlan:
         """Refuse fields that promise nothing or contradict each other. Every maker of noise asks again."""
         check_epsilon(self.epsilon)
         check_delta(self.delta)
-        for name in ("records", "batch_size", "steps"):
+        for name in ("records", "batch_size", "steps", "per_unit"):
             check_count(name, getattr(self, name))
         check_numbers(self.records, self.delta)
         if self.batch_size > self.records:
@@ -102,6 +96,13 @@ class PrivacyPlan:
             raise ConfigError(f"max_norm must be finite and above 0, got {self.max_norm!r}.")
         if type(self.unit) is not str or self.unit not in UNITS:
             raise ConfigError(f"unit says what is protected, {' or '.join(UNITS)}; got {self.unit!r}.")
+        if self.group_by is not None and (type(self.group_by) is not str or not self.group_by):
+            raise ConfigError(f"group_by must be the name of a field, got {self.group_by!r}.")
+        if self.unit != "person" and (self.group_by is not None or self.per_unit != 1):
+            raise ConfigError(
+                f"group_by={self.group_by!r} and per_unit={self.per_unit} speak of people, but the unit is "
+                f"the {self.unit}; leave them out, or protect persons."
+            )
         if type(self.others) is not tuple or self.others != checked(self.others):
             raise ConfigError(f"others must be a tuple of mechanisms, got {self.others!r}.")
 
@@ -203,8 +204,12 @@ class PrivacyPlan:
         """The sum and its noise: use number `use` of the Gaussian mechanism `others[other]`, on all records.
 
         `sensitivity` is public and chosen before anybody looks: what one unit may move the sum by (L2). It
-        must be that of the sum. Each use happens once in the life of a plan. The noise is a pure function of
-        (key, other, use) and is shared with no step, so after a crash the same sum is released again.
+        must be that of the sum. The noise is a pure function of (key, other, use) and is shared with no step,
+        so after a crash the same sum is released again.
+
+        This object makes each use once. An equal plan, made anew or in another process, knows nothing of it:
+        there, another sum under the same key would get the same noise, and under another key it would be a
+        release that nobody paid for. So let one object make them all, and charge the ledger before.
         """
         self.check()
         event = self.others[other] if type(other) is int and 0 <= other < len(self.others) else None

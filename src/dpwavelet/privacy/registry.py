@@ -25,8 +25,8 @@ _POST = (
     "noisy sums and of public things."
 )
 _POINTS = (
-    "Noise and batches come from AES-256 in counter mode under a secret key. Sums are float32 and clipped "
-    "with a margin for rounding; raw noisy sums are not released. Running time is not hidden."
+    "Noise and batches come from AES-256 in counter mode under a secret key. Records are clipped with a "
+    "margin for rounding and added up in double precision; raw noisy sums are not released. Running time is not hidden."
 )
 
 
@@ -60,7 +60,7 @@ def _registry(certificate: Mapping[str, Any]) -> dict[str, Any]:
             },
             "privacy_loss": {
                 "privacy_unit": certificate["unit"],
-                "privacy_unit_description": certificate["neighbours"],
+                "privacy_unit_description": f"{certificate['neighbours']}. {certificate['contribution']}",
                 "privacy_parameters": {"epsilon": certificate["epsilon"], "delta": certificate["delta"]},
                 "privacy_parameters_description": certificate["statement"],
             },
@@ -92,6 +92,7 @@ def _nist(certificate: Mapping[str, Any]) -> dict[str, Any]:
             "unit": certificate["unit"],
             "neighboring_relation": certificate["neighbours"],
             "contributions_bounded": certificate["unit"] != "record",
+            "contribution_bound": certificate["contribution"],
         },
         "meaning": {"statement": certificate["statement"], "attack": certificate["attack"]},
         "trust_model": "central: the owner is trusted, and nobody who sees the release",

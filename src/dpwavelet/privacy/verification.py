@@ -1,0 +1,261 @@
+"""Check a release against its own certificate: what anyone can repeat, and what no check can tell.
+
+`verify_release` recomputes epsilon, every sentence and every digest from the release alone, and, where the
+owner's ledger is at hand, finds the run in it. What no file can show (that this code ran, on these records,
+with secret noise) it lists as not provable.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from dpwavelet.checkpoint import canonical_json, digest
+from dpwavelet.errors import ConfigError, DpwaveletError, PrivacyError
+from dpwavelet.privacy.accounting import Event, PoissonGaussian, epsilon_pld, epsilon_rdp, event_from_json
+from dpwavelet.privacy.certificate import (
+    CERTIFICATE,
+    FALSE_ALARMS,
+    FORMAT,
+    NOT_PROMISED,
+    SIGNATURE,
+    attack,
+    contribution,
+    is_plain,
+    mechanisms_allow,
+    paths_in,
+    statement,
+    stays_inside,
+)
+from dpwavelet.privacy.ledger import GENESIS, Ledger
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.privacy.refusals import allowed_json
+
+ROUNDING = 1e-9  # two machines may differ by this when they add up the same epsilon
+REFINEMENT = 1e-3  # two versions of the accounting library may differ by this in what they found to be needed
+NOISE_TOLERANCE = 2e-3  # and in the noise that they found a plan to need
+SAID = ("captions", "versions", "public_weights")  # what the owner says and no check can confirm
+
+CANNOT_PROVE = (
+    "that the software named here is what ran, unchanged, and that its noise came from a secret key",
+    "that the declared number of records and the unit describe the data (one person may own many records, or "
+    "go by two names)",
+    "that the public models saw only public images",
+    "that nobody trained on the same records elsewhere; every run on them adds to the privacy loss",
+)
+_PERCENT = re.compile(r"(?<=at most )([0-9.]+)(?=% of the time)")
+_NO_KEY = "whose certificate this is: give the owner's public key to check that"
+_NO_LEDGER = "that the owner's ledger holds this run as certified: give the ledger to check that"
+
+
+@dataclass(frozen=True)
+class VerificationResult:
+    """What was checked, each with its outcome, and what a check of files cannot tell."""
+
+    ok: bool
+    lines: list[tuple[bool, str]]
+    cannot_prove: list[str]
+
+
+def verify_release(
+    folder: Path, public_key: bytes | None = None, ledger: Path | None = None
+) -> VerificationResult:
+    """Check a release against its own certificate, trusting nothing in it.
+
+    With `public_key`, the owner's 32 bytes obtained some other way, it also shows whose certificate it is;
+    with the owner's `ledger` of the run, that the ledger holds this run, whole, up to the certified place.
+    """
+    lines: list[tuple[bool, str]] = []
+    cannot_prove = [*[_NO_KEY] * (public_key is None), *[_NO_LEDGER] * (ledger is None), *CANNOT_PROVE]
+    try:
+        certificate, content = _read_certificate(folder)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return VerificationResult(False, [(False, f"{CERTIFICATE} cannot be read: {error}")], cannot_prove)
+    cannot_prove.append(f"what the certificate says of {', '.join(_unconfirmed(certificate))}")
+    lines.append(_check_signature(folder / SIGNATURE, content, public_key))
+    lines += _check_promise(certificate)
+    lines.append(_check_scales(folder, certificate))
+    lines += _check_files(folder, certificate.get("files"))
+    if ledger is not None:
+        lines.append(_check_ledger(ledger, certificate))
+    return VerificationResult(all(ok for ok, _ in lines), lines, cannot_prove)
+
+
+def read_certificate(folder: Path) -> dict[str, Any]:
+    """The certificate of a release, unchecked; verify it before believing it."""
+    try:
+        return _read_certificate(folder)[0]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{folder / CERTIFICATE} cannot be read: {error}; name a release folder.") from None
+
+
+def _read_certificate(folder: Path) -> tuple[dict[str, Any], bytes]:
+    content = (folder / CERTIFICATE).read_bytes()
+    certificate = json.loads(content)
+    if canonical_json(certificate) != content or certificate["format"] != FORMAT:
+        raise ValueError(f"it is not canonical JSON in the format {FORMAT!r}")
+    return certificate, content
+
+
+def _unconfirmed(certificate: Mapping[str, Any]) -> list[str]:
+    """Fields that no check looks at: those that say more than the promise, and any that we do not know."""
+    checked = {
+        "format", "plan", "unit", "neighbours", "records_declared", "events", "max_norm", "divisor", "delta",
+        "epsilon", "epsilon_pld", "epsilon_rdp", "statement", "attack", "allowed", "private_scales", "files",
+        "ledger", "not_promised",
+    }  # fmt: skip
+    return [
+        *(name for name in SAID if name in certificate),
+        *sorted(certificate.keys() - checked - set(SAID)),
+    ]
+
+
+def _check_signature(path: Path, content: bytes, public_key: bytes | None) -> tuple[bool, str]:
+    try:
+        claim = json.loads(path.read_bytes())
+        embedded = bytes.fromhex(claim["public_key"])
+        if claim["algorithm"] != "Ed25519":
+            return False, f"the signature uses {claim['algorithm']!r}, not Ed25519"
+        if public_key is not None and public_key != embedded:
+            return False, "the certificate is signed with another key than the one given"
+        Ed25519PublicKey.from_public_bytes(embedded).verify(bytes.fromhex(claim["signature"]), content)
+    except InvalidSignature:
+        return False, "the signature does not fit the certificate"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return False, f"{path.name} cannot be read: {error}"
+    return True, f"signed with the key {embedded.hex()[:16]}..."
+
+
+def _check_promise(certificate: Mapping[str, Any]) -> list[tuple[bool, str]]:
+    """Recompute what the events cost, and compare every claim with it and with the plan."""
+    try:
+        plan = PrivacyPlan.from_json(certificate["plan"])
+        events = tuple(event_from_json(event) for event in certificate["events"])
+        if not events:
+            raise PrivacyError("it names no mechanism")
+        epsilon, second = epsilon_pld(events, plan.delta), epsilon_rdp(events, plan.delta)
+        claims = (
+            ("epsilon", epsilon, ROUNDING),
+            ("epsilon_pld", epsilon, REFINEMENT),
+            ("epsilon_rdp", second, REFINEMENT),
+        )
+        lines = [_covers(name, certificate[name], cost, tolerance) for name, cost, tolerance in claims]
+        stated = {
+            "unit": plan.unit,
+            "neighbours": plan.neighbours,
+            "contribution": contribution(plan),
+            "records_declared": plan.records,
+            "max_norm": plan.max_norm,
+            "divisor": plan.divisor,
+            "delta": plan.delta,
+            "epsilon": plan.epsilon,
+            "allowed": allowed_json(rule["name"] for rule in certificate["allowed"]),
+        }
+        wrong = [name for name, value in stated.items() if certificate[name] != value]
+        wrong += [] if _same_events(plan.events, events) else ["events"]
+        wrong += [] if certificate["epsilon_pld"] <= plan.epsilon * (1 + ROUNDING) else ["epsilon_pld"]
+        wrong += _wrong_words(certificate, plan, events)
+    except (DpwaveletError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        return [(False, f"the promise cannot be recomputed: {error!s:.300}")]
+    agreement = f"disagree on {', '.join(wrong)}" if wrong else "agree"
+    lines.append((not wrong, f"the plan and the certificate around it {agreement}"))
+    return [*lines, (True, contribution(plan))] if plan.unit == "person" and not wrong else lines
+
+
+def _same_events(planned: Sequence[Event], certified: Sequence[Event]) -> bool:
+    """Whether these are the mechanisms of the plan, all of them and no other.
+
+    The noise that a plan needs is found again, and two versions of the library may find it a little apart.
+    """
+
+    def same(ours: Event, theirs: Event) -> bool:
+        if isinstance(ours, PoissonGaussian) and isinstance(theirs, PoissonGaussian):
+            close = math.isclose(
+                ours.noise_multiplier, theirs.noise_multiplier, rel_tol=NOISE_TOLERANCE, abs_tol=0.0
+            )
+            return close and replace(theirs, noise_multiplier=ours.noise_multiplier) == ours
+        return ours == theirs
+
+    return len(certified) == len(planned) and all(map(same, planned, certified))
+
+
+def _wrong_words(certificate: Mapping[str, Any], plan: PrivacyPlan, events: tuple[Event, ...]) -> list[str]:
+    """The sentences and attack bounds that promise more than the mechanisms give, or leave a warning out."""
+    wrong = []
+    said, meant = (_PERCENT.split(text) for text in (certificate["statement"], statement(plan)))
+    if said[::2] != meant[::2] or float(said[1]) * (1 + REFINEMENT) < 100 * mechanisms_allow(events) - 0.1:
+        wrong.append("statement")
+    bounds = attack(plan) | {"from_mechanisms": mechanisms_allow(events)}
+    claimed = certificate["attack"]
+    known = claimed.keys() == bounds.keys() and claimed["false_positive_rate"] == FALSE_ALARMS
+    if not known or any(claimed[name] * (1 + REFINEMENT) < least for name, least in bounds.items()):
+        wrong.append("attack")
+    if not set(NOT_PROMISED) <= set(certificate["not_promised"]):
+        wrong.append("not_promised")
+    return wrong
+
+
+def _check_scales(folder: Path, certificate: Mapping[str, Any]) -> tuple[bool, str]:
+    """The scales that learned from records must be those that the model draws."""
+    path = folder / "model" / "config.json"
+    claimed = certificate.get("private_scales")
+    try:
+        scales = json.loads(path.read_bytes())["private_scales"]
+        ok = claimed == list(range(1, scales + 1))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return False, f"model/config.json cannot be read: {error}"
+    return ok, f"private scales: {claimed} claimed, {scales} in the model"
+
+
+def _check_ledger(path: Path, certificate: Mapping[str, Any]) -> tuple[bool, str]:
+    """The certified place must end one whole run of this plan and its very mechanisms; the head pins it."""
+    try:
+        ledger = Ledger.open(path)
+        position, head = certificate["ledger"]["position"], certificate["ledger"]["head"]
+        lines = path.read_bytes().splitlines()
+        heads = [GENESIS, *(hashlib.sha256(line).hexdigest() for line in lines)]
+        if type(position) is not int or not 0 <= position < len(lines):
+            return False, f"the ledger has no entry {position}"
+        entry = ledger.entries[position]
+        if entry.get("kind") != "finished":
+            return False, f"entry {position} of the ledger does not finish a run"
+        if head not in heads[position + 1 :]:
+            return False, "the ledger's chain does not lead through the certified head"
+        (begun,) = (e for e in ledger.entries if (e.get("kind"), e.get("run")) == ("begun", entry["run"]))
+        if any(begun[name] != certificate[name] for name in ("plan", "events")):
+            return False, f"entry {position} of the ledger finishes a run of another plan"
+        if ledger.charged_steps(entry["run"]) != begun["plan"]["steps"]:
+            return False, f"entry {position} of the ledger finishes a run that was not charged whole"
+    except (OSError, DpwaveletError, KeyError, TypeError, ValueError) as error:
+        return False, f"the ledger {path} does not confirm the run: {error}"
+    others = sum(e.get("kind") == "begun" for e in ledger.entries) - 1
+    return True, f"the ledger holds this run at entry {position}, and {others} other runs"
+
+
+def _covers(name: str, claimed: float, cost: float, tolerance: float) -> tuple[bool, str]:
+    ok = claimed * (1 + tolerance) >= cost
+    return ok, f"{name}: {claimed:.6g} claimed, {cost:.6g} recomputed from the mechanisms"
+
+
+def _check_files(folder: Path, files: Any) -> list[tuple[bool, str]]:
+    """Every file must be listed, present, inside the folder and unchanged."""
+    if not isinstance(files, dict) or not all(isinstance(value, str) for value in files.values()):
+        return [(False, "the certificate lists no files")]
+    lines = [(False, f"{path!r} would lead outside the release") for path in files if not stays_inside(path)]
+    listed = {path for path in files if stays_inside(path)}
+    links = {path for path in paths_in(folder) if not is_plain(folder, path)}
+    present = set(paths_in(folder)) - {CERTIFICATE, SIGNATURE}
+    lines += [(False, f"{path} is a link or no plain file") for path in sorted(links)]
+    lines += [(False, f"{path} is missing") for path in sorted(listed - present)]
+    lines += [(False, f"{path} is not in the certificate") for path in sorted(present - listed)]
+    whole = sorted((listed & present) - links)
+    changed = [path for path in whole if digest(folder / path) != files[path]]
+    lines += [(False, f"{path} has been changed") for path in changed]
+    return [*lines, (not lines, f"{len(whole) - len(changed)} of {len(files)} files are as certified")]

@@ -1,0 +1,344 @@
+"""A certificate tampered with in any way fails, and an honest one passes without trusting anything."""
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from dpwavelet.errors import OutputError
+from dpwavelet.privacy.accounting import Gaussian, event_to_json
+from dpwavelet.privacy.certificate import (
+    CERTIFICATE,
+    SIGNATURE,
+    digest_files,
+    make_certificate,
+    public_bytes,
+    write_certificate,
+)
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.privacy.verification import verify_release
+
+PLAN = PrivacyPlan(epsilon=1.0, delta=1e-4, records=2000, batch_size=64, steps=50, max_norm=1.0)
+OWNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+
+
+def certify(folder, plan=PLAN, **changes):
+    arguments = {
+        "files": digest_files(folder),
+        "ledger_position": 3,
+        "ledger_head": "ab" * 32,
+        "private_scales": [1],
+        "captions": "Captions were part of every record.",
+    }
+    return make_certificate(plan, **{**arguments, **changes})
+
+
+@pytest.fixture
+def release(tmp_path):
+    """A small release, complete and signed."""
+    folder = tmp_path / "release"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "weights.safetensors").write_bytes(b"weights")
+    (folder / "model" / "config.json").write_text('{"private_scales": 1}')
+    (folder / "samples.jsonl").write_text("{}\n")
+    write_certificate(folder, certify(folder), OWNER)
+    return folder
+
+
+def failures(folder, public_key=None):
+    result = verify_release(folder, public_key)
+    assert result.ok == all(ok for ok, _ in result.lines)
+    return [text for ok, text in result.lines if not ok]
+
+
+def resign(folder, change, key=OWNER):
+    """Let a dishonest owner change the certificate and sign it again."""
+    certificate = json.loads((folder / CERTIFICATE).read_bytes())
+    change(certificate)
+    write_certificate(folder, certificate, key)
+
+
+def test_an_honest_release_verifies_and_says_what_it_cannot_prove(release):
+    result = verify_release(release)
+    assert result.ok, result.lines
+    assert any("whose certificate" in sentence for sentence in result.cannot_prove)
+    assert any("declared number" in sentence for sentence in result.cannot_prove)
+    assert any("captions, versions" in sentence for sentence in result.cannot_prove)
+    known = verify_release(release, public_bytes(OWNER))
+    assert known.ok
+    assert len(known.cannot_prove) == len(result.cannot_prove) - 1
+
+
+@pytest.mark.parametrize("path", ["model/weights.safetensors", "samples.jsonl"])
+def test_a_changed_file_fails(release, path):
+    (release / path).write_bytes(b"something else")
+    assert f"{path} has been changed" in failures(release)
+
+
+def test_a_missing_file_fails(release):
+    (release / "samples.jsonl").unlink()
+    assert "samples.jsonl is missing" in failures(release)
+
+
+@pytest.mark.parametrize("path", ["extra.txt", ".hidden", "model/more.bin", "model/certificate.json"])
+def test_an_extra_file_fails(release, path):
+    (release / path).write_text("x")
+    assert f"{path} is not in the certificate" in failures(release)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX links")
+@pytest.mark.parametrize("name", ["samples.jsonl", "linked", CERTIFICATE])
+def test_a_link_fails_even_if_it_leads_to_the_right_content(release, tmp_path, name):
+    outside = tmp_path / "outside"
+    outside.write_bytes((release / name).read_bytes() if (release / name).exists() else b"")
+    (release / name).unlink(missing_ok=True)
+    (release / name).symlink_to(outside)
+    assert f"{name} is a link or no plain file" in failures(release)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX links")
+def test_a_linked_folder_is_not_entered(release, tmp_path):
+    (release / "model").rename(tmp_path / "model")
+    (release / "model").symlink_to(tmp_path / "model")
+    assert "model is a link or no plain file" in failures(release)
+    with pytest.raises(OutputError, match="copies, not links"):
+        digest_files(release)
+
+
+OUTSIDE = [
+    "/etc/passwd",
+    "../private/ledger.jsonl",
+    "model/../../x",
+    "C:\\x",
+    "a\\..\\b",
+    "./a",
+    "a//b",
+    "",
+    "..",
+    "a\x00",
+]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_a_path_that_leaves_the_release_is_never_opened(release, monkeypatch, path):
+    resign(release, lambda certificate: certificate["files"].update({path: "0" * 64}))
+    assert f"{path!r} would lead outside the release" in failures(release)
+
+
+def test_any_change_of_the_certificate_breaks_the_signature(release):
+    content = (release / CERTIFICATE).read_bytes()
+    (release / CERTIFICATE).write_bytes(content.replace(b'"epsilon":1.0', b'"epsilon":0.5'))
+    assert "the signature does not fit the certificate" in failures(release)
+    (release / CERTIFICATE).write_bytes(content.replace(b'"epsilon":1.0', b'"epsilon": 1.0'))
+    assert "canonical" in failures(release)[0]
+
+
+def test_a_signature_by_somebody_else_fails_when_the_owner_is_known(release):
+    forger = Ed25519PrivateKey.generate()
+    resign(release, lambda certificate: None, key=forger)
+    assert failures(release) == []  # nobody said who should have signed
+    assert failures(release, public_bytes(OWNER)) == [
+        "the certificate is signed with another key than the one given"
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'{"algorithm":"none","public_key":"","signature":""}',
+        b'{"algorithm":"Ed25519","public_key":"zz","signature":""}',
+        b'{"algorithm":"Ed25519","public_key":"00","signature":"00"}',
+    ],
+)
+def test_a_signature_that_is_no_signature_fails(release, content):
+    (release / SIGNATURE).write_bytes(content)
+    assert len(failures(release)) == 1
+    assert len(failures(release, public_bytes(OWNER))) == 1
+
+
+def test_a_missing_signature_or_certificate_fails(release):
+    (release / SIGNATURE).unlink()
+    assert "certificate.sig cannot be read" in failures(release)[0]
+    (release / CERTIFICATE).unlink()
+    assert "certificate.json cannot be read" in failures(release)[0]
+
+
+def quiet(certificate):
+    """Claim less noise than the promise needs."""
+    certificate["events"][0]["noise_multiplier"] *= 0.99
+
+
+def cheap(certificate):
+    certificate["epsilon"] = certificate["plan"]["epsilon"] = 0.9
+
+
+def short(certificate):
+    certificate["events"][0]["steps"] = 49
+
+
+def rare(certificate):
+    certificate["events"][0]["sampling_rate"] = 0.03
+
+
+def lesser(certificate):
+    certificate["epsilon_pld"] *= 0.99
+
+
+def tight(certificate):
+    certificate["epsilon_rdp"] *= 0.9
+
+
+def certain(certificate):
+    certificate["delta"] = 1e-6
+
+
+def loose(certificate):
+    certificate["delta"] = certificate["plan"]["delta"] = 0.01
+
+
+def silent(certificate):
+    certificate["events"] = []
+
+
+def strange(certificate):
+    certificate["events"].append({"mechanism": "Magic"})
+
+
+def hidden(certificate):
+    certificate["events"].append({"mechanism": "Gaussian", "noise_multiplier": 3.0, "count": 1})
+
+
+def grouped(certificate):
+    certificate["unit"] = "person"
+
+
+def many(certificate):
+    certificate["records_declared"] = 10**6
+
+
+def wide(certificate):
+    certificate["max_norm"] = 0.1
+
+
+def mute(certificate):
+    del certificate["plan"]
+
+
+def wordy(certificate):
+    certificate["epsilon"] = "1.0"
+
+
+def infinite(certificate):
+    certificate["events"][0] = {
+        "mechanism": "PoissonGaussian",
+        "sampling_rate": 0.032,
+        "noise_multiplier": 0.01,
+        "steps": 10**9,
+    }
+
+
+LIES = [
+    quiet,
+    cheap,
+    short,
+    rare,
+    lesser,
+    tight,
+    certain,
+    loose,
+    silent,
+    strange,
+    hidden,
+    grouped,
+    many,
+    wide,
+    mute,
+]
+
+
+@pytest.mark.parametrize("lie", [*LIES, wordy, infinite], ids=lambda lie: lie.__name__)
+def test_a_certificate_that_contradicts_itself_fails_though_its_owner_signed_it(release, lie):
+    resign(release, lie)
+    found = failures(release, public_bytes(OWNER))
+    assert found
+    assert all("sign" not in text for text in found)
+
+
+@pytest.mark.parametrize("files", [None, [], {"samples.jsonl": None}])
+def test_a_certificate_without_a_list_of_files_fails(release, files):
+    resign(release, lambda certificate: certificate.update(files=files))
+    assert "the certificate lists no files" in failures(release)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"[" * 100_000, b'{"epsilon":NaN}', b"\xff", b"{}"])
+def test_a_certificate_that_is_no_certificate_fails(release, content):
+    (release / CERTIFICATE).write_bytes(content)
+    assert "certificate.json cannot be read" in failures(release)[0]
+
+
+HISTOGRAM = Gaussian(50.0, 2)
+BESIDE = replace(PLAN, others=(HISTOGRAM, Gaussian(60.0, 1)))
+
+
+def fewer(certificate):
+    certificate["events"].pop()
+
+
+def more(certificate):
+    """One that costs next to nothing, so that the stated epsilon covers it."""
+    certificate["events"].append(event_to_json(Gaussian(5000.0, 1)))
+
+
+def twice_as_noisy(certificate):
+    certificate["events"][1]["noise_multiplier"] *= 2
+
+
+def made_once(certificate):
+    certificate["events"][1]["count"] = 1
+
+
+def slightly_noisier(certificate):
+    certificate["events"][0]["noise_multiplier"] *= 1.004
+
+
+def in_another_order(certificate):
+    certificate["events"].reverse()
+
+
+def planned_without(certificate):
+    certificate["plan"]["others"].pop()
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [fewer, more, twice_as_noisy, made_once, slightly_noisier, in_another_order, planned_without],
+    ids=lambda lie: lie.__name__,
+)
+def test_a_certificate_lists_the_mechanisms_of_its_plan_and_no_other(release, lie):
+    write_certificate(release, certify(release, BESIDE), OWNER)
+    assert failures(release) == []
+    resign(release, lie)
+    assert any("disagree on events" in text for text in failures(release)), failures(release)
+
+
+def test_a_certificate_for_people_shows_what_bounds_them(release):
+    people = replace(PLAN, unit="person", group_by="patient", per_unit=3)
+    write_certificate(release, certify(release, people), OWNER)
+    result = verify_release(release)
+    assert result.ok
+    shown = [text for _, text in result.lines if "field 'patient'" in text]
+    assert len(shown) == 1
+    assert "at most 3" in shown[0]
+
+
+@pytest.mark.parametrize("change", [{"group_by": "name"}, {"per_unit": 1}, {"group_by": None}])
+def test_a_certificate_for_people_that_says_something_else_in_words_fails(release, change):
+    people = replace(PLAN, unit="person", group_by="patient", per_unit=3)
+    write_certificate(release, certify(release, people), OWNER)
+    resign(release, lambda certificate: certificate["plan"].update(change))
+    assert any("contribution" in text for text in failures(release))
