@@ -189,19 +189,21 @@ def opacus_ghost(model: nn.Module) -> Step:
     return step
 
 
-def per_sample_vmap(model: nn.Module) -> Step:
+def per_sample_vmap(model: nn.Module, precision: str = "highest", half: bool = False) -> Step:
     parameters = {name: p.detach() for name, p in model.named_parameters()}
 
     def loss(weights: dict[str, Tensor], record: Tensor) -> Tensor:
-        logits = functional_call(model, weights, (record[None, :-1],))
-        return F.cross_entropy(logits[0], record[1:])
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            logits = functional_call(model, weights, (record[None, :-1],))
+            return F.cross_entropy(logits[0].float(), record[1:])
 
     samples_of = vmap(grad(loss), in_dims=(None, 0))
 
     def step(tokens: Tensor) -> list[Tensor]:
-        samples = list(samples_of(parameters, tokens).values())
-        factors = clip_factors(torch.stack([s.flatten(1).norm(dim=1) for s in samples], 1).norm(dim=1))
-        return [torch.einsum("b,b...->...", factors, s) for s in samples]
+        with products(precision):
+            samples = list(samples_of(parameters, tokens).values())
+            factors = clip_factors(torch.stack([s.flatten(1).norm(dim=1) for s in samples], 1).norm(dim=1))
+            return [torch.einsum("b,b...->...", factors, s) for s in samples]
 
     return step
 
@@ -219,11 +221,13 @@ VARIANTS: dict[str, tuple[Callable[[nn.Module, tuple[int, int]], Step], str]] = 
     "Opacus hooks": (lambda model, _: opacus_hooks(model), "plain, float32"),
     "Opacus ghost": (lambda model, _: opacus_ghost(model), "plain, float32"),
     "vmap(grad)": (lambda model, _: per_sample_vmap(model), "plain, float32"),
+    "vmap(grad), medium": (lambda model, _: per_sample_vmap(model, "medium"), "plain, medium"),
 }
 COMPILED: dict[str, tuple[Callable[[nn.Module, tuple[int, int]], Step], str]] = {
     "plain, compiled": (lambda model, _: plain_compiled(model, "highest"), "plain, compiled"),
     "ours, compiled": (lambda model, shape: ours(model, "exact", compiled=shape), "plain, compiled"),
     "plain, bfloat16": (lambda model, _: plain(model, "medium", True), "plain, bfloat16"),
+    "vmap(grad), bfloat16": (lambda model, _: per_sample_vmap(model, "medium", True), "plain, bfloat16"),
     "ours, bfloat16": (lambda model, _: ours(model, "fast", True), "plain, bfloat16"),
     "plain, bfloat16 compiled": (
         lambda model, _: plain_compiled(model, "medium", True),

@@ -26,7 +26,8 @@ _POST = (
 )
 _POINTS = (
     "Noise and batches come from AES-256 in counter mode under a secret key. Records are clipped with a "
-    "margin for rounding and added up in double precision; raw noisy sums are not released. Running time is not hidden."
+    "margin for rounding and added up in double precision; raw noisy sums are not released. Running time "
+    "is not hidden."
 )
 
 
