@@ -40,14 +40,14 @@ RULES = {
         ),
         Rule(
             "duplicates",
-            "A picture that is there k times, exactly or nearly, has at least k times the privacy loss of one "
-            "record.",
+            "A picture that is there k times, exactly or nearly, has at least k times the privacy loss of "
+            "one record.",
             overridable=True,
         ),
         Rule(
             "several-per-person",
-            "A person with k records has at least k times the privacy loss of one record, unless the person is "
-            "the unit.",
+            "A person with k records has at least k times the privacy loss of one record, unless the person "
+            "is the unit.",
             overridable=True,
         ),
         Rule(
