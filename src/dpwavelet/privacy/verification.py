@@ -109,7 +109,7 @@ def _unconfirmed(certificate: Mapping[str, Any]) -> list[str]:
     checked = {
         "format", "plan", "unit", "neighbours", "records_declared", "events", "max_norm", "divisor", "delta",
         "epsilon", "epsilon_pld", "epsilon_rdp", "statement", "attack", "allowed", "private_scales", "files",
-        "ledger", "not_promised",
+        "ledger", "not_promised", "contribution",
     }  # fmt: skip
     return [
         *(name for name in SAID if name in certificate),
