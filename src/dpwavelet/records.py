@@ -127,7 +127,7 @@ def tokenize(
     caption_length: int,
     told: Callable[[int], None] | None = None,
 ) -> PrivateTokens:
-    """Encode every record, a few at a time; each row depends on its own record alone."""
+    """Encode every record, a few at a time; each row depends on its own record alone, its width on none."""
     rows, captions = [], []
     for indices, pixels in images.batches(128):
         ids = tokenizer.encode(from_bytes(pixels).to(tokenizer.spread), scales)
@@ -141,8 +141,7 @@ def tokenize(
             told(len(indices))
     if not rows:
         raise DataError("there are no records to train on.")
-    length = max(len(caption) for choices in captions for caption in choices)
-    table = np.full((len(captions), CAPTION_CHOICES, length), PAD, dtype=np.int16)
+    table = np.full((len(captions), CAPTION_CHOICES, caption_length), PAD, dtype=np.int16)
     for record, choices in enumerate(captions):
         for choice, caption in enumerate(choices):
             table[record, choice, : len(caption)] = caption

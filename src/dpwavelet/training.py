@@ -113,7 +113,8 @@ def train_privately(
     if settings.compiled:
         k = 1 if records.owners is None else settings.per_unit
         shape = (settings.chunk, records.captions.shape[2], k)
-        clipper.compile(losses_of, *_drawn_units(student, records.scales, *shape))
+        with _repeatable(_device(student)):
+            clipper.compile(losses_of, *_drawn_units(student, records.scales, *shape))
     optimizer = Adam(parameters, settings, plan.steps)
     start = int(ranks.share(lambda: str(checkpoint.load(optimizer)).encode()))
     ranks.follow([*student.state_dict().values(), *optimizer.state().values()])
@@ -315,11 +316,11 @@ def _views(
 ) -> tuple[NDArray[np.int64], Tensor]:
     """For every record its caption of this step and whether the caption is dropped.
 
-    Drawn for each record on its own from the secret source: who else is in the batch changes nothing.
+    Drawn for each record on its own from the secret source: who else is there changes nothing.
     """
-    coins = source.uniforms(("views", step), 2 * records).reshape(2, records)
-    choice = np.minimum((coins[0] * CAPTION_CHOICES).astype(np.int64), CAPTION_CHOICES - 1)
-    return choice, torch.from_numpy(coins[1] <= settings.caption_dropout)
+    choices, drops = (source.uniforms((name, step), records) for name in ("views", "dropped captions"))
+    choice = np.minimum((choices * CAPTION_CHOICES).astype(np.int64), CAPTION_CHOICES - 1)
+    return choice, torch.from_numpy(drops <= settings.caption_dropout)
 
 
 def _viewed(

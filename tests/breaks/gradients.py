@@ -121,6 +121,27 @@ CLIPPING = breaks_of(
         "test_the_check_finds_uses_outside_the_layer",
     ),
     (
+        "mixing that gradients do not show goes unnoticed",
+        "Statistics of the batch enter through the input, and clipping single records bounds nothing.",
+        "self._require_own_losses(losses, records, tolerance=1e-3)",
+        "pass",
+        "test_the_check_finds_mixing_that_gradients_do_not_show",
+    ),
+    (
+        "a model may remember what it saw",
+        "Running statistics of private records are released without noise.",
+        "if self._versions() != before:",
+        "if False:",
+        "test_a_model_that_remembers_what_it_saw_is_refused",
+    ),
+    (
+        "autocast around norms and sums",
+        "Norms and sums are rounded to 16 bits, so the sum moves by more than the bound.",
+        "if torch.is_autocast_enabled(chunk[0].device.type):",
+        "if False:",
+        "test_autocast_around_the_clipper_is_refused",
+    ),
+    (
         "only the last use of a shared weight is kept",
         "What the other uses add is neither measured nor clipped, or is lost.",
         "uses.setdefault(name, []).append(Use(layer, attribute, call.input, grad))",
@@ -205,6 +226,13 @@ LAYER_GRADIENTS = breaks_of(
         "norms = torch.linalg.vector_norm(same.to(self.G.dtype) @ self.G, dim=2)",
         "norms = torch.linalg.vector_norm(self.G, dim=2) * same.sum(2).sqrt()",
         "test_diagnostics_are_the_losses_and_norms_of_the_chunk",
+    ),
+    (
+        "Gram form allows for one rounding of two",
+        "Where products round to 16 bits, scaling a record changes how it rounds, by more than was added.",
+        "max(4 * rounding, accumulation)",
+        "max(rounding, accumulation)",
+        "test_the_gram_form_bounds_what_it_releases_when_scaling_changes_how_factors_round",
     ),
     (
         "norm layers measured by their raw input",

@@ -183,6 +183,13 @@ RECORDS = breaks_of(
     "records.py",
     "test_training.py",
     (
+        "rows as wide as the longest private caption",
+        "One long caption changes the shape of every chunk, and with it how every other record is rounded.",
+        "CAPTION_CHOICES, caption_length)",
+        "CAPTION_CHOICES, max(len(caption) for choices in captions for caption in choices))",
+        "TestTokens::test_the_width_of_rows_does_not_depend_on_the_records",
+    ),
+    (
         "records normalised by their batch",
         "A record's tokens then depend on the other records, outside all clipping.",
         "tokenizer.encode(from_bytes(pixels).to(tokenizer.spread), scales)",
@@ -208,7 +215,7 @@ SEVERAL = breaks_of(
         "Processes other than the lead go on from weights that follow the sum itself.",
         RELEASED,
         f"summed = {SUM}\n"
-        "        bare = {name: value / plan.divisor for name, value in summed.values.items()}\n"
+        "        bare = {name: value.float() / plan.divisor for name, value in summed.values.items()}\n"
         "        noisy = plan.privatize(summed, source, step)\n"
         "        optimizer.step(noisy if ranks.lead else bare, step)",
         "TestTraining::test_all_ranks_end_with_the_same_weights_and_nearly_those_of_one_process",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from math import inf, isfinite
+from math import inf
 from typing import Any, Literal
 
 import torch
@@ -21,7 +21,9 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.privacy.compiled import compiled
 from dpwavelet.privacy.layer_gradients import ParameterGradient, StoredGradient, Use, parameter_gradient
-from dpwavelet.privacy.trained_layers import owners, require_records_first, require_separate_records
+from dpwavelet.privacy.trained_layers import MIXED, owners, require_records_first, require_separate_records
+
+SMALLEST = 1e-10  # clipping norm
 
 Losses = Callable[..., Tensor]
 """Runs the model forward on the tensors of a chunk, records first, and returns one loss a record [B]."""
@@ -32,7 +34,7 @@ class Precision:
     """How matrix products round, and how far below the bound we clip to make up for it."""
 
     matmul: Literal["highest", "medium"]
-    rounding: float  # relative error of one product of two float32 numbers, added to each record's norm
+    rounding: float  # of one float32 factor, relative, as it enters a matrix product; bounded in each norm
     margin: float  # for all else: sums over a chunk and other records' activations round anew each time
 
 
@@ -117,9 +119,10 @@ class RecordClipper:
         max_norm: float,
         precision: Literal["exact", "fast"] = "exact",
     ) -> None:
-        if not (isfinite(max_norm) and max_norm > 0):
+        if not SMALLEST <= max_norm <= 1 / SMALLEST:
             raise ConfigError(
-                f"max_norm must be a positive number, got {max_norm}; it bounds what one record can change."
+                f"max_norm must be from {SMALLEST} to {1 / SMALLEST}, got {max_norm}; it bounds what one "
+                "record can change, and squares of much smaller or larger norms leave the range of float32."
             )
         if precision not in PRECISIONS:
             raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}.")
@@ -142,6 +145,7 @@ class RecordClipper:
         how many records were drawn.
         """
         mask = _mask(chunk, records)
+        chunk = tuple(one.contiguous() for one in chunk)
         with _matmul_precision(self.precision.matmul):
             sums, values, norms = self._run(losses, self.max_norm, mask, chunk)
             good = values.isfinite() & norms.isfinite()
@@ -160,9 +164,11 @@ class RecordClipper:
     def check(self, losses: Losses, *records: Tensor) -> None:
         """Raise unless the sum without clipping equals autograd's gradient. For public or drawn records.
 
-        Finds uses of a trained parameter that its layer does not show, such as `F.linear(x, table.weight)`.
+        Finds uses of a trained parameter that its layer does not show, such as `F.linear(x, table.weight)`,
+        and losses that depend on other records.
         """
         with _matmul_precision("highest"):
+            self._require_own_losses(losses, records, tolerance=1e-3)
             with self._same_random_numbers():
                 ours, _, _ = self._sums_of(losses, inf, _mask(records, None), records)
             with self._same_random_numbers(), self._requiring_gradients(set(self._parameters.values())):
@@ -180,25 +186,28 @@ class RecordClipper:
 
         Raises unless the compiled sum equals the one without compilation. Other losses and other shapes are
         refused from here on: the two forms round differently, and private records must not decide which one
-        runs. Random layers such as dropout cannot be compiled. `backend` is that of `torch.compile`.
+        runs. What `losses` reads beside the model and its arguments is frozen. `backend` is that of
+        `torch.compile`.
         """
         if not records or len(records[0]) < 2:
             raise ConfigError(
                 "compile on two records or more; one does not show whether records are separate."
             )
         mask = _mask(records, None)
+        tolerance = self.precision.margin + 16 * self.precision.rounding
         with _matmul_precision(self.precision.matmul), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's compiler uses what torch has deprecated
-            expected = [self._sums_of(losses, bound, mask, records)[0] for bound in (inf, self.max_norm)]
-            bounds = [torch.tensor(bound, dtype=torch.float64) for bound in (inf, self.max_norm)]
+            self._require_own_losses(losses, records, tolerance)
+            norms = self._sums_of(losses, inf, mask, records)[2]
+            bounds = [torch.tensor(bound, dtype=torch.float64) for bound in (inf, 0.5 * float(norms.min()))]
             function = partial(self._sums_of, losses)
             run = compiled(self._model, function, bounds[0], mask, records, backend=backend)
-            found = [run(bound, mask, records)[0] for bound in bounds]
-        for ours, theirs in zip(found, expected, strict=True):
-            if wrong := _difference(ours, theirs, tolerance=1e-3 + 16 * self.precision.rounding):
-                raise ConfigError(
-                    f"the compiled sum is not the one without compilation ({wrong}); train without compiling."
-                )
+            for bound in bounds:  # without clipping, and with every record clipped
+                ours, theirs = (each(bound, mask, records)[0] for each in (run, function))
+                if wrong := _difference(ours, theirs, tolerance):
+                    raise ConfigError(
+                        f"the compiled sum is not the one without compilation ({wrong}); do not compile."
+                    )
         self._compiled = _Compiled(losses, _shapes(records), run)
 
     def _run(self, losses: Losses, bound: float, mask: Tensor, chunk: tuple[Tensor, ...]) -> Sums:
@@ -254,8 +263,14 @@ class RecordClipper:
         self, losses: Losses, chunk: tuple[Tensor, ...], rooms: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, ParameterGradient]]:
         """Run forward and backward once: losses [B] and every used parameter's per-record gradients."""
+        before = self._versions()
         with self._recording() as calls:
             values = losses(*chunk)
+        if self._versions() != before:
+            raise PrivacyError(
+                "the forward pass changed weights or buffers of the model, which would keep what it saw of "
+                "private records without noise; freeze running statistics and drop max_norm of embeddings."
+            )
         if values.dim() != 1 or not values.is_floating_point():
             raise ConfigError(
                 f"losses must be one float for each record, [B]; got {values.dtype} {list(values.shape)}."
@@ -282,6 +297,22 @@ class RecordClipper:
                 rooms[name] = found.values
             gradients[name] = found
         return values.detach(), gradients
+
+    def _require_own_losses(self, losses: Losses, records: tuple[Tensor, ...], tolerance: float) -> None:
+        """Raise if the loss of one of the first rows changes with what stands in all the others."""
+        with torch.no_grad(), self._same_random_numbers():
+            values = losses(*records)
+        for row in range(min(len(values), 4) if values.dim() == 1 else 0):
+            rows = torch.full((len(values),), (row + 1) % len(values), device=values.device)
+            rows[row] = row
+            with torch.no_grad(), self._same_random_numbers():
+                alone = losses(*(one[rows] for one in records))[row]
+            if not torch.allclose(alone, values[row], rtol=tolerance, atol=1e-6, equal_nan=True):
+                raise PrivacyError(MIXED)
+
+    def _versions(self) -> list[int]:
+        """How often each weight and buffer of the model was written to."""
+        return [tensor._version for tensor in (*self._model.parameters(), *self._model.buffers())]
 
     @contextmanager
     def _recording(self) -> Iterator[list[tuple[nn.Module, _Call]]]:
@@ -338,6 +369,11 @@ def _mask(chunk: tuple[Tensor, ...], records: int | None) -> Tensor:
     """Weights [B] of the rows of a chunk: one for a record, zero for padding."""
     if not chunk:
         raise ConfigError("give the tensors of the chunk after the losses, each with the records first.")
+    if torch.is_autocast_enabled(chunk[0].device.type):
+        raise ConfigError(
+            "autocast is on around the clipper, so norms and sums would be rounded to 16 bits; use it inside "
+            "the losses, around the model alone."
+        )
     mask = torch.ones(len(chunk[0]), device=chunk[0].device)
     if records is not None:
         if not 0 <= records <= len(mask):

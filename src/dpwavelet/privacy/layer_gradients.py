@@ -37,7 +37,7 @@ class ParameterGradient(Protocol):
     def squared_norms(self, rounding: float) -> Tensor:
         """Bound each record's squared norm [B] from above, as `weighted_sum` will release it.
 
-        `rounding` is the relative error of one product in `weighted_sum`.
+        `rounding` is how far a factor may be rounded, relatively, as it enters a matrix product.
         """
         ...
 
@@ -131,11 +131,14 @@ class StoredGradient:
     values: Tensor
 
     def squared_norms(self, rounding: float) -> Tensor:
-        """Square and add in two stages, since one long float sum loses digits."""
+        """Square and add in two stages, since one long float sum loses digits.
+
+        The product that adds records up rounds both the stored values and the factors.
+        """
         norms: Tensor = torch.linalg.vector_norm(self.values, dim=-1)
         if norms.dim() > 1:
             norms = torch.linalg.vector_norm(norms.flatten(1), dim=1)
-        return (norms * (1 + rounding)).square()
+        return (norms * (1 + 2 * rounding)).square()
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """One pass over the stored gradients."""
@@ -148,7 +151,8 @@ class GramGradient:
 
     |G^T A|^2 = sum over positions s, t of (A_s . A_t)(G_s . G_t). The terms may cancel, so that rounding
     hides a norm which the released product then has. With R = sum over t of |A_t| |G_t|, the sum is off by
-    a few units in the last place of R^2 at most, and the product by `rounding` times R; both are added.
+    a few units in the last place of R^2 at most. Rounding both factors moves G^T A by 2 `rounding` R at most,
+    once where it is measured and once more, differently, where it is released; all is added.
     """
 
     A: Tensor  # [B, T, i]
@@ -161,7 +165,7 @@ class GramGradient:
         R = (a * g).sum(1)
         accumulation = _accumulation(R)
         squared = (AA * GG).sum((1, 2)).clamp(min=0.0) + accumulation * R.square()
-        return (squared.sqrt() + max(rounding, accumulation) * R).square()
+        return (squared.sqrt() + max(4 * rounding, accumulation) * R).square()
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """One product over records and positions, with the factors on its smaller side."""

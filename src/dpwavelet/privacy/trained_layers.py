@@ -9,6 +9,11 @@ from torch.autograd.graph import GradientEdge
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.privacy.layer_gradients import SUPPORTED
 
+MIXED = (
+    "a record's loss depends on other records of its chunk, so clipping cannot bound its influence. Remove "
+    "what mixes records: batch statistics, shared position ids, a batch loss."
+)
+_RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 _MIXING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -22,6 +27,11 @@ def owners(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> dict[nn.
         if isinstance(layer, _MIXING):
             raise PrivacyError(
                 f"layer {path} ({type(layer).__name__}) mixes the records of a batch; use LayerNorm."
+            )
+        if isinstance(layer, _RANDOM) and layer.training and layer.p > 0:
+            raise PrivacyError(
+                f"layer {path} ({type(layer).__name__}) draws at random in an order that depends on the "
+                "batch; call eval() on it or leave it out."
             )
         for attribute, p in layer.named_parameters(recurse=False):
             places.setdefault(p, []).append((path, layer, attribute))
@@ -42,10 +52,7 @@ def require_separate_records(losses: Tensor, outputs: list[GradientEdge]) -> Non
             g is not None and bool((g[1 - rows :: 2].abs() > 0).any())
             for g in grad(losses[rows::2].sum(), outputs, retain_graph=True, allow_unused=True)
         ):
-            raise PrivacyError(
-                "a record's loss depends on other records of its chunk, so clipping cannot bound its "
-                "influence. Remove what mixes records: batch statistics, shared position ids, a batch loss."
-            )
+            raise PrivacyError(MIXED)
 
 
 def require_records_first(layer: nn.Module, names: str, given: Tensor, B: int) -> None:
