@@ -216,8 +216,8 @@ LAYER_GRADIENTS = breaks_of(
     (
         "norms and sums in 16 bits",
         "Rounding to bfloat16 depends on the other records and exceeds the bound by half.",
-        "return flat.float() if flat.dtype in (torch.bfloat16, torch.float16) else flat",
-        "return flat",
+        "return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor",
+        "return tensor",
         "test_sums_are_not_rounded_to_what_the_model_computes_in",
     ),
     (
@@ -226,6 +226,13 @@ LAYER_GRADIENTS = breaks_of(
         "norms = torch.linalg.vector_norm(same.to(self.G.dtype) @ self.G, dim=2)",
         "norms = torch.linalg.vector_norm(self.G, dim=2) * same.sum(2).sqrt()",
         "test_diagnostics_are_the_losses_and_norms_of_the_chunk",
+    ),
+    (
+        "stored gradients added up in 16 bits",
+        "Each addition rounds the sum so far, and with it what all other records gave.",
+        "total = torch.zeros_like(self.values[0], dtype=torch.float32)",
+        "total, factors = torch.zeros_like(self.values[0]), factors.to(self.values.dtype)",
+        "test_stored_gradients_in_sixteen_bits_add_up_in_single_precision",
     ),
     (
         "Gram form allows for one rounding of two",

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 SUPPORTED = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)
 
+_AT_ONCE = 8  # gradients in bfloat16 that are made wider at once, small enough for a cache
 _FLOOR = 1e-12  # added to lengths whose squares may underflow
 
 
@@ -72,13 +73,13 @@ def _rows(uses: Sequence[Use]) -> "RowGradient":
 def _factors(use: Use) -> tuple[Tensor, Tensor]:
     """A [B, T, i] and G [B, T, o] with the weight's gradient G^T A; a table is a Linear fed one-hot rows."""
     if isinstance(use.layer, nn.Embedding):
-        A = _positions(use.gradient, (use.layer.embedding_dim,))
+        A = _lined_up(use.gradient, (use.layer.embedding_dim,))
         ids = use.input.reshape(len(use.input), -1)
         rows = torch.arange(use.layer.num_embeddings, device=ids.device)
         return A, (ids[..., None] == rows).to(A.dtype)
     assert isinstance(use.layer, nn.Linear)
     features = (use.layer.in_features,), (use.layer.out_features,)
-    return _positions(use.input, features[0]), _positions(use.gradient, features[1])
+    return _lined_up(use.input, features[0]), _lined_up(use.gradient, features[1])
 
 
 def _product(A: Tensor, G: Tensor, room: Tensor | None) -> ParameterGradient:
@@ -86,7 +87,11 @@ def _product(A: Tensor, G: Tensor, room: Tensor | None) -> ParameterGradient:
     (B, T, i), o = A.shape, G.shape[2]
     # Measured: while this holds, two T x T Gram matrices cost less than writing B x i x o floats.
     if T * (i + o) < 0.6 * i * o:
-        return GramGradient(A, G)
+        return GramGradient(_single(A), _single(G))
+    if G.dtype == torch.bfloat16:
+        A = A.to(torch.bfloat16)  # as the layer took it; what is stored depends on its own record alone
+    else:
+        A, G = _single(A), _single(G)
     fits = room is not None and room.shape == (B, o, i) and room.dtype == A.dtype
     return StoredGradient(torch.bmm(G.mT, A, out=room if fits else None))
 
@@ -105,9 +110,16 @@ def _summed(use: Use) -> Tensor:
 
 def _positions(tensor: Tensor, features: tuple[int, ...]) -> Tensor:
     """Line up everything between record and features: [B, T, features], at least in single precision."""
+    return _single(_lined_up(tensor, features))
+
+
+def _lined_up(tensor: Tensor, features: tuple[int, ...]) -> Tensor:
     size = torch.Size(features).numel()
-    flat = tensor.reshape(len(tensor), tensor[0].numel() // size, size)
-    return flat.float() if flat.dtype in (torch.bfloat16, torch.float16) else flat
+    return tensor.reshape(len(tensor), tensor[0].numel() // size, size)
+
+
+def _single(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 def _normalized(layer: nn.LayerNorm | nn.RMSNorm, A: Tensor) -> Tensor:
@@ -126,7 +138,7 @@ def _accumulation(sums: Tensor) -> float:
 
 @dataclass(frozen=True)
 class StoredGradient:
-    """Every record's gradient, written out: [B, *parameter]."""
+    """Every record's gradient, written out: [B, *parameter]; also in bfloat16, but never added up in it."""
 
     values: Tensor
 
@@ -135,14 +147,20 @@ class StoredGradient:
 
         The product that adds records up rounds both the stored values and the factors.
         """
-        norms: Tensor = torch.linalg.vector_norm(self.values, dim=-1)
+        wide = torch.promote_types(self.values.dtype, torch.float32)
+        norms: Tensor = torch.linalg.vector_norm(self.values, dim=-1, dtype=wide)
         if norms.dim() > 1:
             norms = torch.linalg.vector_norm(norms.flatten(1), dim=1)
         return (norms * (1 + 2 * rounding)).square()
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
-        """One pass over the stored gradients."""
-        return (factors @ self.values.flatten(1)).view(self.values.shape[1:])
+        """One pass over the stored gradients, in single precision or more."""
+        if self.values.dtype != torch.bfloat16:
+            return (factors @ self.values.flatten(1)).view(self.values.shape[1:])
+        total = torch.zeros_like(self.values[0], dtype=torch.float32)
+        for some, own in zip(torch.split(self.values, _AT_ONCE), torch.split(factors, _AT_ONCE), strict=True):
+            total = total + (some * own.view(-1, *[1] * total.dim())).sum(0)
+        return total
 
 
 @dataclass(frozen=True)
