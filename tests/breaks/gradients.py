@@ -165,7 +165,7 @@ CLIPPING = breaks_of(
     (
         "compiled sums are not compared",
         "A graph that leaves something out of the norm goes unnoticed.",
-        "if wrong := _difference(ours, theirs, tolerance=1e-3 + 16 * self.precision.rounding):",
+        "if wrong := _difference(ours, theirs, tolerance):",
         'if wrong := "":',
         "test_a_graph_that_adds_up_to_something_else_is_refused",
     ),
