@@ -3,13 +3,13 @@
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from typer.core import TyperCommand
 
@@ -18,6 +18,7 @@ from dpwavelet import model as models
 from dpwavelet.audit.report import text, write_drawn, write_private
 from dpwavelet.audit.run import AuditSettings, audit_drawn, audit_private, expected_members
 from dpwavelet.checkpoint import whole_folder
+from dpwavelet.cli_progress import Bars, errors
 from dpwavelet.errors import ConfigError, DpwaveletError, OutputError
 from dpwavelet.generation import Sampling
 from dpwavelet.images import drawn
@@ -29,6 +30,7 @@ from dpwavelet.pipeline import Pipeline, RunSettings, assist, declared, dry_run,
 from dpwavelet.pipeline.forecast import forecast_all
 from dpwavelet.pipeline.release import Samples
 from dpwavelet.pretraining import Pretraining, pretrain
+from dpwavelet.pretraining.feature_stage import FeatureTraining, train_features
 from dpwavelet.privacy import registry
 from dpwavelet.privacy.certificate import read_public_key, statement
 from dpwavelet.privacy.refusals import RULES
@@ -45,8 +47,6 @@ app = typer.Typer(
 app.add_typer(cli_ledger.app, name="ledger")
 app.add_typer(cli_key.app, name="key")
 console = Console()
-errors = Console(stderr=True)
-SECONDS_BETWEEN_LINES = 15
 
 Data = Annotated[
     Path, typer.Argument(help="Folder or tar of images, with captions or labels if there are any.")
@@ -91,48 +91,6 @@ Compile = Annotated[
     bool, typer.Option("--compile", help="Compile the private step first: slow to begin, then faster.")
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads to compute with; all cores unless given.")]
-
-
-class Bars:
-    """Progress bars on a terminal; elsewhere a line when a stage begins and now and then while it lasts."""
-
-    def __init__(self) -> None:
-        self.progress = Progress(
-            TextColumn("{task.description:22}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=errors,
-            disable=not errors.is_terminal,
-        )
-        self.task = self.progress.add_task("starting", total=None, visible=False, note="")
-        self.stage, self.total, self.done, self.told = "", 0, 0, time.monotonic()
-
-    def __enter__(self) -> "Bars":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def begin(self, stage: str, total: int) -> None:
-        """Open the bar of a stage."""
-        self.stage, self.total, self.done = stage, total, 0
-        self.task = self.progress.add_task(stage, total=total, note="")
-        self._say("")
-
-    def advance(self, done: int, note: str = "") -> None:
-        """Move it on."""
-        self.done += done
-        self.progress.update(self.task, advance=done, note=note)
-        if time.monotonic() - self.told > SECONDS_BETWEEN_LINES:
-            self._say(note)
-
-    def _say(self, note: str) -> None:
-        if not errors.is_terminal:
-            self.told = time.monotonic()
-            errors.print(f"{self.stage} {self.done}/{self.total} {note}".rstrip(), highlight=False)
 
 
 @app.command()
@@ -529,11 +487,34 @@ def pretrain_command(
     images = PublicImages.open(data, shape.tokenizer.image_size, split)
 
     def note(stage: str, step: int, steps: int, numbers: dict[str, float]) -> None:
-        found = "  ".join(f"{name} {value:.3f}" for name, value in numbers.items())
-        errors.print(f"{stage} {step}/{steps}  {found}", highlight=False)
+        errors.print(f"{stage} {step}/{steps}  {_listed(numbers)}", highlight=False)
 
     pretrain(images, wanted, out, note)
     print(f"model in {out}; look at the sheets in {out}.work")
+
+
+@app.command(name="pretrain-features")
+def pretrain_features_command(
+    data: Annotated[Path, typer.Argument(help="Folder or tar of PUBLIC images with classes.")],
+    teacher: Annotated[Path, typer.Option(help="MobileNetV2 as an .npz of plain arrays.")],
+    out: Annotated[Path, typer.Option(help="Folder to make; OUT.work keeps what resuming needs.")],
+    split: Annotated[str, typer.Option(help="Images to learn from: their split.")] = "train",
+    held_out: Annotated[str, typer.Option(help="Images to measure on: their split.")] = "val",
+    effort: Annotated[float, typer.Option(help="Share of the usual steps: 0.1 is a quick try.")] = 1.0,
+    seed: Seed = 0,
+    threads: Threads = None,
+) -> None:
+    """Train the network whose features distances are measured by, on public images. Never on private ones."""
+    _use(threads)
+    wanted = FeatureTraining(seed=seed).scaled(effort)
+    side = wanted.config.image_size
+    images, others = (PublicImages.open(data, side, name) for name in (split, held_out))
+
+    def note(stage: str, step: int, steps: int, numbers: dict[str, float]) -> None:
+        errors.print(f"{stage} {step}/{steps}  {_listed(numbers)}", highlight=False)
+
+    found = train_features(images, others, teacher, wanted, out, note)
+    print(f"{_listed(found)}; feature network in {out}")
 
 
 @app.command(name="models")
@@ -541,6 +522,10 @@ def models_command() -> None:
     """List the weights that ship with the package."""
     for name, folder in models.bundled().items():
         print(f"{name}\t{folder}")
+
+
+def _listed(numbers: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in numbers.items())
 
 
 def _use(threads: int | None) -> None:

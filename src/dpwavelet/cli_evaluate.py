@@ -1,0 +1,1 @@
+"""`dpwavelet evaluate`: how near are two folders of images?"""

@@ -1,0 +1,57 @@
+"""Sums of one bounded vector a unit: what a number about the records is made of before noise.
+
+The sum is exact. Every vector is cut to the bound and to a grid of whole numbers, and whole numbers add up
+without rounding, so one unit moves the sum by what it brought and by nothing else.
+
+Letters: M records, U units, D numbers of a vector.
+"""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dpwavelet.errors import PrivacyError
+from dpwavelet.privacy.clipping import ClippedSum
+
+GRID = 2.0**-30  # of the bound: a million times finer than any noise that protects somebody
+MOST_UNITS = 2**23  # their sum still fits into the digits of a float64
+SLACK = 1 - 1e-12  # above the rounding of a norm in float64
+NAME = "sum"
+
+Vectors = NDArray[np.float64]
+
+
+def bounded_sum(vectors: Vectors, bound: float, owners: NDArray[np.int64] | None = None) -> ClippedSum:
+    """Add up the vectors [M, D] of all units; `owners` [M] tells whose each is, where units have several.
+
+    A unit with several brings the mean of their vectors. Guarantee: adding or removing one unit, with
+    all its records, moves the result by at most `bound` (L2), whatever the vectors are. A unit with a vector
+    that is not finite counts as zero.
+    """
+    if vectors.ndim != 2 or not (type(bound) is float and 0 < bound < math.inf):
+        raise PrivacyError(f"a bounded sum needs rows and a finite bound above 0, got {bound!r}.")
+    units = vectors if owners is None else _means(vectors, owners)
+    if len(units) > MOST_UNITS:
+        raise PrivacyError(f"{len(units)} units are more than {MOST_UNITS} that can be added up exactly.")
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.sqrt(np.square(units).sum(1))
+    usable = np.isfinite(norms)
+    units, norms = units[usable], norms[usable]
+    shares = np.minimum(1.0, bound / np.maximum(norms, np.finfo(np.float64).tiny)) * SLACK
+    whole = np.trunc(units * (shares / (bound * GRID))[:, None]).astype(np.int64)  # towards zero: no longer
+    total = whole.sum(0).astype(np.float64) * (bound * GRID)
+    return ClippedSum({NAME: torch.from_numpy(total)}, bound)
+
+
+def _means(vectors: Vectors, owners: NDArray[np.int64]) -> Vectors:
+    """The mean vector of each unit [U, D]; of each alone, so that no other unit rounds it."""
+    if owners.shape != (len(vectors),):
+        raise PrivacyError(
+            f"owners must name the unit of each of {len(vectors)} vectors, got {owners.shape}."
+        )
+    order = np.argsort(owners, kind="stable")
+    parts = np.split(vectors[order], np.flatnonzero(np.diff(owners[order])) + 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.stack([part.mean(0) for part in parts]) if len(vectors) else vectors
