@@ -43,7 +43,8 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: Sequence[str | Path],
 
 
 def quick(model: Path, *more: str | Path) -> list[str | Path]:
-    return ["--epsilon", "8", "--model", model, "--steps", "2", "--batch-size", "30", "--samples", "2", *more]
+    return ["--epsilon", "8", "--model", model, "--steps", "2", "--batch-size", "30", "--samples", "2",
+            "--judge", "0", *more]  # fmt: skip
 
 
 class TestWork:
@@ -140,7 +141,7 @@ class TestLedger:
         moved.mkdir()
         for number, path in enumerate(sorted(portraits.glob("*.png"))):
             (moved / f"{999 - number}.png").write_bytes(path.read_bytes())
-        again = ["train", moved, "--out", tmp_path / "two", *quick(tiny_model)[:-2]]
+        again = ["train", moved, "--out", tmp_path / "two", *quick(tiny_model)[:-4], "--judge", "0"]
         refused(capsys, again, "may cost epsilon 8", "ledger abandon")
         assert not (tmp_path / "two" / "config.yaml").exists()
 
@@ -175,7 +176,17 @@ class TestLedger:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         chosen = tmp_path / "chosen"
-        asked = ["train", portraits, "--out", tmp_path / "run", "--ledger", chosen, *quick(tiny_model)[:-2]]
+        asked = [
+            "train",
+            portraits,
+            "--out",
+            tmp_path / "run",
+            "--ledger",
+            chosen,
+            *quick(tiny_model)[:-4],
+            "--judge",
+            "0",
+        ]
 
         original = training.Checkpoint.save
 

@@ -40,7 +40,7 @@ def test_one_key_is_shown_exported_used_and_recognised(
     out = tmp_path / "run"
     status, _, errors = call(
         capsys, "train", portraits, "--epsilon", "8", "--model", tiny_model, "--steps", "2", "--batch-size",
-        "30", "--out", out, "--allow", "duplicates", "--allow", "few-records",
+        "30", "--out", out, "--allow", "duplicates", "--allow", "few-records", "--judge", "0",
     )  # fmt: skip
     assert status == 0, errors
     for known in (shown.strip(), tmp_path / "owner.pub"):

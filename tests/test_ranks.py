@@ -416,7 +416,7 @@ def together_but_one_hangs(folder: Path) -> int | None:
 @pytest.fixture
 def settings(tiny_model: Path) -> RunSettings:
     return RunSettings(
-        epsilon=2.0, records=120, model=str(tiny_model), batch_size=60, steps=4, samples=0,
+        epsilon=2.0, records=120, model=str(tiny_model), batch_size=60, steps=4, samples=0, judged=0,
         training=replace(SETTINGS, chunk=32),
     )  # fmt: skip
 

@@ -224,7 +224,7 @@ class TestRun:
     @staticmethod
     def settings(model: Path, **changes: Any) -> RunSettings:
         wanted = {
-            "epsilon": 2.0, "model": str(model), "batch_size": 50, "steps": 4, "samples": 0,
+            "epsilon": 2.0, "model": str(model), "batch_size": 50, "steps": 4, "samples": 0, "judged": 0,
             "group_by": "identity", "training": SETTINGS,
         }  # fmt: skip
         return RunSettings(**(wanted | changes))

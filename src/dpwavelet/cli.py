@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperCommand
 
-from dpwavelet import __version__, cli_key, cli_ledger
+from dpwavelet import __version__, cli_evaluate, cli_key, cli_ledger
 from dpwavelet import model as models
 from dpwavelet.audit.report import text, write_drawn, write_private
 from dpwavelet.audit.run import AuditSettings, audit_drawn, audit_private, expected_members
@@ -26,9 +26,20 @@ from dpwavelet.images.inspection import inspect
 from dpwavelet.images.layouts import open_folder
 from dpwavelet.images.public import PublicImages
 from dpwavelet.memory import keep_freed_memory
-from dpwavelet.pipeline import Pipeline, RunSettings, assist, declared, dry_run, make_plan, read_captions, run
+from dpwavelet.pipeline import (
+    Pipeline,
+    RunSettings,
+    assist,
+    declared,
+    dry_run,
+    judge_again,
+    make_plan,
+    read_captions,
+    run,
+)
 from dpwavelet.pipeline.forecast import forecast_all
 from dpwavelet.pipeline.release import Samples
+from dpwavelet.pipeline.settings import JUDGED
 from dpwavelet.pretraining import Pretraining, pretrain
 from dpwavelet.pretraining.feature_stage import FeatureTraining, train_features
 from dpwavelet.privacy import registry
@@ -46,6 +57,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_ledger.app, name="ledger")
 app.add_typer(cli_key.app, name="key")
+app.command()(cli_evaluate.evaluate)
 console = Console()
 
 Data = Annotated[
@@ -89,6 +101,20 @@ Device = Annotated[
 ]
 Compile = Annotated[
     bool, typer.Option("--compile", help="Compile the private step first: slow to begin, then faster.")
+]
+Judge = Annotated[
+    int,
+    typer.Option(help="Pictures to draw and compare with the records, for private/report.html; 0 for none."),
+]
+ReleaseMetrics = Annotated[
+    str | None,
+    typer.Option(help="Numbers about the records to buy and publish: fd, accuracy, or fd,accuracy."),
+]
+MetricsEpsilon = Annotated[
+    float | None, typer.Option(help="The part of epsilon that --release-metrics costs.")
+]
+ClassNames = Annotated[
+    str | None, typer.Option("--classes", help="Names of classes to make public, for an accuracy: cat,dog.")
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads to compute with; all cores unless given.")]
 
@@ -234,6 +260,10 @@ def run_command(
     key: cli_key.File = None,
     device: Device = "cpu",
     compiled: Compile = False,
+    judge: Judge = JUDGED,
+    release_metrics: ReleaseMetrics = None,
+    metrics_epsilon: MetricsEpsilon = None,
+    classes: ClassNames = None,
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Try every stage on ten records; spend nothing.")
     ] = False,
@@ -247,7 +277,8 @@ def run_command(
         epsilon=epsilon, delta=delta, records=records, model=preset, batch_size=batch_size, steps=steps,
         samples=samples, captions=read_captions(captions) if captions else (), seed=seed, ledger=ledger,
         group_by=group_by, training=PrivateTraining(per_unit=per_person, compiled=compiled),
-        allow=tuple(allow or ()), key=key, device=device,
+        allow=tuple(allow or ()), key=key, device=device, judged=judge, classes=_names(classes),
+        release_metrics=_names(release_metrics), metrics_epsilon=metrics_epsilon,
     )  # fmt: skip
     out = out or Path("runs") / data.resolve().name.split(".")[0]
     with joined(device=device) as ranks:
@@ -292,6 +323,7 @@ def train(
     key: cli_key.File = None,
     device: Device = "cpu",
     compiled: Compile = False,
+    judge: Judge = JUDGED,
 ) -> None:
     """Train privately and write a release without samples; draw them later with `sample`."""
     run_command(
@@ -315,8 +347,28 @@ def train(
         key,
         device,
         compiled,
+        judge,
         dry=False,
     )
+
+
+@app.command(name="report")
+def report_command(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    data: Data,
+    judge: Judge = JUDGED,
+    audit: Annotated[
+        Path | None, typer.Option(help="The audit.json of `dpwavelet audit`, to show its curves.")
+    ] = None,
+    split: Split = None,
+    seed: Annotated[int | None, typer.Option(help="Draw by another seed than the run did.")] = None,
+    threads: Threads = None,
+) -> None:
+    """Compare a finished run with its records again, and write private/report.html anew. Spends nothing."""
+    _use(threads)
+    with Bars() as bars:
+        page = judge_again(run_folder, data, judge, bars, audit=audit, split=split, seed=seed)
+    print(page)
 
 
 @app.command()
@@ -522,6 +574,11 @@ def models_command() -> None:
     """List the weights that ship with the package."""
     for name, folder in models.bundled().items():
         print(f"{name}\t{folder}")
+
+
+def _names(given: str | None) -> tuple[str, ...]:
+    """Names between commas."""
+    return tuple(name.strip() for name in (given or "").split(",") if name.strip())
 
 
 def _listed(numbers: Mapping[str, float]) -> str:

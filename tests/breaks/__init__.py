@@ -6,7 +6,7 @@ which sentence of docs/guarantee.md would be false, and name the tests. If no te
 `make mutants ARGS=--markdown` then writes the table of docs/guarantee.md.
 """
 
-from breaks import account, audit, chance, gradients, release, training
+from breaks import account, audit, chance, gradients, measured, release, training
 from breaks.entry import Break
 
 BREAKS = (
@@ -16,6 +16,7 @@ BREAKS = (
     *account.BREAKS,
     *release.BREAKS,
     *audit.BREAKS,
+    *measured.BREAKS,
 )
 
 __all__ = ["BREAKS", "Break"]

@@ -62,7 +62,7 @@ def outcomes(portraits: Path, tiny_model: Path, tmp_path_factory: pytest.TempPat
     """A run that nobody killed, and as many others as it takes to be killed fifty times."""
     wanted = RunSettings(
         epsilon=2.0, records=120, model=str(tiny_model), batch_size=60, steps=STEPS, samples=2,
-        captions=("a woman with red hair",),
+        captions=("a woman with red hair",), judged=0, release_metrics=("fd",), metrics_epsilon=0.5,
         training=PrivateTraining(chunk=64, mixed_precision=False, charge_every=CHARGED),
     )  # fmt: skip
     warm = multiprocessing.get_context("forkserver")

@@ -307,7 +307,7 @@ class TestRun:
     def settings(self, model: Path, **changes: object) -> RunSettings:
         wanted: dict[str, object] = {
             "epsilon": 8.0, "records": 120, "model": str(model), "batch_size": 30, "steps": 2, "samples": 2,
-            "captions": GIVEN, "training": TRAINING,
+            "captions": GIVEN, "training": TRAINING, "judged": 0,
         }  # fmt: skip
         return RunSettings(**(wanted | changes))  # type: ignore[arg-type]  # any of its fields
 

@@ -31,7 +31,7 @@ TRAINING = PrivateTraining(chunk=32, mixed_precision=False, charge_every=2)
 def settings(model: Path, **changes: object) -> RunSettings:
     wanted: dict[str, object] = {
         "epsilon": 8.0, "records": 120, "model": str(model), "batch_size": 30, "steps": 2, "samples": 0,
-        "training": TRAINING,
+        "training": TRAINING, "judged": 0,
     }  # fmt: skip
     return RunSettings(**(wanted | changes))  # type: ignore[arg-type]  # any of its fields
 

@@ -30,7 +30,7 @@ TRAINING = PrivateTraining(chunk=32, mixed_precision=False, charge_every=2)
 def settings(model: Path, **changes: object) -> RunSettings:
     wanted: dict[str, object] = {
         "epsilon": 8.0, "records": 120, "model": str(model), "batch_size": 30, "steps": 5, "samples": 3,
-        "captions": CAPTIONS, "training": TRAINING,
+        "captions": CAPTIONS, "training": TRAINING, "judged": 0,
     }  # fmt: skip
     return RunSettings(**(wanted | changes))  # type: ignore[arg-type]  # any of its fields
 
@@ -50,6 +50,7 @@ class TestRelease:
         release = finished / "release"
         assert {path.name for path in release.iterdir()} == {
             "model", "samples", "certificate.json", "certificate.sig", "card.md", "report.html",
+            "report.json",
         }  # fmt: skip
         assert {path.name for path in (finished / "private").iterdir()} >= {
             "ledger.jsonl",
@@ -232,7 +233,13 @@ class TestRehearsal:
             names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
             assert "nearness.json" not in names
             # those that differ between two rehearsals of one folder: salts, keys and clock times
-            names -= {"ledger.jsonl", "key.pem", "release/report.html", "release/card.md"}
+            names -= {
+                "ledger.jsonl",
+                "key.pem",
+                "release/report.html",
+                "release/report.json",
+                "release/card.md",
+            }
             names -= {"release/certificate.json", "release/certificate.sig"}
             wrote.append({name: digest(folder / name) for name in names})
         assert wrote[0] == wrote[1]

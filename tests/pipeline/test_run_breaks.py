@@ -18,7 +18,14 @@ TRAINING = PrivateTraining(chunk=32, mixed_precision=False, charge_every=2)
 def settings(model: Path) -> RunSettings:
     """A short run that is given no captions."""
     return RunSettings(
-        epsilon=8.0, records=120, model=str(model), batch_size=30, steps=4, samples=2, training=TRAINING
+        epsilon=8.0,
+        records=120,
+        model=str(model),
+        batch_size=30,
+        steps=4,
+        samples=2,
+        training=TRAINING,
+        judged=0,
     )
 
 

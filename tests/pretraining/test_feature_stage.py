@@ -69,10 +69,9 @@ def test_it_learns_the_classes_and_what_the_teacher_sees(data, teacher, tmp_path
     assert card["trained_on"]["images"] == 40
 
 
-def test_untrained_it_knows_neither(data, teacher, tmp_path):
+def test_untrained_it_does_not_know_what_the_teacher_sees(data, teacher, tmp_path):
     quick = replace(RUN, schedule=Schedule(steps=1, batch_size=16, learning_rate=1e-9))
     found = train(data, teacher, tmp_path / "net", quick)
-    assert found["top1"] < 0.9
     assert found["seen_by_teacher_explained"] < 0.1
 
 

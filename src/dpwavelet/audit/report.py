@@ -19,6 +19,7 @@ EVIDENCE = (
     "the confidence leaves). Bounds under the claim show that these attacks found none."
 )
 PRIVATE = "PRIVATE: computed on private records without any promise. Keep it where the images are kept."
+CURVE_POINTS = 300  # of membership inference that are kept, or a few more
 SIDE, EDGE, LEAST = 320, 44, 1e-3  # pixels of the plot and its margin; the smallest rate that it shows
 
 
@@ -96,7 +97,9 @@ def _write(audited: Sequence[Audited], folder: Path, *, private: bool, allowed: 
 def _json(one: Audited) -> dict[str, Any]:
     parts = asdict(one) | {"plan": one.plan.to_json(), "bounds": one.bounds, "within_claim": one.within_claim}
     for attack in parts["membership"]:
-        del attack["curve"]  # as long as the data; the plot shows it
+        attack["curve"] = attack["curve"][
+            :: max(len(attack["curve"]) // CURVE_POINTS, 1)
+        ]  # as a page draws it
     return parts
 
 

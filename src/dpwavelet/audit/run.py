@@ -40,9 +40,9 @@ from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
 from dpwavelet.pipeline.refusals import check_losses
+from dpwavelet.pipeline.progress import Progress
 from dpwavelet.pipeline.run import (
     REHEARSED,
-    Progress,
     check_images,
     check_writable,
     count_units,

@@ -35,8 +35,8 @@ class TooFewRowsError(ConfigError):
 def frechet_between(real: Statistics, generated: Statistics, *, despite_too_few: bool = False) -> float:
     """The distance between two sets of which only the statistics are kept.
 
-    Guarantee: finite and not negative; 0, but for rounding, for the same statistics. Fewer than D + 1 rows
-    are refused unless `despite_too_few`, and then the number says more about the sizes than about the sets.
+    Guarantee: finite and not negative; exactly 0 for the same statistics. Fewer than D + 1 rows are refused
+    unless `despite_too_few`, and then the number says more about the sizes than about the sets.
     """
     return _compare(real, generated, despite_too_few).value
 
@@ -52,13 +52,16 @@ def frechet_distance(
     first, second = checked_pair(real, generated)
     found = _compare(Statistics.of([first]), Statistics.of([second]), despite_too_few)
     away = found.real.mean - found.generated.mean
+    influences = [
+        _influences(first, found.real.mean, away, found.real_pull),
+        _influences(second, found.generated.mean, -away, found.generated_pull),
+    ]
+    if found.value == 0:  # the least that it can be: to first order, no row moves it
+        influences = [np.zeros(len(first)), np.zeros(len(second))]
     return from_influences(
         NAME,
         found.value,
-        [
-            _influences(first, found.real.mean, away, found.real_pull),
-            _influences(second, found.generated.mean, -away, found.generated_pull),
-        ],
+        influences,
         (len(first), len(second)),
         bootstrap or Bootstrap(),
         at_least=0.0,
@@ -82,9 +85,10 @@ def _compare(real: Statistics, generated: Statistics, despite_too_few: bool) -> 
     b, b_inverse = _factor(generated)
     u, singular, v = np.linalg.svd(a.T @ b, full_matrices=False)
     away = real.mean - generated.mean
+    same = np.array_equal(real.mean, generated.mean) and np.array_equal(real.scatter, generated.scatter)
     spread = np.square(a).sum() + np.square(b).sum() - 2 * singular.sum()
     return _Compared(
-        value=max(0.0, float(away @ away + spread)),
+        value=0.0 if same else max(0.0, float(away @ away + spread)),
         real=real,
         generated=generated,
         real_pull=a_inverse @ (u * np.sqrt(singular)),

@@ -23,7 +23,7 @@ from dpwavelet.randomness import stream
 COLUMNS = 24  # k: the first columns of our features are the directions in which public images differ most
 REACH = 1.25  # the ball that vectors are cut to, in 95-percent radii of the generated pictures
 PRODUCT_WEIGHT = 2.0  # products suffer more from noise than features
-DRAWS = 200
+DRAWS = 100
 
 Rows = NDArray[np.number]
 Matrix = NDArray[np.float64]

@@ -1,7 +1,9 @@
 """Complete jobs: a private run from a folder to a release, and a model that draws pictures."""
 
 from dpwavelet.pipeline.generator import Pipeline
-from dpwavelet.pipeline.run import Progress, Silent, assist, dry_run, open_ledger, run
+from dpwavelet.pipeline.progress import Progress, Silent
+from dpwavelet.pipeline.run import assist, dry_run, open_ledger, run
+from dpwavelet.pipeline.second_look import judge_again
 from dpwavelet.pipeline.settings import RunSettings, declared, make_plan, read_captions
 
 __all__ = [
@@ -12,6 +14,7 @@ __all__ = [
     "assist",
     "declared",
     "dry_run",
+    "judge_again",
     "make_plan",
     "open_ledger",
     "read_captions",

@@ -32,7 +32,7 @@ from dpwavelet.pipeline.prints import Prints, alike
 from dpwavelet.privacy.refusals import Refusal
 
 PLACES = (  # every file that a release may hold; another kind needs a line here, and a reason
-    r"card\.md|report\.html",
+    r"card\.md|report\.(html|json)",
     r"model/(config|vocabulary|card)\.json",
     r"model/(tokenizer|transformer|detail)\.safetensors",
     r"samples/(\d{6}\.png|metadata\.jsonl)",

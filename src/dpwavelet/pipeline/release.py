@@ -6,22 +6,30 @@ place and renamed when it is complete, so an interrupted run leaves no half of i
 
 import hashlib
 import math
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
 from torch import Tensor
 
-from dpwavelet import __version__
+from dpwavelet import __version__, report
 from dpwavelet import model as models
-from dpwavelet.checkpoint import canonical_json, whole_folder, write_bytes
-from dpwavelet.images.sheet import png
+from dpwavelet.checkpoint import canonical_json, whole_folder, write_bytes, write_json
+from dpwavelet.images.sheet import png, to_bytes
+from dpwavelet.images.tones import light, main_colour
 from dpwavelet.model import Model
+from dpwavelet.pipeline.bought import Bought, to_json
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.leaks import Watch
+from dpwavelet.pipeline.progress import Progress
+from dpwavelet.pipeline.settings import RunSettings, cycled
 from dpwavelet.privacy.certificate import (
     NOT_PROMISED,
     attack,
@@ -35,7 +43,19 @@ from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import allowed_json
 from dpwavelet.ranks import place
-from dpwavelet.report import Fact, Origin, ReleaseReport, Sample, about, render_card, render_release
+from dpwavelet.report import (
+    Bars,
+    Fact,
+    Origin,
+    ReleaseReport,
+    Sample,
+    Series,
+    Words,
+    about,
+    release_json,
+    render_card,
+    render_release,
+)
 
 SHOWN = 64  # samples on the report page; the folder holds all
 
@@ -75,6 +95,27 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """The samples of a release, with and without the private data behind them, and how long they took."""
+
+    samples: Samples
+    public_samples: Samples
+    seconds: float
+
+
+def draw_samples(ours: Pipeline, public: Pipeline, settings: RunSettings, progress: Progress) -> Drawn:
+    """Draw the pictures that a release holds."""
+    started = time.monotonic()
+    captions = cycled(settings.captions, settings.samples)
+    progress.begin("drawing samples", 2 * len(captions))
+    samples, public_samples = (
+        Samples.draw(pipeline, captions, settings.seed, sampling=settings.sampling, told=progress.advance)
+        for pipeline in (ours, public)
+    )
+    return Drawn(samples, public_samples, time.monotonic() - started)
+
+
+@dataclass(frozen=True)
 class Cost:
     """Clock times of a run in seconds, and where they were spent."""
 
@@ -102,7 +143,6 @@ class Seal:
     title: str
     position: int
     key: Ed25519PrivateKey
-    training_time: float
     watch: Watch
     secrets: Mapping[str, str]
 
@@ -119,12 +159,16 @@ def write_release(
     ledger: Ledger,
     seal: Seal,
     allowed: Sequence[str] = (),
+    bought: Sequence[Bought] = (),
 ) -> None:
-    """Write the folder, search it for leaks and sign it; `allowed` are refusals that the owner overruled."""
+    """Write the folder, search it for leaks and sign it.
+
+    `allowed` are refusals that the owner overruled, `bought` numbers about the records that were paid for.
+    """
     given = any(samples.captions)
     drawn = "those of the samples were given" if given else "the samples were drawn without any"
     captions = f"captions are part of a record and were trained under the same guarantee; {drawn}"
-    report = ReleaseReport(
+    told = ReleaseReport(
         title=seal.title,
         version=__version__,
         promise=statement(plan),
@@ -135,16 +179,24 @@ def write_release(
         cost=cost.facts(len(samples.captions)),
         samples=samples.shown(),
         public_samples=public_samples.shown(),
-        epsilon_curve=[(step, plan.epsilon_spent(step)) for step in _marks(plan.steps)],
+        epsilon_curve=[(step, plan.epsilon_spent(step)) for step in marks(plan.steps)],
         provenance=_provenance(public_weights, model),
         not_promised=NOT_PROMISED,
+        bought=[report_of(one) for one in bought if one.value is not None],
+        balance=_tones(samples, public_samples),
+        notes=[
+            Words(text=f"{one.name}: {one.words}, so there is no number.", origin=Origin.DP)
+            for one in bought
+            if one.value is None
+        ],
     )
     with whole_folder(folder) as building:
         model.save_pretrained(building / "model")
         if samples.captions:
             samples.write(building / "samples")
-        write_bytes(building / "card.md", render_card(report).encode())
-        write_bytes(building / "report.html", render_release(report).encode())
+        write_bytes(building / "card.md", render_card(told).encode())
+        write_bytes(building / "report.html", render_release(told).encode())
+        write_json(building / "report.json", release_json(told))
         certificate = make_certificate(
             plan,
             files=digest_files(building),
@@ -153,7 +205,7 @@ def write_release(
             private_scales=range(1, model.private_scales + 1),
             captions=captions,
             allowed=allowed,
-            extra={"public_weights": public_weights},
+            extra={"public_weights": public_weights} | ({"measured": to_json(bought)} if bought else {}),
         )
         seal.watch.check_release(
             building,
@@ -197,11 +249,50 @@ def _provenance(public_weights: dict[str, str], model: Model) -> list[Fact]:
     weights = [
         Fact(f"Public weights, {name}", f"sha256 {value[:16]}…") for name, value in public_weights.items()
     ]
-    software = [Fact(name, value) for name, value in software_versions().items()]
-    return [Fact("Preset", model.preset), *weights, *software]
+    return [Fact("Preset", model.preset), *weights, *software_facts()]
 
 
-def _marks(steps: int) -> list[int]:
+def software_facts() -> list[Fact]:
+    """What computed the promise."""
+    return [Fact(name, value) for name, value in software_versions().items()]
+
+
+def _tones(samples: Samples, public_samples: Samples) -> list[Bars[Origin]]:
+    """Light and main colour of the samples; they are private already, so counting them costs nothing."""
+    if not len(samples.full):
+        return []
+    ours, public = (Counter(map(tone, to_bytes(one.full).numpy())) for one in (samples, public_samples))
+    names = sorted(ours | public)
+    return [
+        Bars(
+            title="Light and main colour of the samples, read off the pixels",
+            categories=names,
+            series=[
+                Series(name, [100 * one[each] / len(samples.full) for each in names], origin)
+                for name, one, origin in (
+                    ("this release", ours, Origin.DP),
+                    ("public model, without the data", public, Origin.PUBLIC),
+                )
+            ],
+            unit="%",
+            names="Tone",
+        )
+    ]
+
+
+def tone(pixels: NDArray[np.uint8]) -> str:
+    """Light and main colour of one picture [3, H, W], in a word or two."""
+    return " ".join(filter(None, (light(pixels), main_colour(pixels))))
+
+
+def report_of(bought: Bought) -> report.Bought:
+    """A number that was bought, as the page shows it."""
+    assert bought.value is not None
+    noise = f"± {2 * bought.noise:.2g} by the noise in 95 of 100 cases; {bought.words}"
+    return report.Bought(name=bought.name, value=bought.value, noise=noise)
+
+
+def marks(steps: int) -> list[int]:
     """At most about forty steps at which the page shows epsilon, the first and the last among them."""
     stride = -(-steps // 40)
     return [*range(0, steps, stride), steps]

@@ -16,7 +16,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Protocol
 
 import yaml
 from safetensors.torch import load as unpack_tensors
@@ -26,9 +25,13 @@ from dpwavelet.checkpoint import canonical_json, read_json, write_bytes, write_j
 from dpwavelet.errors import ConfigError, OutputError, PrivacyError
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
+from dpwavelet.pipeline.bought import Bought
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.leaks import Watch
+from dpwavelet.pipeline.owner_report import judge
 from dpwavelet.pipeline.prints import Prints
+from dpwavelet.pipeline.progress import Progress, Silent
+from dpwavelet.pipeline.purchase import purchase, rehearse_purchase
 from dpwavelet.pipeline.refusals import (
     check_accountant,
     check_duplicates,
@@ -36,7 +39,7 @@ from dpwavelet.pipeline.refusals import (
     check_people,
     check_seen,
 )
-from dpwavelet.pipeline.release import Cost, Samples, Seal, machine, public_digests, write_release
+from dpwavelet.pipeline.release import Cost, Drawn, Seal, draw_samples, machine, public_digests, write_release
 from dpwavelet.pipeline.settings import RunSettings, declared, make_plan
 from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
 from dpwavelet.privacy.certificate import KEY, key_file, signing_key
@@ -48,26 +51,6 @@ from dpwavelet.records import PrivateTokens, tokenize
 from dpwavelet.training import Checkpoint, PrivateTraining, train_privately
 
 REHEARSED = 10  # records
-
-
-class Progress(Protocol):
-    """Whoever watches a run."""
-
-    def begin(self, stage: str, total: int) -> None:
-        """A stage of `total` units starts; the one before is over."""
-
-    def advance(self, done: int, note: str = "") -> None:
-        """`done` more units of the stage are finished."""
-
-
-class Silent:
-    """Watches nothing."""
-
-    def begin(self, stage: str, total: int) -> None:
-        """Say nothing."""
-
-    def advance(self, done: int, note: str = "") -> None:
-        """Say nothing."""
 
 
 def run(
@@ -102,16 +85,22 @@ def run(
     identity = _begin(out, settings, plan)
     own = Ledger.open(private / "ledger.jsonl")
     tokens = _tokens(images, model, private / "tokens" / "tokens.safetensors", settings, progress)
-    checkpoint = Checkpoint(private / "checkpoint", plan, settings.training, identity)
+    kind = place(settings.device).type
+    checkpoint = Checkpoint(private / "checkpoint", plan, settings.training, identity, ranks.count, kind)
     check_accountant(own, identity, checkpoint)
     account = Account.open(spendings, own, identity, plan, fingerprint, out.name)
     check_accountant(account.own, identity, checkpoint)
     started = time.monotonic()
     trained = _train(model, tokens, plan, settings, private, account, identity, progress, ranks)
     training_time = time.monotonic() - started
+    drawn = draw_samples(Pipeline(trained), Pipeline(model), settings, progress)
+    write_json(private / "nearness.json", watch.compare(drawn.samples.full))  # it changes nothing about them
+    bought = purchase(images, Pipeline(trained), plan, settings, checkpoint.source(), private, progress)
+    cost = Cost(training_time, drawn.seconds, machine(settings.device))
+    judge(private, out.name, plan, images, trained, model, settings, drawn.samples, cost, progress)
     secrets_of_run = {"the fingerprint of the images": fingerprint, **_secrets(data, private)}
-    seal = Seal(out.name, account.finish(identity), key, training_time, watch, secrets_of_run)
-    _release(release, private, model, trained, plan, settings, own, seal, progress)
+    seal = Seal(out.name, account.finish(identity), key, watch, secrets_of_run)
+    _release(release, model, trained, plan, settings, own, seal, drawn, cost, bought, progress)
     return release
 
 
@@ -185,9 +174,14 @@ def _rehearse(
         tokens = found.redrawn(model.transformer)
         trained = _train(model, tokens, short, small, folder, ledger, "rehearsal", Silent())
         key = signing_key(folder / "key.pem")
-        seal = Seal("rehearsal", ledger.finish("rehearsal"), key, 0.0, watch, _secrets(None, folder))
-        samples = _release(folder / "release", None, model, trained, short, small, ledger, seal, Silent())
-        watch.check_drawn(samples.full)
+        drawn = draw_samples(Pipeline(trained), Pipeline(model), small, Silent())
+        bought = rehearse_purchase(short, settings) if settings.release_metrics else []
+        seal = Seal("rehearsal", ledger.finish("rehearsal"), key, watch, _secrets(None, folder))
+        cost = Cost(0.0, drawn.seconds, machine(settings.device))
+        _release(
+            folder / "release", model, trained, short, small, ledger, seal, drawn, cost, bought, Silent()
+        )
+        watch.check_drawn(drawn.samples.full)
     progress.advance(1)
 
 
@@ -327,44 +321,30 @@ def _train(
 
 def _release(
     folder: Path,
-    private: Path | None,
     model: Model,
     trained: Model,
     plan: PrivacyPlan,
     settings: RunSettings,
     ledger: Ledger,
     seal: Seal,
+    drawn: Drawn,
+    cost: Cost,
+    bought: list[Bought],
     progress: Progress,
-) -> Samples:
-    """Draw the samples, with and without the private data behind them, and write the release.
-
-    How near they came to records is written into `private`, if that is given, and changes nothing about the
-    release.
-    """
-    started = time.monotonic()
-    ours, public = Pipeline(trained), Pipeline(model)
-    given = settings.captions or ("",)
-    captions = [given[i % len(given)] for i in range(settings.samples)]
-    progress.begin("drawing samples", 2 * len(captions))
-    samples, public_samples = (
-        Samples.draw(pipeline, captions, settings.seed, sampling=settings.sampling, told=progress.advance)
-        for pipeline in (ours, public)
-    )
-    near = seal.watch.compare(samples.full)
-    if private is not None:
-        write_json(private / "nearness.json", near)
+) -> None:
+    """Write the release: what was drawn and bought, and the model that drew it."""
     progress.begin("writing the release", 1)
     write_release(
         folder,
         plan=plan,
         model=trained,
         public_weights=public_digests(settings.model),
-        samples=samples,
-        public_samples=public_samples,
-        cost=Cost(seal.training_time, time.monotonic() - started, machine(settings.device)),
+        samples=drawn.samples,
+        public_samples=drawn.public_samples,
+        cost=cost,
         ledger=ledger,
         seal=seal,
         allowed=settings.allow,
+        bought=bought,
     )
     progress.advance(1)
-    return samples

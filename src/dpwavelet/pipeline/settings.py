@@ -11,13 +11,15 @@ from typing import Any
 
 from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling
-from dpwavelet.privacy.accounting import delta_for
+from dpwavelet.pipeline.bought import check_captions, check_metrics
+from dpwavelet.privacy.accounting import Event, Gaussian, calibrate_noise, delta_for
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import check_allowed, check_numbers
 from dpwavelet.ranks import place
 from dpwavelet.training import PrivateTraining
 
 GRANULARITY = 100  # an undeclared number of records is rounded down to a multiple of this
+JUDGED = 600  # pictures that are drawn to be compared with the records
 EPOCHS = 6  # how often a record takes part on average
 DEFAULT_TRAINING = PrivateTraining()
 
@@ -41,6 +43,10 @@ class RunSettings:
     key: Path | None = None  # the file of the key that signs; one for all runs, or one each in private/keys
     device: str = "cpu"  # what everything is computed on: cpu, cuda or cuda:N
     allow: tuple[str, ...] = ()  # refusals that the owner overrules
+    judged: int = JUDGED  # pictures to compare with the records, for the owner's eyes; 0 compares none
+    release_metrics: tuple[str, ...] = ()  # numbers about the records to buy and publish
+    metrics_epsilon: float | None = None  # the part of epsilon that they cost
+    classes: tuple[str, ...] = ()  # public names that an accuracy tells apart
     training: PrivateTraining = DEFAULT_TRAINING
     sampling: Sampling = field(default_factory=Sampling)
 
@@ -49,6 +55,21 @@ class RunSettings:
         place(self.device)
         if self.samples < 0:
             raise ConfigError(f"samples must be at least 0, got {self.samples}.")
+        if self.judged < 0:
+            raise ConfigError(f"judged must be at least 0, got {self.judged}.")
+        check_metrics(self.release_metrics, self.classes)
+        if "accuracy" in self.release_metrics:
+            check_captions(self.classes, self.captions)
+        if bool(self.release_metrics) != (self.metrics_epsilon is not None):
+            raise ConfigError(
+                "metrics to release and the epsilon that pays for them go together; give both "
+                "--release-metrics and --metrics-epsilon, or neither."
+            )
+        if self.metrics_epsilon is not None and not 0 < self.metrics_epsilon < self.epsilon:
+            raise ConfigError(
+                f"metrics_epsilon must be above 0 and below epsilon, of which it is a part, got "
+                f"{self.metrics_epsilon} of {self.epsilon}."
+            )
         if self.training.per_unit > 1 and self.group_by is None:
             raise ConfigError(
                 f"{self.training.per_unit} records per person need people; name the field that tells whose a "
@@ -62,8 +83,10 @@ class RunSettings:
 
     def to_json(self) -> dict[str, Any]:
         """The settings that make the result, as plain values, for `config.yaml`."""
-        values = asdict(self) | {"captions": list(self.captions), "allow": list(check_allowed(self.allow))}
-        del values["ledger"], values["key"], values["device"]  # the checkpoint keeps the kind of device
+        values = asdict(self) | {"allow": list(check_allowed(self.allow))}
+        values |= {name: list(values[name]) for name in ("captions", "release_metrics", "classes")}
+        for name in ("ledger", "key", "device", "judged"):  # the checkpoint keeps the kind of device
+            del values[name]
         return values
 
 
@@ -90,7 +113,22 @@ def make_plan(settings: RunSettings, records: int) -> PrivacyPlan:
         unit=settings.unit,
         group_by=settings.group_by,
         per_unit=settings.training.per_unit,
+        others=_others(settings, delta),
     )
+
+
+def _others(settings: RunSettings, delta: float) -> tuple[Event, ...]:
+    """The mechanism of the metrics: one noisy sum over all records, of just the noise that they may cost."""
+    if settings.metrics_epsilon is None:
+        return ()
+    noise = calibrate_noise(epsilon=settings.metrics_epsilon, delta=delta, sampling_rate=1.0, steps=1)
+    return (Gaussian(noise, 1),)
+
+
+def cycled(captions: tuple[str, ...], count: int) -> list[str]:
+    """So many captions to draw with, one after the other and again; none at all where none are given."""
+    given = captions or ("",)
+    return [given[i % len(given)] for i in range(count)]
 
 
 def default_batch(records: int) -> int:

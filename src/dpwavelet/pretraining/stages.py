@@ -15,8 +15,9 @@ from torch import Tensor
 
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import from_bytes
+from dpwavelet.images.tones import clauses
 from dpwavelet.model import Model
-from dpwavelet.pretraining.captions import clauses, enrich
+from dpwavelet.pretraining.captions import enrich
 from dpwavelet.pretraining.loop import Note, Schedule, run_stage
 from dpwavelet.randomness import stream, torch_stream
 from dpwavelet.wavelet import analyze

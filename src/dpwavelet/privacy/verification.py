@@ -41,7 +41,7 @@ from dpwavelet.privacy.refusals import allowed_json
 ROUNDING = 1e-9  # two machines may differ by this when they add up the same epsilon
 REFINEMENT = 1e-3  # two versions of the accounting library may differ by this in what they found to be needed
 NOISE_TOLERANCE = 2e-3  # and in the noise that they found a plan to need
-SAID = ("captions", "versions", "public_weights")  # what the owner says and no check can confirm
+SAID = ("captions", "versions", "public_weights", "measured")  # what the owner says and no check can confirm
 
 CANNOT_PROVE = (
     "that the software named here is what ran, unchanged, and that its noise came from a secret key",

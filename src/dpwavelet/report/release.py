@@ -1,45 +1,43 @@
-"""What a release says about itself, rendered twice: `report.html` and `card.md`.
+"""What a release says about itself: `report.html`, its twin `report.json`, and `card.md`.
 
-The page stands alone: no scripts, nothing loaded from outside (its own policy forbids it), pictures inside
-as data. Whatever the caller passes is text, never markup.
-
-A fact carries its origin, and `Origin` has no member for what was measured on private records. So such
-a number cannot be put on this page by mistake; it would have to be given a false name.
+Everything here may be published, because every input is DP, computed from something DP, or public. A fact
+carries its origin, and `Origin` has no member for what was measured on private records. So such a number
+cannot be put on this page by mistake; it would have to be given a false name. Scores that were computed on
+private records have a type that is refused here, whichever field it comes in.
 """
 
 import math
-import struct
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
-from enum import StrEnum
-from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
-from jinja2 import Environment, StrictUndefined, Template
 
 from dpwavelet.errors import ConfigError
 from dpwavelet.privacy.accounting import best_true_positive_rate, check_delta, check_epsilon
+from dpwavelet.report.blocks import (
+    Bars,
+    Block,
+    Entry,
+    Fact,
+    Line,
+    Lines,
+    Number,
+    Picture,
+    Row,
+    Section,
+    Sheet,
+    Strip,
+    Table,
+    Words,
+    facts_table,
+)
+from dpwavelet.report.figures import at_most, rounded_up, up
+from dpwavelet.report.origins import MEANINGS, Origin, check_publishable
+from dpwavelet.report.page import Page, render, template
+from dpwavelet.report.twins import FORMAT, pictures, sections_json
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 FALSE_ALARMS = (0.001, 0.01, 0.1)
-
-
-class Origin(StrEnum):
-    """Where something on the page comes from."""
-
-    DP = "DP"  # from the private records through the accountant, or computed from such a thing
-    PUBLIC = "public"  # settings, public weights and rounded clock times; nothing from a private record
-
-
-class Fact(NamedTuple):
-    """One line of a table."""
-
-    name: str
-    value: str
-    origin: Origin = Origin.PUBLIC
 
 
 class Sample(NamedTuple):
@@ -50,12 +48,22 @@ class Sample(NamedTuple):
     fine_png: bytes
 
 
+class Bought(NamedTuple):
+    """A measurement on private records that was made public with noise, from the same budget."""
+
+    name: str
+    value: float
+    noise: str  # "plus or minus" in words, as "± 0.02 in 95 of 100 cases"; computed from public numbers only
+    unit: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReleaseReport:
     """Everything that the page and the card of one release say.
 
     Captions come from the user or a public list, never from the records. Clock times depend a little on
-    how many records each step drew, so they are written with `about`.
+    how many records each step drew, so they are written with `about`. `balance` counts what is to be seen in
+    the samples, beside what the captions asked for; the records are not in it.
     """
 
     title: str
@@ -72,8 +80,12 @@ class ReleaseReport:
     provenance: Sequence[Fact] = ()
     not_promised: Sequence[str] = ()
     license: str = "other"
+    bought: Sequence[Bought] = ()
+    balance: Sequence[Bars[Origin] | Table[Origin]] = ()
+    notes: Sequence[Words[Origin]] = ()
 
     def __post_init__(self) -> None:
+        check_publishable(self, "the release report")
         check_epsilon(self.epsilon)
         check_delta(self.delta)
         ours = [sample.caption for sample in self.samples]
@@ -87,14 +99,37 @@ class ReleaseReport:
 
 def render_release(report: ReleaseReport) -> str:
     """The page, as HTML that needs no other file."""
-    return _template("release.html", escape=True).render(
-        report=report,
-        origins=Origin,
-        pairs=_pairs(report),
-        facts=_facts(report),
-        bounds=attack_bounds(report.epsilon, report.delta),
-        curve=_curve(report.epsilon_curve),
+    return render(
+        Page(
+            title=report.title,
+            version=report.version,
+            promise=report.promise,
+            epsilon=report.epsilon,
+            delta=report.delta,
+            unit=report.unit,
+            origins={origin: MEANINGS[origin] for origin in Origin},
+            sections=release_sections(report),
+        )
     )
+
+
+def release_json(report: ReleaseReport) -> dict[str, Any]:
+    """The page for programs: the same numbers, without the pictures."""
+    sections = release_sections(report)
+    return {
+        "format": FORMAT,
+        "kind": "release",
+        "title": report.title,
+        "version": report.version,
+        "promise": report.promise,
+        "epsilon": report.epsilon,
+        "delta": report.delta,
+        "unit": report.unit,
+        "shown": {"epsilon": up(report.epsilon), "delta": up(report.delta)},
+        "origins": {origin.value: MEANINGS[origin] for origin in Origin},
+        "pictures": pictures(sections),
+        "sections": sections_json(sections),
+    }
 
 
 def render_card(report: ReleaseReport) -> str:
@@ -105,8 +140,11 @@ def render_card(report: ReleaseReport) -> str:
         "pipeline_tag": "text-to-image",
         "tags": ["differential-privacy", "dp-sgd", "synthetic-data", "image-generation", "wavelet"],
     }
-    body = _template("card.md", escape=False).render(
-        report=report, facts=_facts(report), bounds=attack_bounds(report.epsilon, report.delta)
+    body = template("card.md", escape=False).render(
+        report=report,
+        facts=guarantee(report),
+        bounds=attack_bounds(report.epsilon, report.delta),
+        bought=[(one.name, f"{_value(one)}, {one.noise}") for one in report.bought],
     )
     return f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n{body}"
 
@@ -119,123 +157,148 @@ def attack_bounds(epsilon: float, delta: float) -> list[Fact]:
     """
     shrink = math.exp(-epsilon)
     right = (1 + delta * shrink) / (1 + shrink)
-    bounds = [Fact("Right guesses at even odds (a coin reaches 50%)", _at_most(right))]
+    bounds = [Fact("Right guesses at even odds (a coin reaches 50%)", at_most(right))]
     for alarms in FALSE_ALARMS:
         found = best_true_positive_rate(epsilon, delta, alarms)
-        bounds.append(Fact(f"Members found at {100 * alarms:g}% false alarms", _at_most(found)))
+        bounds.append(Fact(f"Members found at {100 * alarms:g}% false alarms", at_most(found)))
     return bounds
 
 
-def about(seconds: float) -> str:
-    """A duration with two figures: enough to plan with, too little to count records by."""
-    for size, name in ((3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"about {float(f'{seconds / size:.2g}'):g} {name}"
-    return f"about {float(f'{seconds:.2g}'):g} seconds"
-
-
-def _facts(report: ReleaseReport) -> list[Fact]:
+def guarantee(report: ReleaseReport) -> list[Fact]:
     """The guarantee's own three numbers, then whatever the caller adds."""
     return [
-        Fact("Epsilon", _up(report.epsilon)),
-        Fact("Delta", _up(report.delta)),
+        Fact("Epsilon", up(report.epsilon)),
+        Fact("Delta", up(report.delta)),
         Fact("Unit of privacy", report.unit),
         *report.facts,
     ]
 
 
-def _pairs(report: ReleaseReport) -> list[tuple[str, list[tuple[Origin, str, Sample]]]]:
-    """One entry a caption: its rows of pictures, the release first, then the public model alone."""
-    rows = [(Origin.DP, "This release", sample) for sample in report.samples]
-    public = [(Origin.PUBLIC, "Public model, without the data", sample) for sample in report.public_samples]
-    if not public:
-        return [(row[2].caption, [row]) for row in rows]
-    return [(row[2].caption, [row, other]) for row, other in zip(rows, public, strict=True)]
+def budget_lines(curve: Sequence[tuple[int, float]]) -> list[Lines[Origin]]:
+    """Epsilon over the steps, rounded up to three figures; fewer than two points make no curve."""
+    if len(curve) < 2:
+        return []
+    line = Line("Epsilon", [(float(step), float(rounded_up(value))) for step, value in curve], Origin.PUBLIC)
+    return [Lines(title="Epsilon after each private step", x="steps", y="epsilon", lines=[line])]
 
 
-class _Curve(NamedTuple):
-    """The budget over training, laid out in a box of 640 x 260."""
+def release_sections(report: ReleaseReport) -> list[Section[Origin]]:
+    """The parts of the page in order; one without content is left out."""
+    parts = [
+        _pictures(report),
+        _guarantee(report),
+        Section(
+            id="bought",
+            heading="Measurements bought with the budget",
+            words=[
+                "These were computed on the private records and published with noise. What that cost is part "
+                "of the epsilon above."
+            ],
+            blocks=[_bought_table(report.bought)] if report.bought else [],
+        ),
+        Section(
+            id="balance",
+            heading="What the samples show",
+            words=["Counted in generated pictures. How the records are balanced is not on this page."],
+            blocks=report.balance,
+        ),
+        Section(
+            id="budget",
+            heading="How the budget was spent",
+            words=[
+                "Epsilon after each private step, known before the first one: it depends on the settings, "
+                "never on a record."
+            ],
+            blocks=budget_lines(report.epsilon_curve),
+        ),
+        Section(id="limits", heading="What is not promised", items=report.not_promised),
+        _verify(),
+        Section(id="cost", heading="What it cost", blocks=_facts("Time and machine", report.cost)),
+        Section(
+            id="provenance",
+            heading="What it was made from",
+            blocks=_facts("Weights and software", report.provenance),
+        ),
+        Section(id="notes", heading="Notes", blocks=report.notes),
+    ]
+    return [part for part in parts if part.blocks or part.items or part.code]
 
-    line: str
-    end: tuple[float, float]
-    x_ticks: list[tuple[float, str]]
-    y_ticks: list[tuple[float, str]]
-    steps: int
-    epsilon: float
+
+def sample_entries(samples: Sequence[Sample], public_samples: Sequence[Sample]) -> list[Entry[Origin]]:
+    """One entry a caption: the release first, then the public model alone."""
+    ours = [_strip("This release", sample, Origin.DP) for sample in samples]
+    public = [_strip("Public model alone", sample, Origin.PUBLIC) for sample in public_samples]
+    strips = zip(ours, public, strict=True) if public else ((one,) for one in ours)
+    return [Entry(sample.caption, tuple(together)) for sample, together in zip(samples, strips, strict=True)]
 
 
-def _curve(points: Sequence[tuple[int, float]]) -> _Curve | None:
-    """Place the points between x 44..600 and y 220..20, on axes from zero; fewer than two make no curve."""
-    if len(points) < 2:
-        return None
-    x_ticks, y_ticks = _ticks(max(step for step, _ in points)), _ticks(max(value for _, value in points))
+def _pictures(report: ReleaseReport) -> Section[Origin]:
+    words = [
+        "On the left, the coarse picture: all that the private model draws. On the right, the same picture "
+        "after a model that has only seen public images added the fine detail. Detail is an invention, and "
+        "evidence of nothing."
+    ]
+    if report.public_samples:
+        words.append(
+            "With each pair comes the same caption drawn by the public model alone. The difference is what "
+            "training on the data changed."
+        )
+    entries = sample_entries(report.samples, report.public_samples)
+    sheet: list[Block[Origin]] = [Sheet(title="Samples", entries=entries)] if entries else []
+    return Section(id="pictures", heading="What it draws", words=words, blocks=sheet)
 
-    def x(step: float) -> float:
-        return round(44 + 556 * step / x_ticks[-1], 1)
 
-    def y(value: float) -> float:
-        return round(220 - 200 * value / y_ticks[-1], 1)
-
-    steps, epsilon = points[-1]
-    return _Curve(
-        line=" ".join(f"{x(step)},{y(value)}" for step, value in points),
-        end=(x(steps), y(epsilon)),
-        x_ticks=[(x(tick), f"{tick:,g}") for tick in x_ticks],
-        y_ticks=[(y(tick), f"{tick:g}") for tick in y_ticks],
-        steps=steps,
-        epsilon=epsilon,
+def _guarantee(report: ReleaseReport) -> Section[Origin]:
+    return Section(
+        id="guarantee",
+        heading="The guarantee",
+        words=[
+            "Whoever holds this release learns almost the same whether or not any one unit was in the data. "
+            "Epsilon and delta say how nearly; smaller is stronger.",
+            "The second table gives limits for the worst record and the best attacker, rounded up. Real "
+            "attacks usually do worse; the guarantee does not say by how much.",
+        ],
+        blocks=[
+            facts_table("What was promised", guarantee(report)),
+            facts_table(
+                "What that allows an attacker who knows every other record, and wants to tell whether one "
+                "was used",
+                attack_bounds(report.epsilon, report.delta),
+            ),
+        ],
     )
 
 
-def _ticks(largest: float) -> list[float]:
-    """Zero and up to five round numbers after it, the last at or above `largest`."""
-    rough = max(largest, 1e-9) / 5
-    power = 10.0 ** math.floor(math.log10(rough))
-    size = next(power * nice for nice in (1, 2, 2.5, 5, 10) if power * nice >= rough * (1 - 1e-9))
-    return [size * k for k in range(math.ceil(largest / size - 1e-9) + 1)]
-
-
-def _up(value: float) -> str:
-    """A number with three figures, rounded up so that it stays a bound: 7.9996 becomes 8."""
-    exact = Decimal(str(value))
-    rounded = exact.quantize(Decimal(1).scaleb(exact.adjusted() - 2), rounding=ROUND_CEILING).normalize()
-    if rounded >= Decimal("0.001"):
-        return f"{rounded:f}"
-    power = str(rounded.adjusted()).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{rounded.scaleb(-rounded.adjusted()):f}×10{power}"
-
-
-def _at_most(share: float) -> str:
-    """A share as a percentage rounded up to two decimals."""
-    return f"at most {math.ceil(min(share, 1.0) * 1e4 - 1e-9) / 100:g}%"
-
-
-def _template(name: str, *, escape: bool) -> Template:
-    """One of the two templates beside this file, with our filters."""
-    environment = Environment(
-        autoescape=escape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+def _verify() -> Section[Origin]:
+    return Section(
+        id="verify",
+        heading="How to check this",
+        words=[
+            "In the folder that holds this page, the command below recomputes epsilon from the events in "
+            "certificate.json, and checks the signature and the digest of every file.",
+            "The owner's public key, obtained some other way, shows whose certificate it is. What no file "
+            "can prove is that the owner ran this code on that data; for that you trust the owner.",
+        ],
+        code="dpwavelet verify .",
     )
-    environment.filters.update(data_uri=_data_uri, pixels=_pixels, plain=_plain, up=_up)
-    return environment.from_string(files("dpwavelet.report").joinpath(name).read_text(encoding="utf-8"))
 
 
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{b64encode(png).decode()}"
+def _bought_table(bought: Sequence[Bought]) -> Table[Origin]:
+    return Table(
+        title="Measured with noise",
+        columns=("Value", "Noise"),
+        rows=[Row(one.name, (_value(one), one.noise), Origin.DP) for one in bought],
+    )
 
 
-def _pixels(png: bytes) -> tuple[int, int]:
-    """Width and height of a PNG, read from its header."""
-    if len(png) < 24 or not png.startswith(PNG_SIGNATURE):
-        raise ConfigError(f"a sample must be a PNG file, got {len(png)} bytes that start with {png[:8]!r}.")
-    width, height = struct.unpack(">II", png[16:24])
-    return width, height
+def _value(one: Bought) -> Number:
+    return Number(value=one.value, unit=one.unit)
 
 
-def _plain(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    special = {ord(mark): f"\\{mark}" for mark in r"\`*_[]<>|#~"}
-    return " ".join(text.split()).translate(special)
+def _facts(title: str, facts: Sequence[Fact]) -> list[Table[Origin]]:
+    return [facts_table(title, facts)] if facts else []
+
+
+def _strip(name: str, sample: Sample, origin: Origin) -> Strip[Origin]:
+    shown = (Picture(sample.coarse_png, "coarse"), Picture(sample.fine_png, "finished"))
+    return Strip(name, shown, origin)

@@ -1,0 +1,23 @@
+"""Whoever watches a run, as far as a run knows them."""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Whoever watches a run."""
+
+    def begin(self, stage: str, total: int) -> None:
+        """A stage of `total` units starts; the one before is over."""
+
+    def advance(self, done: int, note: str = "") -> None:
+        """`done` more units of the stage are finished."""
+
+
+class Silent:
+    """Watches nothing."""
+
+    def begin(self, stage: str, total: int) -> None:
+        """Say nothing."""
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Say nothing."""

@@ -1,0 +1,64 @@
+"""A finished run, judged again: with more pictures, or beside an audit that was made since.
+
+It reads the release and the records, and writes the owner's two files in `private/` anew. Nothing is charged,
+because nothing of it may leave; the release stays as it was sealed.
+"""
+
+from pathlib import Path
+
+import yaml
+
+from dpwavelet.errors import ConfigError
+from dpwavelet.generation import Sampling
+from dpwavelet.images.private import PrivateImages
+from dpwavelet.model import Model
+from dpwavelet.pipeline.generator import Pipeline
+from dpwavelet.pipeline.owner_report import judge
+from dpwavelet.pipeline.progress import Progress
+from dpwavelet.pipeline.release import draw_samples
+from dpwavelet.pipeline.settings import RunSettings
+from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.plan import PrivacyPlan
+
+
+def judge_again(
+    out: Path,
+    data: Path,
+    judged: int,
+    progress: Progress,
+    *,
+    audit: Path | None = None,
+    split: str | None = None,
+    seed: int | None = None,
+) -> Path:
+    """Compare so many pictures with the records of the run in `out`, and return the page.
+
+    Refuses images that are not those that the run was trained on. `audit` is an `audit.json`.
+    """
+    release, private = out / "release", out / "private"
+    if not release.is_dir() or not (out / "config.yaml").is_file():
+        raise ConfigError(f"{out} holds no finished run; name the folder that has release/ and config.yaml.")
+    if audit is not None and not audit.is_file():
+        raise ConfigError(f"{audit} is not there; name the audit.json that `dpwavelet audit` wrote.")
+    kept = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
+    asked = kept["settings"]
+    settings = RunSettings(
+        epsilon=asked["epsilon"],
+        model=asked["model"],
+        samples=asked["samples"],
+        captions=tuple(asked["captions"]),
+        seed=asked["seed"] if seed is None else seed,
+        judged=judged,
+        sampling=Sampling(**asked["sampling"]),
+    )
+    trained, model = Model.from_pretrained(release / "model"), Model.from_pretrained(settings.model)
+    images = PrivateImages.open(data, model.image_size, split)
+    begun = Ledger.open(private / "ledger.jsonl").entries[0]
+    if begun["images"] != images.fingerprint():
+        raise ConfigError(
+            f"the images in {data} are not those of the run in {out}; name the same, and --split."
+        )
+    drawn = draw_samples(Pipeline(trained), Pipeline(model), settings, progress)
+    plan = PrivacyPlan.from_json(kept["plan"])
+    judge(private, out.name, plan, images, trained, model, settings, drawn.samples, None, progress, audit)
+    return private / "report.html"

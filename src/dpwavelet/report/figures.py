@@ -1,0 +1,62 @@
+"""Numbers as the pages write them: bounds are rounded up, clock times coarse, measurements by their error."""
+
+import math
+from decimal import ROUND_CEILING, Decimal
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+MOST_DECIMALS = 8
+
+
+def rounded_up(value: float) -> Decimal:
+    """The next number with three figures, so that a bound stays one: 7.9996 becomes 8."""
+    exact = Decimal(str(value))
+    return exact.quantize(Decimal(1).scaleb(exact.adjusted() - 2), rounding=ROUND_CEILING).normalize()
+
+
+def up(value: float) -> str:
+    """The same as text."""
+    rounded = rounded_up(value)
+    if rounded == 0 or rounded >= Decimal("0.001"):
+        return f"{rounded:f}"
+    return f"{rounded.scaleb(-rounded.adjusted()):f}×10{str(rounded.adjusted()).translate(_RAISED)}"
+
+
+def at_most(share: float) -> str:
+    """A share as a percentage rounded up to two decimals."""
+    return f"at most {math.ceil(min(share, 1.0) * 1e4 - 1e-9) / 100:g}%"
+
+
+def about(seconds: float) -> str:
+    """A duration with two figures: enough to plan with, too little to count records by."""
+    for size, name in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"about {float(f'{seconds / size:.2g}'):g} {name}"
+    return f"about {float(f'{seconds:.2g}'):g} seconds"
+
+
+def plain(value: float) -> str:
+    """A number of no known error: whole numbers in full, others with four figures."""
+    if value == round(value) and abs(value) < 1e15:
+        return f"{value:,.0f}"
+    if 1e-4 <= abs(value) < 1e15:
+        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+    mantissa, _, power = f"{value:.3e}".partition("e")
+    return f"{float(mantissa):g}×10{str(int(power)).translate(_RAISED)}"
+
+
+def measured(
+    value: float, error: float | None = None, interval: tuple[float, float] | None = None, unit: str = ""
+) -> str:
+    """A number with how sure it is; as many decimals as give two figures of that."""
+    width = interval[1] - interval[0] if interval else (error or 0.0)
+    if not (math.isfinite(width) and width > 0):
+        return _with_unit(plain(value), unit)
+    decimals = min(MOST_DECIMALS, max(0, 1 - math.floor(math.log10(width))))
+    told, *ends = (f"{each:,.{decimals}f}" for each in (value, *(interval or (width,))))
+    spread = f"({ends[0]} to {ends[1]})" if interval else f"± {ends[0]}"
+    return f"{_with_unit(told, unit)} {spread}"
+
+
+def _with_unit(text: str, unit: str) -> str:
+    """A percent sign clings to its number; other units stand apart."""
+    return f"{text}{unit}" if unit in ("", "%") else f"{text} {unit}"

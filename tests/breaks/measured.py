@@ -1,0 +1,161 @@
+"""Numbers about the records: those that are bought with budget, and those that must stay private."""
+
+from breaks.entry import breaks_of
+
+SUMS = breaks_of(
+    "privacy/bounded_sums.py",
+    "privacy/test_bounded_sums.py",
+    (
+        "vectors added up without a bound",
+        "One record moves the sum by as much as it likes, and the noise hides only the bound.",
+        "np.minimum(1.0, bound / np.maximum(norms, np.finfo(np.float64).tiny))",
+        "np.ones_like(norms)",
+        "TestSensitivity::test_one_record_moves_the_sum_by_at_most_the_bound "
+        "TestValues::test_a_longer_row_keeps_its_direction",
+    ),
+    (
+        "sum rounded to nearest multiples",
+        "Rounding away from zero makes a vector longer than the bound.",
+        "np.trunc(units",
+        "np.ceil(units",
+        "TestSensitivity::test_near_duplicates_of_the_largest_length_add_no_rounding",
+    ),
+    (
+        "vectors added up in floating point",
+        "What one record moves depends on the rounding of all others.",
+        ".astype(np.int64)  # towards zero: no longer",
+        ".astype(np.float32)  # towards zero: no longer",
+        "TestSensitivity::test_near_duplicates_of_the_largest_length_add_no_rounding",
+    ),
+    (
+        "a person brings the sum of their records",
+        "Somebody with thirty records moves the sum by thirty times the bound before it is cut.",
+        "np.stack([part.mean(0) for part in parts])",
+        "np.stack([part.sum(0) for part in parts])",
+        "TestValues::test_a_person_brings_the_mean_of_their_records",
+    ),
+    (
+        "people counted as records",
+        "The noise protects one record of a person, and the plan says that it protects the person.",
+        "units = vectors if owners is None else _means(vectors, owners)",
+        "units = vectors",
+        "TestSensitivity::test_one_person_with_all_records_moves_the_sum_by_at_most_the_bound",
+    ),
+    (
+        "values that are not finite are added up",
+        "One broken record makes the published numbers infinite, and everyone sees that it is there.",
+        "usable = np.isfinite(norms)",
+        "usable = np.ones(len(norms), bool)",
+        "TestValues::test_a_row_that_is_not_finite_counts_as_zero",
+    ),
+)
+
+MOMENTS = breaks_of(
+    "evaluation/moments.py",
+    "evaluation/test_moments.py",
+    (
+        "features not cut to the radius",
+        "A picture far from all others has a longer vector than the declared bound.",
+        "y /= np.maximum(np.linalg.norm(y, axis=1, keepdims=True), 1.0)",
+        "y /= 1.0",
+        "TestVectors::test_no_row_brings_a_vector_longer_than_the_bound",
+    ),
+    (
+        "bound of a vector without its products",
+        "The noise is made for a shorter vector than is released.",
+        "return math.sqrt(2 + PRODUCT_WEIGHT**2)",
+        "return math.sqrt(2)",
+        "TestVectors::test_no_row_brings_a_vector_longer_than_the_bound",
+    ),
+    (
+        "features measured from the mean of the records",
+        "The vector of one record depends on all others.",
+        "y = (block[:, :k] - self.centre) / self.radius",
+        "y = (block[:, :k] - block[:, :k].mean(0)) / self.radius",
+        "TestVectors::test_a_vector_depends_on_its_own_row_alone",
+    ),
+)
+
+BOUGHT = breaks_of(
+    "pipeline/bought.py",
+    "pipeline/test_bought.py",
+    (
+        "metrics published without noise",
+        "The numbers are those of the records themselves.",
+        "noisy = plan.privatize_sum(total, source, sensitivity=bound, other=BOUGHT)[NAME].double().numpy()",
+        "noisy = total.values[NAME].numpy()",
+        "test_the_same_key_gives_the_same_numbers_and_another_key_others "
+        "TestPlan::test_a_plan_that_paid_for_nothing_sells_nothing",
+    ),
+    (
+        "whose a record is ignored by metrics",
+        "A person with many records moves the published numbers by more than one of them may.",
+        "total = bounded_sum(np.hstack(vectors), bound, records.owners)",
+        "total = bounded_sum(np.hstack(vectors), bound)",
+        "TestSensitivity::test_a_person_with_many_records_moves_it_no_further",
+    ),
+)
+
+PAID = breaks_of(
+    "pipeline/settings.py",
+    "pipeline/test_bought.py",
+    (
+        "metrics not in the plan",
+        "Training gets all of epsilon, and the numbers come on top.",
+        "return (Gaussian(noise, 1),)",
+        "return ()",
+        "TestPlan::test_metrics_and_training_together_cost_what_was_asked",
+    ),
+    (
+        "metrics cheaper than they are",
+        "The noise on the numbers costs more than the part of epsilon that the owner gave them.",
+        "calibrate_noise(epsilon=settings.metrics_epsilon, delta",
+        "calibrate_noise(epsilon=2 * settings.metrics_epsilon, delta",
+        "TestPlan::test_metrics_and_training_together_cost_what_was_asked",
+    ),
+)
+
+ONCE = breaks_of(
+    "pipeline/purchase.py",
+    "pipeline/test_judgement.py",
+    (
+        "metrics measured again after a crash",
+        "A second sum with the same noise may be published, and the difference shows a record.",
+        "if (found := kept(path)) is not None:",
+        "if (found := None) is not None:",
+        "TestResuming::test_a_run_that_was_stopped_after_buying_releases_what_it_bought",
+    ),
+)
+
+PAGES = breaks_of(
+    "report/origins.py",
+    "report/test_origins.py",
+    (
+        "private scores let onto the release page",
+        "A number that was measured on records without noise is published.",
+        "if isinstance(value, PrivateScore | Revealed):",
+        "if False:",
+        "test_a_private_score_is_refused_in_every_field_at_any_depth",
+    ),
+    (
+        "private blocks let onto the release page",
+        "A chart or a picture of records is published.",
+        "if isinstance(value, PrivateOrigin):",
+        "if False:",
+        "test_what_is_private_is_refused_on_the_release_page",
+    ),
+)
+
+PAGE = breaks_of(
+    "report/release.py",
+    "report/test_origins.py",
+    (
+        "release page not checked for private numbers",
+        "A number that was measured on records without noise is published.",
+        'check_publishable(self, "the release report")',
+        "pass",
+        "test_what_is_private_is_refused_on_the_release_page",
+    ),
+)
+
+BREAKS = (*SUMS, *MOMENTS, *BOUGHT, *PAID, *ONCE, *PAGES, *PAGE)
