@@ -267,6 +267,12 @@ class TestRun:
         assert make_plan(asked, declared(asked, 8159)) == make_plan(asked, declared(asked, 8160))
         assert make_plan(asked, 8100).unit == "person"
 
+    def test_people_get_twice_the_batch_in_as_many_steps(self) -> None:
+        records = make_plan(RunSettings(epsilon=8.0), 4400)
+        people = make_plan(RunSettings(epsilon=8.0, group_by="identity"), 4400)
+        assert people.batch_size == 2 * records.batch_size == 512
+        assert people.steps == records.steps == 104
+
     def test_plan_counts_people(
         self,
         persons: Path,

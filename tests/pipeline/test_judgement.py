@@ -125,7 +125,7 @@ class TestResuming:
         module = sys.modules["dpwavelet.pipeline.run"]  # the package has a function of that name
         with monkeypatch.context() as patch:
             patch.setattr(module, "judge", _stop)
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(Stopped):
                 run(portraits, tmp_path / "run", settings(tiny_model), Silent())
         path = tmp_path / "run" / "private" / "bought.json"
         bought = [Bought(**one) for one in json.loads(path.read_text())]
@@ -230,8 +230,12 @@ def _audit(folder: Path) -> Path:
     return folder / "audit.json"
 
 
+class Stopped(Exception):
+    """Somebody pulled the plug."""
+
+
 def _stop(*_: object, **__: object) -> None:
-    raise KeyboardInterrupt
+    raise Stopped
 
 
 def _private_numbers(value: object, inside: bool = False) -> list[float]:

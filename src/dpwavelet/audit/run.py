@@ -39,8 +39,8 @@ from dpwavelet.generation import Sampling, draw_tokens
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
-from dpwavelet.pipeline.refusals import check_losses
 from dpwavelet.pipeline.progress import Progress
+from dpwavelet.pipeline.refusals import check_losses
 from dpwavelet.pipeline.run import (
     REHEARSED,
     check_images,

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 import PIL
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from dpwavelet.errors import ConfigError, DataError
 from dpwavelet.evaluation.rows import Rows
 from dpwavelet.evaluation.spaces import Extractor
 from dpwavelet.evaluation.stored import kept, unnamed
-from dpwavelet.images.files import Readable, decode, decode_many, describe, in_order
+from dpwavelet.images.files import Readable, decode, describe, in_order
 from dpwavelet.images.layouts import open_folder
 from dpwavelet.images.sheet import png
 
@@ -79,10 +80,11 @@ class Pictures:
 
         A file that cannot be decoded is a DataError; it lists the others too, for which all are decoded.
         """
+        decoded = self._decoder()
         for start in range(0, len(self), batch_size):
             places = list(range(start, min(start + batch_size, len(self))))
             try:
-                pixels = decode_many(self.files, [self.chosen[place] for place in places], self.side)
+                pixels = torch.stack(list(in_order(decoded, [self.chosen[place] for place in places])))
             except DataError as error:
                 raise self._broken() from error
             yield places, pixels
@@ -95,7 +97,7 @@ class Pictures:
         return total.hexdigest()
 
     def smallest(self) -> int:
-        """The shortest side in pixels among the first few headers that can be read, spread evenly."""
+        """The shortest side in pixels, by the headers of some 200 files, spread evenly."""
         looked_at = self.chosen[:: max(1, len(self) // LOOKED_AT)]
         found = [side for side in in_order(self._shorter_side, looked_at) if side is not None]
         return min(found, default=self.side)
@@ -107,13 +109,17 @@ class Pictures:
             return None  # it is named when it is decoded
         return min(facts.width, facts.height)
 
+    def _decoder(self) -> Callable[[int], Tensor]:
+        names = self.files.names  # made anew each time it is asked for
+        return lambda index: decode(self.files.read(index), self.side, names[index])
+
     def _broken(self) -> DataError:
         """What is wrong with every file that cannot be used."""
-        names = self.files.names
+        decoded = self._decoder()
 
         def wrong(index: int) -> str | None:
             try:
-                decode(self.files.read(index), self.side, names[index])
+                decoded(index)
             except DataError as error:
                 return str(error)
             return None

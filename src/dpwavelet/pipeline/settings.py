@@ -20,7 +20,11 @@ from dpwavelet.training import PrivateTraining
 
 GRANULARITY = 100  # an undeclared number of records is rounded down to a multiple of this
 JUDGED = 600  # pictures that are drawn to be compared with the records
-EPOCHS = 6  # how often a record takes part on average
+EPOCHS = {
+    "record": 6,
+    "person": 12,
+}  # how often a unit takes part on average; of a person, one record each time
+SHARE = {"record": 16, "person": 8}  # of the units, one in so many is the batch
 DEFAULT_TRAINING = PrivateTraining()
 
 
@@ -101,8 +105,8 @@ def make_plan(settings: RunSettings, records: int) -> PrivacyPlan:
     """The plan for a declared number of records; batch and steps are chosen where the owner did not."""
     delta = delta_for(records) if settings.delta is None else settings.delta
     check_numbers(records, delta)
-    batch_size = settings.batch_size or default_batch(records)
-    steps = settings.steps or max(math.ceil(EPOCHS * records / batch_size), 1)
+    batch_size = settings.batch_size or default_batch(records, settings.unit)
+    steps = settings.steps or max(math.ceil(EPOCHS[settings.unit] * records / batch_size), 1)
     return PrivacyPlan(
         epsilon=settings.epsilon,
         delta=delta,
@@ -131,9 +135,12 @@ def cycled(captions: tuple[str, ...], count: int) -> list[str]:
     return [given[i % len(given)] for i in range(count)]
 
 
-def default_batch(records: int) -> int:
-    """A power of two near a sixteenth of the records, from 16 to 4,096."""
-    return min(max(1 << max(round(math.log2(max(records, 1) / 16)), 0), 16), 4096)
+def default_batch(records: int, unit: str = "record") -> int:
+    """A power of two near a sixteenth of the records, or an eighth of the people, from 16 to 4,096.
+
+    People lend one record each time, so they take part in twice as many steps of twice the size.
+    """
+    return min(max(1 << max(round(math.log2(max(records, 1) / SHARE[unit])), 0), 16), 4096)
 
 
 def read_captions(path: Path) -> tuple[str, ...]:
