@@ -32,6 +32,16 @@ def normals(source):
     return source.normals(("normals",), 400_000)
 
 
+def test_fine_normals_are_normal_and_repeat():
+    found = Source.for_test(0).fine_normals(("a", 1), 100_000)
+    assert found.dtype == np.float64
+    assert kstest(found, norm.cdf).pvalue > 0.01
+    assert kstest(found, norm(scale=1.02).cdf).pvalue < 0.01  # what the line above would notice
+    assert np.array_equal(found[:10], Source.for_test(0).fine_normals(("a", 1), 10))
+    assert not np.array_equal(found[:10], Source.for_test(0).fine_normals(("a", 2), 10))
+    assert abs(np.corrcoef(found[::2], found[1::2])[0, 1]) < 0.02
+
+
 def test_a_stream_repeats_for_its_seed_and_names():
     assert np.array_equal(stream(3, "weights", 1).random(9), stream(3, "weights", 1).random(9))
     ours, again = (torch.rand(9, generator=torch_stream(3, "weights")) for _ in range(2))

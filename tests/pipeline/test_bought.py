@@ -6,11 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.evaluation.moments import COLUMNS
 from dpwavelet.pipeline import RunSettings, bought, make_plan
-from dpwavelet.pipeline.bought import METRICS, NO_CLASS, Generated, Measured, buy, class_of, kept
+from dpwavelet.pipeline.bought import (
+    METRICS,
+    NO_CLASS,
+    Bought,
+    Generated,
+    Measured,
+    Prepared,
+    buy,
+    class_of,
+    kept,
+    prepare,
+)
 from dpwavelet.privacy.accounting import Gaussian, PoissonGaussian, epsilon_pld
 from dpwavelet.privacy.bounded_sums import NAME
 from dpwavelet.privacy.plan import PrivacyPlan
@@ -40,27 +52,20 @@ def drawn(count: int, seed: int, shift: float = 0.0) -> tuple[np.ndarray, np.nda
 GENERATED = Generated(*drawn(300, 0))
 
 
-class Caught(Exception):
-    """Ends a purchase once its sum is known."""
+def purchased(
+    metrics: tuple[str, ...],
+    records: Measured,
+    plan: PrivacyPlan,
+    key: int = 0,
+    generated: Generated = GENERATED,
+) -> list[Bought]:
+    prepared = prepare(metrics, CLASSES, generated, records, 0)
+    return buy(metrics, CLASSES, prepared, plan, Source.for_test(key), 0)
 
 
-def total_of(metrics: tuple[str, ...], records: Measured, noise: float = 0.0, seed: int = 0) -> np.ndarray:
-    """The sum on its way into the plan, or with `noise` on its way out of it."""
-    caught: list[np.ndarray] = []
-    privatize = PrivacyPlan.privatize_sum
-
-    def catch(self, total, source, *, sensitivity, other):
-        assert total.sensitivity == sensitivity
-        found = (
-            privatize(self, total, source, sensitivity=sensitivity, other=other) if noise else total.values
-        )
-        caught.append(found[NAME].numpy())
-        raise Caught
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Caught):
-        patch.setattr(PrivacyPlan, "privatize_sum", catch)
-        buy(metrics, CLASSES, GENERATED, records, planned(noise or 1.0), Source.for_test(seed), 0)
-    return caught[0]
+def total_of(metrics: tuple[str, ...], records: Measured) -> np.ndarray:
+    """The sum before noise."""
+    return prepare(metrics, CLASSES, GENERATED, records, 0).total.values[NAME].numpy()
 
 
 def bound_of(metrics: tuple[str, ...]) -> float:
@@ -97,11 +102,35 @@ class TestSensitivity:
 
     def test_the_noise_has_the_size_that_was_paid_for(self, metrics):
         """Purchases of one sum differ by noise alone; of 8 times 325 numbers a tenth is 7 standard errors."""
-        records = Measured(*drawn(40, 1), None)
-        noises = [total_of(metrics, records, noise=3.0, seed=seed) for seed in range(8)]
+        total = prepare(metrics, CLASSES, GENERATED, Measured(*drawn(40, 1), None), 0).total
+        assert total.sensitivity == pytest.approx(bound_of(metrics), rel=1e-12)
+        noises = [
+            planned(3.0)
+            .privatize_sum(total, Source.for_test(seed), sensitivity=total.sensitivity, other=bought.BOUGHT)[
+                NAME
+            ]
+            .numpy()
+            for seed in range(8)
+        ]
         spread = np.std(np.array(noises), axis=0, ddof=1)
         wanted, tolerance = 3.0 * bound_of(metrics), 0.1 if "fd" in metrics else 0.7
         assert math.sqrt(np.mean(spread**2)) == pytest.approx(wanted, rel=tolerance)
+
+
+class TestOtherRecords:
+    """What a record brings depends on that record alone, to the last bit."""
+
+    def test_a_tie_is_broken_the_same_whoever_else_is_there(self):
+        """Rows between two classes, where the rounding of a product of many rows would decide."""
+        classifier = bought._classifier(GENERATED, CLASSES, 0)
+        weight, bias = classifier.scores.weight, classifier.scores.bias
+        rows = np.random.default_rng(0).standard_normal((600, WIDTH)).astype(np.float32)
+        for column in (5, 6, 7, 8):
+            gap = rows.astype(np.float64) @ (weight[:, 0] - weight[:, 1]) + bias[0] - bias[1]
+            rows[:, column] -= (gap / (weight[column, 0] - weight[column, 1])).astype(np.float32)
+        alone = np.concatenate([bought._guesses(classifier, row[None]) for row in rows])
+        assert np.array_equal(bought._guesses(classifier, rows), alone)
+        assert np.array_equal(bought._guesses(classifier, rows[:77]), alone[:77])
 
 
 class TestPlan:
@@ -144,13 +173,13 @@ class TestPlan:
     def test_a_plan_that_paid_for_nothing_sells_nothing(self):
         plan = replace(planned(), others=())
         with pytest.raises(PrivacyError, match="no Gaussian mechanism"):
-            buy(("fd",), (), GENERATED, Measured(*drawn(50, 1), None), plan, Source.for_test(0), 0)
+            purchased(("fd",), Measured(*drawn(50, 1), None), plan)
 
     def test_one_plan_sells_once(self):
         plan, records = planned(), Measured(*drawn(50, 1), None)
-        buy(("fd",), (), GENERATED, records, plan, Source.for_test(0), 0)
+        purchased(("fd",), records, plan)
         with pytest.raises(PrivacyError, match="made already"):
-            buy(("fd",), (), GENERATED, records, plan, Source.for_test(0), 0)
+            purchased(("fd",), records, plan)
 
 
 class TestValues:
@@ -158,15 +187,7 @@ class TestValues:
         rows, classes = drawn(4000, 5)
         wrong = np.arange(4000) % 4 == 0
         told = np.where(wrong, (classes + 1) % 3, classes)
-        (one,) = buy(
-            ("accuracy",),
-            CLASSES,
-            GENERATED,
-            Measured(rows, told, None),
-            planned(10.0),
-            Source.for_test(1),
-            0,
-        )
+        (one,) = purchased(("accuracy",), Measured(rows, told, None), planned(10.0), 1)
         assert one.value == pytest.approx(0.75, abs=4 * one.noise + 0.01)
         assert one.noise == pytest.approx(10 * math.sqrt(2) * math.sqrt(1 + 0.75**2) / 4000, rel=0.05)
 
@@ -174,7 +195,7 @@ class TestValues:
         values = []
         for shift in (0.0, 0.5, 1.5):
             records = Measured(*drawn(4000, 6, shift), None)
-            values.append(buy(("fd",), (), GENERATED, records, planned(5.0), Source.for_test(2), 0)[0])
+            values.append(purchased(("fd",), records, planned(5.0), 2)[0])
         found = [one.value for one in values]
         assert None not in found
         assert found == sorted(found)
@@ -182,7 +203,7 @@ class TestValues:
 
     def test_noise_that_hides_everything_leaves_nothing_to_tell(self):
         few = Measured(*drawn(20, 1), None)
-        found = buy(METRICS, CLASSES, GENERATED, few, planned(50.0), Source.for_test(0), 0)
+        found = purchased(METRICS, few, planned(50.0))
         assert [one.metric for one in found] == ["fd", "accuracy"]
         assert [one.value for one in found] == [None, None]
 
@@ -190,15 +211,7 @@ class TestValues:
         rows, classes = drawn(100, 0)
         lacking = Generated(rows[classes < 2], classes[classes < 2])
         with pytest.raises(ConfigError, match="'green'"):
-            buy(
-                ("accuracy",),
-                CLASSES,
-                lacking,
-                Measured(*drawn(50, 1), None),
-                planned(),
-                Source.for_test(0),
-                0,
-            )
+            purchased(("accuracy",), Measured(*drawn(50, 1), None), planned(), generated=lacking)
 
 
 class TestClasses:
@@ -222,17 +235,28 @@ class TestClasses:
 
 class TestKept:
     def test_what_was_bought_is_read_back(self, tmp_path: Path):
-        found = buy(("fd",), (), GENERATED, Measured(*drawn(500, 1), None), planned(), Source.for_test(0), 0)
-        assert kept(tmp_path / "bought.json") is None
-        assert kept(tmp_path / "bought.json", found) == found
-        assert kept(tmp_path / "bought.json") == found
+        found = purchased(("fd",), Measured(*drawn(500, 1), None), planned())
+        path = tmp_path / "bought.json"
+        assert kept(path, "one") is None
+        assert kept(path, "one", found) == found
+        assert kept(path, "one") == found
+        with pytest.raises(PrivacyError, match="another run"):
+            kept(path, "another")
+
+    def test_the_exact_sum_is_read_back_bit_for_bit_and_by_its_run_alone(self, tmp_path: Path):
+        made = prepare(METRICS, CLASSES, GENERATED, Measured(*drawn(50, 1), None), 0)
+        made.save(tmp_path / "measured.safetensors", "one")
+        found = Prepared.load(tmp_path / "measured.safetensors", "one")
+        assert torch.equal(found.total.values[NAME], made.total.values[NAME])
+        assert found.total.sensitivity == made.total.sensitivity
+        assert np.array_equal(found.generated.rows, GENERATED.rows)
+        with pytest.raises(PrivacyError, match="another run"):
+            Prepared.load(tmp_path / "measured.safetensors", "another")
 
 
 def test_the_same_key_gives_the_same_numbers_and_another_key_others():
     records = Measured(*drawn(60, 1), None)
-    first, again, other = (
-        buy(("fd",), (), GENERATED, records, planned(), Source.for_test(key), 0) for key in (0, 0, 1)
-    )
+    first, again, other = (purchased(("fd",), records, planned(), key) for key in (0, 0, 1))
     assert first == again != other
 
 

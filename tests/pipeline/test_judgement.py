@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import to_bytes
 from dpwavelet.model import Model
 from dpwavelet.pipeline import RunSettings, Silent, judge_again, owner_report, run
-from dpwavelet.pipeline.bought import Bought
 from dpwavelet.pipeline.judgement import Evidence, gather, rows_of
 from dpwavelet.pipeline.owner_report import FEWEST, PARTS, measured
+from dpwavelet.pipeline.release import Seal
 from dpwavelet.privacy.verification import verify_release
 from dpwavelet.randomness import Source
 from dpwavelet.report import Missing
@@ -89,8 +90,8 @@ class TestRun:
     def test_what_was_bought_is_in_the_release_as_it_is_kept(self, finished: Path) -> None:
         kept = json.loads((finished / "private" / "bought.json").read_text())
         certificate = json.loads((finished / "release" / "certificate.json").read_text())
-        assert [one["metric"] for one in kept] == ["fd", "accuracy"]
-        assert certificate["measured"] == kept
+        assert [one["metric"] for one in kept["bought"]] == ["fd", "accuracy"]
+        assert certificate["measured"] == kept["bought"]
         assert [event["mechanism"] for event in certificate["events"]] == ["PoissonGaussian", "Gaussian"]
         result = verify_release(finished / "release")
         assert result.ok, result.lines
@@ -102,10 +103,10 @@ class TestRun:
         monkeypatch.setattr(training, "Source", lambda key=None: Source(key or bytes(32)))
         found = []
         for judged in (0, 40):
-            wanted = settings(tiny_model, judged=judged, release_metrics=(), metrics_epsilon=None)
-            release = run(portraits, tmp_path / str(judged), wanted, Silent())
+            release = run(portraits, tmp_path / str(judged), settings(tiny_model, judged=judged), Silent())
             kept = [path for path in sorted(release.rglob("*")) if path.parent.name in ("model", "samples")]
-            found.append([path.read_bytes() for path in kept])
+            certificate = json.loads((release / "certificate.json").read_text())
+            found.append([certificate["measured"], *(path.read_bytes() for path in kept)])
         assert found[0] == found[1]
 
     def test_without_judging_the_page_says_so(
@@ -122,19 +123,40 @@ class TestResuming:
     def test_a_run_that_was_stopped_after_buying_releases_what_it_bought(
         self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        module = sys.modules["dpwavelet.pipeline.run"]  # the package has a function of that name
         with monkeypatch.context() as patch:
-            patch.setattr(module, "judge", _stop)
+            patch.setattr(sys.modules["dpwavelet.pipeline.run"], "Seal", _stop_real(tmp_path))
             with pytest.raises(Stopped):
                 run(portraits, tmp_path / "run", settings(tiny_model), Silent())
         path = tmp_path / "run" / "private" / "bought.json"
-        bought = [Bought(**one) for one in json.loads(path.read_text())]
-        changed = [replace(one, value=0.123456789) for one in bought]
-        write_json(path, [vars(one) for one in changed])
-        monkeypatch.setattr("dpwavelet.pipeline.purchase.buy", _stop)  # and nothing is measured again
+        told = json.loads(path.read_text())
+        for one in told["bought"]:
+            one["value"] = 0.123456789
+        write_json(path, told)
+        monkeypatch.setattr("dpwavelet.pipeline.purchase.buy", _stop)  # and nothing is bought again
+        monkeypatch.setattr("dpwavelet.pipeline.purchase.Prepared.load", _stop)
         release = run(portraits, tmp_path / "run", settings(tiny_model, judged=0), Silent())
         certificate = json.loads((release / "certificate.json").read_text())
         assert [one["value"] for one in certificate["measured"]] == [0.123456789] * 2
+
+    def test_a_run_that_was_stopped_before_the_noise_adds_it_to_the_sum_that_it_had(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("dpwavelet.pipeline.purchase.Prepared.load", _stop)
+            with pytest.raises(Stopped):
+                run(portraits, tmp_path / "run", settings(tiny_model), Silent())
+        assert (tmp_path / "run" / "private" / "measured.safetensors").is_file()
+        monkeypatch.setattr("dpwavelet.pipeline.purchase.prepare", _stop)  # nothing is measured again
+        run(portraits, tmp_path / "run", settings(tiny_model, judged=0), Silent())
+
+    def test_a_defect_in_judging_holds_no_release_up(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("dpwavelet.pipeline.owner_report.gather", _stop)
+        wanted = settings(tiny_model, release_metrics=(), metrics_epsilon=None)
+        with pytest.raises(Stopped):
+            run(portraits, tmp_path / "run", wanted, Silent())
+        assert verify_release(tmp_path / "run" / "release").ok
 
     def test_captions_that_name_no_class_are_refused_before_anything_is_spent(self, tiny_model: Path) -> None:
         with pytest.raises(ConfigError, match="'dog' alone"):
@@ -236,6 +258,18 @@ class Stopped(Exception):
 
 def _stop(*_: object, **__: object) -> None:
     raise Stopped
+
+
+def _stop_real(folder: Path) -> Callable[..., Seal]:
+    """Stops when the real release is about to be sealed, and lets the rehearsal pass."""
+
+    def seal(title: str, *given: object) -> Seal:
+        if title == "rehearsal":
+            return Seal(title, *given)  # type: ignore[arg-type]  # as it was called
+        assert (folder / "run" / "private" / "bought.json").is_file()
+        raise Stopped
+
+    return seal
 
 
 def _private_numbers(value: object, inside: bool = False) -> list[float]:

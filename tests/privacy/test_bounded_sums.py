@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpwavelet.errors import PrivacyError
-from dpwavelet.privacy.bounded_sums import GRID, MOST_UNITS, NAME, bounded_sum
+from dpwavelet.privacy.bounded_sums import GRID_BITS, LARGEST_BOUND, MOST_UNITS, NAME, bounded_sum
 
+GRID = 2.0**-GRID_BITS * 2  # of a bound of 1: the power of two above it
 ODD = st.sampled_from([0.0, 1e-300, 0.3, 1.0, 7.0, 1e30, 1e308, -1e308, math.inf, -math.inf, math.nan])
 
 
@@ -44,6 +45,13 @@ class TestSensitivity:
         joined = np.concatenate([owners, np.full(len(own), 6)])
         before = total(others, 1.0, owners)
         assert np.linalg.norm(total(np.vstack([others, own]), 1.0, joined) - before) <= 1.0
+
+    @pytest.mark.parametrize("bound", [math.sqrt(2), math.sqrt(8), 0.3])
+    def test_totals_are_whole_multiples_of_a_power_of_two_so_adding_up_rounds_nothing(self, bound):
+        grid = 2.0 ** (math.frexp(bound)[1] - GRID_BITS)
+        found = total(rows(2, 5000), bound) / grid
+        assert np.array_equal(found, np.round(found))
+        assert MOST_UNITS * bound / grid <= 2**53
 
     @pytest.mark.parametrize("copies", [1_000, 100_000])
     def test_near_duplicates_of_the_largest_length_add_no_rounding(self, copies):
@@ -88,14 +96,13 @@ class TestValues:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("bound", [0.0, -1.0, math.inf, math.nan, 1])
-    def test_a_bound_that_is_no_finite_number_above_0_is_refused(self, bound):
-        with pytest.raises(PrivacyError, match="finite bound"):
+    @pytest.mark.parametrize("bound", [0.0, -1.0, math.inf, math.nan, 1, 1e-200, 2 * LARGEST_BOUND])
+    def test_a_bound_that_is_no_usual_number_above_0_is_refused(self, bound):
+        with pytest.raises(PrivacyError, match="a bound from"):
             bounded_sum(rows(0, 2), bound)
 
     def test_more_units_than_add_up_exactly_are_refused(self, monkeypatch):
         monkeypatch.setattr("dpwavelet.privacy.bounded_sums.MOST_UNITS", 3)
-        assert MOST_UNITS / GRID == 2**53
         with pytest.raises(PrivacyError, match="exactly"):
             bounded_sum(rows(0, 4), 1.0)
 

@@ -133,7 +133,15 @@ def test_every_field_that_is_left_out_is_missed(release, ledger):
 def test_what_cannot_be_checked_is_named(release):
     resign(release, lambda certificate: certificate.update(quality="the best"))
     sentence = verify_release(release).cannot_prove[-1]
-    assert all(name in sentence for name in (*SAID, "quality"))
+    assert all(name in sentence for name in ("captions", "versions", "public_weights", "quality"))
+
+
+def test_numbers_about_records_that_no_mechanism_paid_for_are_noticed(release):
+    resign(release, lambda certificate: certificate.update(measured=[{"metric": "fd", "value": 3.0}]))
+    assert any("measured" in text for text in failures(release))
+    assert "measured" in verify_release(release).cannot_prove[-1]
+    resign(release, lambda certificate: certificate.update(measured=[]))
+    assert not failures(release)
 
 
 def test_any_changed_leaf_breaks_the_signature(release):

@@ -377,7 +377,7 @@ class TestPrivatizeSum:
 
     def made(self, plan, other=0, use=0, value=0.0, sensitivity=2.0):
         total = ClippedSum({"w": torch.full((self.COUNTS,), value)}, sensitivity)
-        made = plan.privatize_sum(total, Source.for_test(1), sensitivity=sensitivity, other=other, use=use)
+        made = plan.privatize_sum(total, Source.for_test(4), sensitivity=sensitivity, other=other, use=use)
         return made["w"]
 
     @pytest.mark.parametrize(("other", "multiplier"), [(0, 20.0), (2, 40.0)])
@@ -389,7 +389,15 @@ class TestPrivatizeSum:
 
     def test_the_sum_is_not_divided(self, beside):
         noise = self.made(PrivacyPlan(**FIELDS, others=OTHERS))
-        assert torch.allclose(self.made(beside, value=1e4) - noise, torch.tensor(1e4), rtol=1e-5)
+        assert torch.allclose(self.made(beside, value=1e4) - noise, torch.tensor(1e4).double(), rtol=1e-5)
+
+    def test_what_is_published_lies_on_a_grid_that_says_nothing_about_the_sum(self, beside):
+        """Without the grid, which float32 numbers the noise can be would show in the last bits."""
+        for value in (0.0, 0.1, 1e5 + 1 / 3):
+            found = self.made(PrivacyPlan(**FIELDS, others=OTHERS), value=value)
+            assert found.dtype == torch.float64
+            assert torch.equal(found * 8, (found * 8).round())  # 40 is above 2^5, so an eighth, 2^(5 - 8)
+            assert not torch.equal(found * 4, (found * 4).round())
 
     def test_no_step_and_no_other_use_shares_the_noise(self, beside):
         rows = [self.made(beside, other, use).numpy() for other, use in ((0, 0), (0, 1), (2, 0))]

@@ -69,7 +69,8 @@ def dinov2(folder: Path) -> Extractor:
     model = _from_transformers(folder, "AutoModel", "dinov2")
     start = float(model.config.layerscale_value)
     trained = any(
-        float((layer.layer_scale1.lambda1.detach() - start).abs().max()) > MOVED for layer in model.encoder.layer
+        float((layer.layer_scale1.lambda1.detach() - start).abs().max()) > MOVED
+        for layer in model.encoder.layer
     )
     told = _preprocessing(folder / "preprocessor_config.json")
     crop = told.get("crop_size", 224)

@@ -23,6 +23,7 @@ from dpwavelet.randomness import stream
 COLUMNS = 24  # k: the first columns of our features are the directions in which public images differ most
 REACH = 1.25  # the ball that vectors are cut to, in 95-percent radii of the generated pictures
 PRODUCT_WEIGHT = 2.0  # products suffer more from noise than features
+SMALLEST_RADIUS = 1e-3
 DRAWS = 100
 
 Rows = NDArray[np.number]
@@ -46,7 +47,8 @@ class Frame:
             )
         rows = np.asarray(generated[:, :columns], np.float64)
         centre = rows.mean(0)
-        return cls(centre, REACH * float(np.quantile(np.linalg.norm(rows - centre, axis=1), 0.95)))
+        reached = float(np.quantile(np.linalg.norm(rows - centre, axis=1), 0.95))
+        return cls(centre, max(REACH * reached, SMALLEST_RADIUS))  # pictures that are all alike have none
 
     @property
     def columns(self) -> int:

@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from dpwavelet.checkpoint import read_json, write_json
-from dpwavelet.errors import ConfigError
+from dpwavelet.checkpoint import read_json, read_tensors, write_json, write_tensors
+from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.evaluation.classifiers import Classifier, Part, train
 from dpwavelet.evaluation.moments import COLUMNS, Frame, noisy_frechet
 from dpwavelet.evaluation.probe import LinearProbe
 from dpwavelet.privacy.bounded_sums import NAME, bounded_sum
+from dpwavelet.privacy.clipping import ClippedSum
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.randomness import Source
 
@@ -34,7 +36,7 @@ BOUGHT = 0  # their place among `plan.others`
 CLEAR = 5.0  # noisy counts below so many standard deviations say nothing
 NO_CLASS = -1
 FEWEST_OF_A_CLASS = 2  # generated pictures
-FEWEST_DRAWN = 100  # pictures to measure by
+DRAWN = 400  # pictures to measure by: a constant, for what is bought depends on them
 
 Rows = NDArray[np.float32]
 Classes = NDArray[np.int64]
@@ -55,6 +57,37 @@ class Measured:
     rows: Rows
     classes: Classes
     owners: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prepared:
+    """What a purchase is made of: the exact sum over records, and the pictures that it is read by. Private.
+
+    It is written down before the noise is made, and a run that is resumed reads it: so there is one sum for
+    one noise, whatever changes between the two.
+    """
+
+    generated: Generated
+    total: ClippedSum
+
+    def save(self, path: Path, run: str) -> None:
+        """Write to a safetensors file below `private/`."""
+        tensors = {
+            "rows": torch.from_numpy(self.generated.rows),
+            "classes": torch.from_numpy(self.generated.classes),
+            "total": self.total.values[NAME],
+            "sensitivity": torch.tensor(self.total.sensitivity, dtype=torch.float64),
+        }
+        write_tensors(path, {f"{run}.{name}": tensor for name, tensor in tensors.items()})
+
+    @classmethod
+    def load(cls, path: Path, run: str) -> "Prepared":
+        """Read what `save` wrote for this run."""
+        tensors = {name.removeprefix(f"{run}."): tensor for name, tensor in read_tensors(path).items()}
+        if "total" not in tensors:
+            raise PrivacyError(f"{path} is of another run; restore the file of this one.")
+        total = ClippedSum({NAME: tensors["total"]}, float(tensors["sensitivity"]))
+        return cls(Generated(tensors["rows"].numpy(), tensors["classes"].numpy()), total)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,59 +140,78 @@ def check_captions(classes: Sequence[str], captions: Sequence[str]) -> None:
         )
 
 
+def prepare(
+    metrics: Sequence[str], classes: Sequence[str], generated: Generated, records: Measured, seed: int
+) -> Prepared:
+    """Measure every record, and add up: nothing of it may be seen before `buy` adds noise.
+
+    Guarantee: one unit moves the sum by at most its sensitivity. What a record brings is a function of that
+    record, of generated pictures and of public names, to the last bit.
+    """
+    check_metrics(metrics, classes)
+    vectors, squares = [np.empty((len(records.rows), 0))], 0.0
+    if "accuracy" in metrics:
+        known = records.classes != NO_CLASS
+        guesses = _guesses(_classifier(generated, classes, seed), records.rows)
+        vectors.append(np.stack([known, known & (guesses == records.classes)], 1).astype(np.float64))
+        squares += 2.0
+    if "fd" in metrics:
+        frame = Frame.around(generated.rows)
+        vectors.append(frame.vectors(records.rows))
+        squares += frame.bound**2
+    return Prepared(generated, bounded_sum(np.hstack(vectors), math.sqrt(squares), records.owners))
+
+
 def buy(
     metrics: Sequence[str],
     classes: Sequence[str],
-    generated: Generated,
-    records: Measured,
+    prepared: Prepared,
     plan: PrivacyPlan,
     source: Source,
     seed: int,
 ) -> list[Bought]:
-    """Measure, add noise once, and read the metrics off what is noisy.
+    """Add noise to the sum once, and read the metrics off what is noisy.
 
-    Guarantee: what is returned is a function of generated pictures and of one noisy sum, of which one unit
-    moves at most the bound that the noise was made for; `plan.others[BOUGHT]` pays for it. The plan makes
-    that noise once.
+    Guarantee: what is returned is a function of generated pictures and of one noisy sum, for which
+    `plan.others[BOUGHT]` pays. The plan makes that noise once.
     """
-    check_metrics(metrics, classes)
-    frame = Frame.around(generated.rows) if "fd" in metrics else None
-    classifier = _classifier(generated, classes, seed) if "accuracy" in metrics else None
-    vectors, squares = [np.empty((len(records.rows), 0))], 0.0
-    if classifier is not None:
-        known = records.classes != NO_CLASS
-        right = known & (classifier.probabilities(records.rows).argmax(1) == records.classes)
-        vectors.append(np.stack([known, right], 1).astype(np.float64))
-        squares += 2.0
-    if frame is not None:
-        vectors.append(frame.vectors(records.rows))
-        squares += frame.bound**2
-    bound = math.sqrt(squares)
-    total = bounded_sum(np.hstack(vectors), bound, records.owners)
-    noisy = plan.privatize_sum(total, source, sensitivity=bound, other=BOUGHT)[NAME].double().numpy()
+    total, generated = prepared.total, prepared.generated.rows
+    bound = total.sensitivity
+    noisy = plan.privatize_sum(total, source, sensitivity=bound, other=BOUGHT)[NAME].numpy()
     deviation = bound * plan.others[BOUGHT].noise_multiplier
     found = []
-    if classifier is not None:
+    if "accuracy" in metrics:
         found.append(_accuracy(float(noisy[0]), float(noisy[1]), deviation, len(classes)))
         noisy = noisy[2:]
-    if frame is not None:
-        found.append(_distance(noisy, deviation, generated.rows, frame, plan.unit, seed))
+    if "fd" in metrics:
+        found.append(_distance(noisy, deviation, generated, Frame.around(generated), plan.unit, seed))
     return sorted(found, key=lambda one: METRICS.index(one.metric))
 
 
-def kept(path: Path, found: list[Bought] | None = None) -> list[Bought] | None:
-    """What was bought, from `path`, or nothing; with `found`, write that first.
-
-    A run that is resumed reads here what it bought, so that one sum is never released twice.
-    """
+def kept(path: Path, run: str, found: list[Bought] | None = None) -> list[Bought] | None:
+    """What `run` bought, from `path`, or nothing; with `found`, write that first."""
     if found is not None:
-        write_json(path, [asdict(one) for one in found])
-    return [Bought(**one) for one in read_json(path)] if path.is_file() else None
+        write_json(path, {"run": run, "bought": to_json(found)})
+    if not path.is_file():
+        return None
+    told = read_json(path)
+    if told["run"] != run:
+        raise PrivacyError(f"{path} is of another run; restore the file of this one.")
+    return [Bought(**one) for one in told["bought"]]
 
 
 def to_json(found: Sequence[Bought]) -> list[dict[str, Any]]:
     """As the certificate says it."""
     return [asdict(one) for one in found]
+
+
+def _guesses(classifier: Classifier, rows: Rows) -> Classes:
+    """The class that each row is taken for, one row at a time.
+
+    A product of many rows at once rounds each by how many there are, and a tie may then be broken by another
+    record: the vector of a record must depend on that record alone.
+    """
+    return np.array([int(classifier.probabilities(row[None]).argmax()) for row in rows], np.int64)
 
 
 def _words(text: str) -> str:

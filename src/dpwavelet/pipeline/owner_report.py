@@ -7,6 +7,7 @@ why in a line and stops nothing: the release does not depend on anything in this
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -416,7 +417,10 @@ def _steps(path: Path) -> list[dict[str, float]]:
     """The lines of `metrics.jsonl`; a step that a resumed run repeated counts once."""
     if not path.is_file():
         return []
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):  # a run that was killed may have left half a line
+            lines.append(json.loads(text))
     return list({line["step"]: line for line in lines}.values())
 
 

@@ -41,6 +41,7 @@ from dpwavelet.pipeline.refusals import (
 )
 from dpwavelet.pipeline.release import Cost, Drawn, Seal, draw_samples, machine, public_digests, write_release
 from dpwavelet.pipeline.settings import RunSettings, declared, make_plan
+from dpwavelet.privacy.bounded_sums import MOST_UNITS
 from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
 from dpwavelet.privacy.certificate import KEY, key_file, signing_key
 from dpwavelet.privacy.ledger import Charges, Ledger
@@ -95,12 +96,14 @@ def run(
     training_time = time.monotonic() - started
     drawn = draw_samples(Pipeline(trained), Pipeline(model), settings, progress)
     write_json(private / "nearness.json", watch.compare(drawn.samples.full))  # it changes nothing about them
-    bought = purchase(images, Pipeline(trained), plan, settings, checkpoint.source(), private, progress)
+    source = checkpoint.source()
+    bought = purchase(images, Pipeline(trained), plan, settings, source, private, identity, progress)
     cost = Cost(training_time, drawn.seconds, machine(settings.device))
-    judge(private, out.name, plan, images, trained, model, settings, drawn.samples, cost, progress)
     secrets_of_run = {"the fingerprint of the images": fingerprint, **_secrets(data, private)}
     seal = Seal(out.name, account.finish(identity), key, watch, secrets_of_run)
     _release(release, model, trained, plan, settings, own, seal, drawn, cost, bought, progress)
+    # Last, so that nothing measured without noise decides whether there is a release.
+    judge(private, out.name, plan, images, trained, model, settings, drawn.samples, cost, progress)
     return release
 
 
@@ -213,6 +216,10 @@ def check_images(
         raise PrivacyError(
             f"{plan.records} units ({plan.unit}) were declared, but the folder holds fewer; declare at most "
             "what is there: the noise is planned for the declared number."
+        )
+    if settings.release_metrics and units > MOST_UNITS:
+        raise ConfigError(
+            f"metrics can be bought of {MOST_UNITS:,} units at most; leave out --release-metrics."
         )
     trained = sum(p.numel() for n, p in model.transformer.named_parameters() if settings.training.trained(n))
     noise = plan.noise_multiplier

@@ -1,6 +1,6 @@
 """Sums of one bounded vector a unit: what a number about the records is made of before noise.
 
-The sum is exact. Every vector is cut to the bound and to a grid of whole numbers, and whole numbers add up
+The sum is exact. Every vector is cut to the bound and to whole multiples of a power of two, and those add up
 without rounding, so one unit moves the sum by what it brought and by nothing else.
 
 Letters: M records, U units, D numbers of a vector.
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from dpwavelet.errors import PrivacyError
 from dpwavelet.privacy.clipping import ClippedSum
 
-GRID = 2.0**-30  # of the bound: a million times finer than any noise that protects somebody
-MOST_UNITS = 2**23  # their sum still fits into the digits of a float64
+GRID_BITS = 30  # the grid is a power of two, a 2^30th of the bound or less than twice that
+MOST_UNITS = 2**23  # their sum still fits into the 53 digits of a float64
+LARGEST_BOUND = 1e100  # squares of it and of its inverse are still finite and no zeros
 SLACK = 1 - 1e-12  # above the rounding of a norm in float64
 NAME = "sum"
 
@@ -30,8 +31,11 @@ def bounded_sum(vectors: Vectors, bound: float, owners: NDArray[np.int64] | None
     all its records, moves the result by at most `bound` (L2), whatever the vectors are. A unit with a vector
     that is not finite counts as zero.
     """
-    if vectors.ndim != 2 or not (type(bound) is float and 0 < bound < math.inf):
-        raise PrivacyError(f"a bounded sum needs rows and a finite bound above 0, got {bound!r}.")
+    if vectors.ndim != 2 or not (type(bound) is float and 1 / LARGEST_BOUND <= bound <= LARGEST_BOUND):
+        raise PrivacyError(
+            f"a bounded sum needs rows, and a bound from {1 / LARGEST_BOUND:g} to {LARGEST_BOUND:g}, not "
+            f"{bound!r}."
+        )
     units = vectors if owners is None else _means(vectors, owners)
     if len(units) > MOST_UNITS:
         raise PrivacyError(f"{len(units)} units are more than {MOST_UNITS} that can be added up exactly.")
@@ -40,8 +44,9 @@ def bounded_sum(vectors: Vectors, bound: float, owners: NDArray[np.int64] | None
     usable = np.isfinite(norms)
     units, norms = units[usable], norms[usable]
     shares = np.minimum(1.0, bound / np.maximum(norms, np.finfo(np.float64).tiny)) * SLACK
-    whole = np.trunc(units * (shares / (bound * GRID))[:, None]).astype(np.int64)  # towards zero: no longer
-    total = whole.sum(0).astype(np.float64) * (bound * GRID)
+    grid = 2.0 ** (math.frexp(bound)[1] - GRID_BITS)  # a power of two: dividing by it is exact
+    whole = np.trunc(units * shares[:, None] / grid).astype(np.int64)  # towards zero: no longer
+    total = whole.sum(0).astype(np.float64) * grid
     return ClippedSum({NAME: torch.from_numpy(total)}, bound)
 
 

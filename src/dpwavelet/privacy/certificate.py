@@ -113,10 +113,11 @@ def contribution(plan: PrivacyPlan) -> str:
     """What bounds the part of one person, in words and from public settings alone."""
     if plan.unit == "record":
         return "Every record is a unit; nothing bounds how many of them belong to one person."
+    more = " What is published about records takes the mean over all of theirs." if plan.measures else ""
     whose = f"whoever has one value of the field {plan.group_by!r}" if plan.group_by else "as the owner tells"
     return (
         f"One person is {whose}. A step uses at most {plan.per_unit} of their records, which together give "
-        f"one gradient of norm {plan.max_norm:g} at most."
+        f"one gradient of norm {plan.max_norm:g} at most.{more}"
     )
 
 

@@ -33,7 +33,7 @@ from dpwavelet.privacy.accounting import (
     event_to_json,
 )
 from dpwavelet.privacy.clipping import ClippedSum
-from dpwavelet.privacy.noise import add_noise
+from dpwavelet.privacy.noise import add_noise, add_noise_on_grid
 from dpwavelet.privacy.refusals import check_numbers
 from dpwavelet.privacy.subsampling import poisson_batch
 from dpwavelet.randomness import Source
@@ -105,6 +105,11 @@ class PrivacyPlan:
             )
         if type(self.others) is not tuple or self.others != checked(self.others):
             raise ConfigError(f"others must be a tuple of mechanisms, got {self.others!r}.")
+
+    @property
+    def measures(self) -> bool:
+        """Whether there is a mechanism for numbers about the records, beside training."""
+        return any(type(event) is Gaussian for event in self.others)
 
     @property
     def neighbours(self) -> str:
@@ -203,6 +208,8 @@ class PrivacyPlan:
     ) -> dict[str, Tensor]:
         """The sum and its noise: use number `use` of the Gaussian mechanism `others[other]`, on all records.
 
+        The result is on a public grid (`noise.add_noise_on_grid`), so it may be published digit for digit.
+
         `sensitivity` is public and chosen before anybody looks: what one unit may move the sum by (L2). It
         must be that of the sum. The noise is a pure function of (key, other, use) and is shared with no step,
         so after a crash the same sum is released again.
@@ -226,7 +233,7 @@ class PrivacyPlan:
                 f"use {use} of others[{other}] was made already; a second sum with the same noise would "
                 "show both. Plan a larger count."
             )
-        noisy = add_noise(total, event.noise_multiplier, source, f"others {other}, use {use}")
+        noisy = add_noise_on_grid(total, event.noise_multiplier, source, f"others {other}, use {use}")
         self._made.add((other, use))
         return noisy
 

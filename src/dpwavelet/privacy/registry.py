@@ -26,8 +26,9 @@ _POST = (
 )
 _POINTS = (
     "Noise and batches come from AES-256 in counter mode under a secret key. Records are clipped with a "
-    "margin for rounding and added up in double precision; raw noisy sums are not released. Running time "
-    "is not hidden."
+    "margin for rounding and added up in double precision. Raw noisy sums of gradients are not released; "
+    "sums that numbers about the records are read off are rounded to a public grid. Running time is not "
+    "hidden."
 )
 
 
@@ -140,7 +141,10 @@ def _mechanisms(certificate: Mapping[str, Any]) -> str:
         ", ".join(f"{name} {value}" for name, value in sorted(event.items()))
         for event in certificate["events"]
     ]
-    return f"Gaussian noise on sums of clipped gradients (norm {certificate['max_norm']}): {'; '.join(said)}."
+    measured = " and, where every unit takes part, on sums of bounded vectors that units are measured by"
+    more = measured if len(certificate["events"]) > 1 else ""
+    norm = certificate["max_norm"]
+    return f"Gaussian noise on sums of clipped gradients (norm {norm}){more}: {'; '.join(said)}."
 
 
 def _software(certificate: Mapping[str, Any]) -> str:

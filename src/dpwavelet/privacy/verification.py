@@ -162,6 +162,7 @@ def _check_promise(certificate: Mapping[str, Any]) -> list[tuple[bool, str]]:
         wrong += [] if _same_events(plan.events, events) else ["events"]
         wrong += [] if certificate["epsilon_pld"] <= plan.epsilon * (1 + ROUNDING) else ["epsilon_pld"]
         wrong += _wrong_words(certificate, plan, events)
+        wrong += ["measured"] if certificate.get("measured") and not plan.measures else []
     except (DpwaveletError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         return [(False, f"the promise cannot be recomputed: {error!s:.300}")]
     agreement = f"disagree on {', '.join(wrong)}" if wrong else "agree"
