@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperCommand
 
-from dpwavelet import __version__, cli_evaluate, cli_key, cli_ledger
+from dpwavelet import __version__, cli_evaluate, cli_key, cli_ledger, features
 from dpwavelet import model as models
 from dpwavelet.audit.report import text, write_drawn, write_private
 from dpwavelet.audit.run import AuditSettings, audit_drawn, audit_private, expected_members
@@ -574,6 +574,7 @@ def models_command() -> None:
     """List the weights that ship with the package."""
     for name, folder in models.bundled().items():
         print(f"{name}\t{folder}")
+    print(f"features {features.NAME}\t{features.bundled()}")
 
 
 def _names(given: str | None) -> tuple[str, ...]:
