@@ -74,7 +74,7 @@ WORSENED = {
     "scenes6": "mednist64",
     "portraits": "tinyimagenet val",
 }
-"""Sets whose pictures get worse, and which others are mixed into them. Only portraits were never JPEG files."""
+"""Sets whose pictures get worse, and which others are mixed in. Only portraits were never JPEG files."""
 
 FALLS = "NO"
 

@@ -29,6 +29,7 @@ from dpwavelet.randomness import stream
 from dpwavelet.wavelet import analyze
 
 MOST_RECORDS = 10_000  # whose features are computed
+MOST_OTHERS = 2_500  # that probes learn from and that classifiers are tested on
 AT_ONCE = 256
 
 Rows = NDArray[np.float32]
@@ -68,8 +69,11 @@ class Evidence:
 
     @property
     def others(self) -> NDArray[np.int64]:
-        """Records that no picture was drawn for."""
-        return np.setdiff1d(np.arange(len(self.records)), self.places)
+        """Records that no picture was drawn for, at most MOST_OTHERS, evenly spread."""
+        rest = np.setdiff1d(np.arange(len(self.records)), self.places)
+        if len(rest) <= MOST_OTHERS:
+            return rest
+        return rest[np.linspace(0, len(rest) - 1, MOST_OTHERS).astype(np.int64)]
 
     @cached_property
     def coarse_real(self) -> Tensor:

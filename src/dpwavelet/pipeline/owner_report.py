@@ -18,13 +18,13 @@ from dpwavelet import __version__
 from dpwavelet.checkpoint import read_json, write_bytes, write_json
 from dpwavelet.errors import ConfigError, DataError
 from dpwavelet.evaluation.attributes import answers, candidates
-from dpwavelet.evaluation.classifiers import Labelled, Part, train
+from dpwavelet.evaluation.classifiers import Labelled, train
 from dpwavelet.evaluation.compare import Comparison, ComparisonSettings, compare
 from dpwavelet.evaluation.intervals import Measured
 from dpwavelet.evaluation.obedience import Obedience, attribute_obedience, class_obedience
 from dpwavelet.evaluation.perceptual import by_network, perceptual_pairs
 from dpwavelet.evaluation.private import PrivateScore
-from dpwavelet.evaluation.probe import LinearProbe
+from dpwavelet.evaluation.probe import LinearProbe, fit_probe
 from dpwavelet.evaluation.small_cnn import SmallCnn
 from dpwavelet.evaluation.tones import tone_obedience
 from dpwavelet.evaluation.usefulness import Tested, Usefulness, usefulness
@@ -69,7 +69,7 @@ Places = NDArray[np.int64]
 
 COMPARED = 2000  # records in a comparison of sets; the others serve real against real
 FEWEST = 20  # pictures below which nothing is compared
-TESTED = 4000  # records that a classifier is tested on, at most
+PENALTY = 0.1  # of the probe of a word
 SHOWN = 12  # samples beside their nearest record
 MOST_SHOWN = 16  # classes or words in a chart
 OURS, PUBLIC = "this release", "public model without your data"
@@ -92,8 +92,8 @@ def judge(
     evidence = (
         gather(images, Pipeline(trained), Pipeline(model), settings, progress) if settings.judged else None
     )
-    progress.begin("the owner's report", 1)
-    report = owner_report(private, title, plan, evidence, samples, cost, audit)
+    progress.begin("the owner's report", len(PARTS) + 2)
+    report = owner_report(private, title, plan, evidence, samples, cost, audit, progress.advance)
     write_bytes(private / "report.html", render_private(report).encode())
     write_json(private / "report.json", private_json(report))
     progress.advance(1)
@@ -107,13 +107,16 @@ def owner_report(
     samples: Samples,
     cost: Cost | None,
     audit: Path | None,
+    told: Callable[[int, str], None] = lambda done, note: None,
 ) -> PrivateReport:
     """Everything that the page says; without `evidence`, nothing was compared with records."""
     parts: dict[str, Blocks] = {}
     if evidence is not None and len(evidence.places) >= FEWEST:
         for name, part in PARTS.items():
             parts[name] = measured(part, evidence)
+            told(1, name)
         parts["nearness"] = measured(lambda here: _nearest(here, samples), evidence)
+        told(1, "nearness")
     return PrivateReport(
         title=title,
         version=__version__,
@@ -271,7 +274,7 @@ def _obeyed(title: str, found: Obedience) -> Block[AnyOrigin]:
 
 
 def _usefulness(here: Evidence) -> Blocks:
-    tested = here.others[:TESTED]
+    tested = here.others
     test, real = (
         _labelled(here, tested, here.records[tested]),
         _labelled(here, here.places, here.records[here.places]),
@@ -360,10 +363,11 @@ def _words(here: Evidence, rows: Rows) -> Block[AnyOrigin] | None:
     if not words or len(here.others) < FEWEST:
         return None
     said = answers(here.captions, words)
-    shown = []
+    shown: list[float | None] = []
     for one in said[here.others].astype(np.int64).T:
-        probe = train(LinearProbe(), Part(here.records[here.others], one), 2, 0)
-        shown.append(100 * float(probe.probabilities(rows).argmax(1).mean()))
+        both = len(np.unique(one)) == 2
+        probe = fit_probe(here.records[here.others], one, 2, penalty=PENALTY) if both else None
+        shown.append(100 * float(probe(rows).argmax(1).mean()) if probe is not None else None)
     return balance(
         "Words of captions; those of samples by probes that learned from records",
         words,
