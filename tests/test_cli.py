@@ -76,7 +76,7 @@ class TestWork:
         self, portraits: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         out = tmp_path / "run"
-        assert call(capsys, "train", portraits, "--out", out, *quick(tiny_model)[:-2])[0] == 0
+        assert call(capsys, "train", portraits, "--out", out, *quick(tiny_model)[:-4], "--judge", "0")[0] == 0
         certificate = out / "release" / "certificate.json"
         certificate.write_text(certificate.read_text().replace('"epsilon":8', '"epsilon":1'))
         status, text, _ = call(capsys, "verify", out / "release")
@@ -135,7 +135,12 @@ class TestLedger:
         assert (
             "epsilon 8 at delta 0.00631" in text
         )  # 100^-1.1: the declared number, not the 130 that there are
-        assert call(capsys, "train", portraits, "--out", tmp_path / "one", *quick(tiny_model)[:-2])[0] == 0
+        assert (
+            call(
+                capsys, "train", portraits, "--out", tmp_path / "one", *quick(tiny_model)[:-4], "--judge", "0"
+            )[0]
+            == 0
+        )
 
         moved = tmp_path / "moved"
         moved.mkdir()

@@ -83,7 +83,7 @@ OTHERS = breaks_of(
     ),
 )
 
-SUM = 'noisy = add_noise(total, event.noise_multiplier, source, f"others {other}, use {use}")'
+SUM = 'noisy = add_noise_on_grid(total, event.noise_multiplier, source, f"others {other}, use {use}")'
 
 PRIVATIZE_SUM = breaks_of(
     "privacy/plan.py",

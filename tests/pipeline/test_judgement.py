@@ -157,6 +157,11 @@ class TestResuming:
         with pytest.raises(Stopped):
             run(portraits, tmp_path / "run", wanted, Silent())
         assert verify_release(tmp_path / "run" / "release").ok
+        monkeypatch.undo()
+        run(portraits, tmp_path / "run", wanted, Silent())  # asked again, it judges and is done
+        assert (tmp_path / "run" / "private" / "report.json").is_file()
+        with pytest.raises(ConfigError, match="finished release"):
+            run(portraits, tmp_path / "run", wanted, Silent())
 
     def test_captions_that_name_no_class_are_refused_before_anything_is_spent(self, tiny_model: Path) -> None:
         with pytest.raises(ConfigError, match="'dog' alone"):

@@ -40,6 +40,7 @@ from dpwavelet.pipeline.refusals import (
     check_seen,
 )
 from dpwavelet.pipeline.release import Cost, Drawn, Seal, draw_samples, machine, public_digests, write_release
+from dpwavelet.pipeline.second_look import judge_again
 from dpwavelet.pipeline.settings import RunSettings, declared, make_plan
 from dpwavelet.privacy.bounded_sums import MOST_UNITS
 from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
@@ -70,7 +71,10 @@ def run(
     """
     release, private = out / "release", out / "private"
     if release.exists():
-        raise ConfigError(f"{release} is a finished release; choose another --out for another run.")
+        if ranks.count > 1 or (private / "report.json").exists():  # the last file that is written
+            raise ConfigError(f"{release} is a finished release; choose another --out for another run.")
+        judge_again(out, data, settings.judged, progress, split=split)  # what an interruption left undone
+        return release
     model = Model.from_pretrained(settings.model).to(place(settings.device))
     images = PrivateImages.open(data, model.image_size, split)
     units = count_units(images, settings)
