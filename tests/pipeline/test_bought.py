@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dpwavelet.errors import ConfigError, PrivacyError
+from dpwavelet.evaluation.classifiers import Classifier
 from dpwavelet.evaluation.moments import COLUMNS
 from dpwavelet.pipeline import RunSettings, bought, make_plan
 from dpwavelet.pipeline.bought import (
@@ -121,16 +122,15 @@ class TestOtherRecords:
     """What a record brings depends on that record alone, to the last bit."""
 
     def test_a_tie_is_broken_the_same_whoever_else_is_there(self):
-        """Rows between two classes, where the rounding of a product of many rows would decide."""
-        classifier = bought._classifier(GENERATED, CLASSES, 0)
-        weight, bias = classifier.scores.weight, classifier.scores.bias
-        rows = np.random.default_rng(0).standard_normal((600, WIDTH)).astype(np.float32)
-        for column in (5, 6, 7, 8):
-            gap = rows.astype(np.float64) @ (weight[:, 0] - weight[:, 1]) + bias[0] - bias[1]
-            rows[:, column] -= (gap / (weight[column, 0] - weight[column, 1])).astype(np.float32)
-        alone = np.concatenate([bought._guesses(classifier, row[None]) for row in rows])
-        assert np.array_equal(bought._guesses(classifier, rows), alone)
-        assert np.array_equal(bought._guesses(classifier, rows[:77]), alone[:77])
+        """A product of many rows rounds each by how many there are; this one answers by nothing else."""
+
+        def by_how_many(rows: np.ndarray) -> np.ndarray:
+            return np.eye(3)[np.full(len(rows), len(rows) % 3)]
+
+        classifier = Classifier(by_how_many, np.arange(3), 3, 1.0)
+        rows = drawn(7, 0)[0]
+        for count in range(1, 8):
+            assert np.array_equal(bought._guesses(classifier, rows[:count]), np.full(count, 1))
 
 
 class TestPlan:
