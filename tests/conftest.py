@@ -14,6 +14,7 @@ from dpwavelet.images.sheet import from_bytes
 from dpwavelet.model import create
 from dpwavelet.randomness import torch_stream
 from dpwavelet.text import Vocabulary
+from dpwavelet.wavelet import analyze
 
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
@@ -54,7 +55,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, portraits: Path) -> Pat
     folder = tmp_path_factory.mktemp("models") / "tiny"
     model = create("tiny", Vocabulary.of(), seed=0)
     images = from_bytes(PublicImages.open(portraits, 32).pixels(range(96)))
-    model.tokenizer.measure_spread(images)
-    model.tokenizer.start_codebooks(images, torch_stream(0, "codebooks"))
+    model.tokenizer.start(analyze(images, 2), torch_stream(0, "codebooks"))
     model.save_pretrained(folder)
     return folder

@@ -12,6 +12,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from dpwavelet import generation
+from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling, choose, draw_tokens
 from dpwavelet.randomness import stream
 from dpwavelet.transformer import PAD, START, ImageTransformer, TransformerConfig
@@ -206,3 +207,53 @@ class TestTokens:
         assert told == []
         draw_tokens(model, captions(), 1, PLAIN, 5, told=told.append)
         assert told == [4, 4, 1]
+
+
+class TestGiven:
+    """Tokens that are known already."""
+
+    @pytest.mark.parametrize("sampling", [PLAIN, GUIDED], ids=["plain", "guided"])
+    def test_what_was_drawn_and_is_given_again_changes_nothing(
+        self, model: ImageTransformer, sampling: Sampling
+    ) -> None:
+        whole = draw_tokens(model, captions(), 3, sampling, seed=5)
+        for scales in (1, 2):
+            again = draw_tokens(model, captions(), 3, sampling, seed=5, given=whole[:scales])
+            assert all(torch.equal(a, b) for a, b in zip(again, whole, strict=True))
+
+    @pytest.mark.parametrize("sampling", [PLAIN, GUIDED], ids=["plain", "guided"])
+    def test_given_tokens_are_kept_and_the_rest_follows_them(
+        self, model: ImageTransformer, sampling: Sampling
+    ) -> None:
+        given = torch.randint(0, 12, (9, 4), generator=torch.Generator().manual_seed(8))
+        found = draw_tokens(model, captions(), 2, sampling, seed=5, given=[given])
+        assert torch.equal(found[0], given)
+        nothing = torch.where(torch.arange(5) == 0, START, PAD).expand(9, -1)
+        told, untold = (
+            model.code_heads[1](model.hidden(words, found)[:, 9:]) for words in (captions(), nothing)
+        )
+        mixed = untold + sampling.guidance * (told - untold)
+        for image in range(9):
+            uniforms = torch.from_numpy(stream(5, "image", image).random(8))[4:]
+            assert torch.equal(choose(mixed[image], uniforms, sampling), found[1][image])
+        other = draw_tokens(model, captions(), 2, sampling, seed=5, given=[(given + 1) % 12])
+        assert not torch.equal(other[1], found[1])
+
+    def test_how_a_request_is_split_changes_nothing(self, model: ImageTransformer) -> None:
+        given = torch.randint(0, 12, (9, 4), generator=torch.Generator().manual_seed(8))
+        whole = draw_tokens(model, captions(), 3, GUIDED, seed=5, given=[given])
+        for cut in (1, 4, 7):
+            parts = [
+                draw_tokens(model, captions()[:cut], 3, GUIDED, seed=5, given=[given[:cut]]),
+                draw_tokens(model, captions()[cut:], 3, GUIDED, seed=5, first=cut, given=[given[cut:]]),
+            ]
+            for scale in range(3):
+                assert torch.equal(torch.cat([part[scale] for part in parts]), whole[scale])
+
+    @pytest.mark.parametrize(("rows", "counts"), [(9, [3]), (9, [4, 5]), (8, [4]), (9, [4, 4])])
+    def test_half_a_scale_too_many_scales_or_other_images_are_refused(
+        self, model: ImageTransformer, rows: int, counts: list[int]
+    ) -> None:
+        given = [torch.zeros(rows, count, dtype=torch.long) for count in counts]
+        with pytest.raises(ConfigError, match="whole scales"):
+            draw_tokens(model, captions(), 2, PLAIN, seed=5, given=given)

@@ -148,6 +148,13 @@ def test_a_config_of_something_else_is_refused(copy: Path, content: str) -> None
         Model.from_pretrained(copy)
 
 
+def test_a_model_of_an_older_format_is_named_as_such(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text()) | {"format": 1}
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"has format 1, and format 2 is wanted"):
+        Model.from_pretrained(copy)
+
+
 def test_the_vocabulary_of_another_model_is_refused(copy: Path) -> None:
     Vocabulary.of(["zyxgrl"]).save(copy / "vocabulary.json")
     with pytest.raises(ModelError, match=r"vocabulary\.json"):

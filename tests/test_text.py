@@ -1,6 +1,7 @@
-"""Known words come back as they went in, unknown ones are spelled, and nothing a person writes can fail."""
+"""Known words come back as they went in, others in few pieces, and nothing a person writes can fail."""
 
 import json
+import re
 import string
 from pathlib import Path
 
@@ -10,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpwavelet.errors import ConfigError, ModelError
-from dpwavelet.text import PAD, SPELLED, START, Vocabulary, common_words, split
+from dpwavelet.text import PAD, SPELLED, START, Vocabulary, common_words, pieces, split
 
 VOCABULARY = Vocabulary.of(["An ocelot, with tassels."])
 KNOWN = st.sampled_from([word for word in common_words() if word not in ".,"])
-UNKNOWN = st.text(string.ascii_lowercase, min_size=1, max_size=14).filter(
-    lambda word: word not in VOCABULARY.words
-)
+LETTERS = st.text(string.ascii_lowercase, min_size=1, max_size=40)
+
+
+def parts(caption: str) -> list[str]:
+    return [VOCABULARY.words[index] for index in VOCABULARY.ids(caption, 400)[1:]]
 
 
 def round_trip(caption: str) -> str:
@@ -31,19 +34,76 @@ class TestWords:
         assert len(VOCABULARY.ids(" ".join(words), 400)) == 1 + len(words)
         assert round_trip(" ".join(words)) == " ".join(words)
 
-    @given(UNKNOWN)
-    def test_an_unknown_word_is_spelled_in_letters_up_to_a_limit(self, word: str) -> None:
-        ids = VOCABULARY.ids(word, 400)
-        letters = ["-" + word[0], *("+" + letter for letter in word[1:SPELLED])]
-        assert [VOCABULARY.words[index] for index in ids[1:]] == letters
-        assert VOCABULARY.decode(ids) == word[:SPELLED]
+    @given(st.lists(st.one_of(KNOWN, st.text(string.ascii_lowercase, min_size=1, max_size=SPELLED))))
+    def test_words_of_up_to_the_cap_in_letters_come_back_whatever_they_are(self, words: list[str]) -> None:
+        assert round_trip(" ".join(words)) == " ".join(words)
 
-    def test_spelled_words_beside_one_another_stay_apart(self) -> None:
+    @given(LETTERS)
+    def test_a_longer_word_keeps_its_beginning_and_takes_no_more_than_the_cap(self, word: str) -> None:
+        assert len(parts(word)) <= SPELLED
+        assert word.startswith(round_trip(word)) or parts(word)[-1].startswith("~")
+        assert len(parts(word)) == SPELLED or round_trip(word) == word
+
+    @given(st.text(string.ascii_lowercase, min_size=1, max_size=10))
+    def test_no_other_way_to_cut_a_word_takes_fewer_pieces(self, word: str) -> None:
+        known = set(VOCABULARY.words)
+
+        def fewest(rest: str, first: bool) -> int:
+            """A slow reference that tries every way."""
+            if not rest:
+                return 0
+            ends = range(1, len(rest) + 1)
+            fits = [e for e in ends if {("-" if first else "+") + rest[:e]} & known]
+            fits += [e for e in ends if first and e > 3 and rest[:e] in known]
+            return 1 + min(fewest(rest[e:], first=False) for e in set(fits))
+
+        found = parts(word)
+        if len(found) == 2 and found[0] in known and len(found[0]) == 3:
+            return  # an inflected short word, such as dog +s
+        assert len(found) <= min(fewest(word, first=True), SPELLED)
+
+    @pytest.mark.parametrize(
+        ("word", "cut"),
+        [
+            ("tassels", "tassels"),  # of a public caption
+            ("ocelots", "ocelot +s"),
+            ("guitars", "guitar +s"),
+            ("boxes", "box +es"),
+            ("puppies", "puppy ~ies"),
+            ("manatee", "-m +an +ate +e"),  # not a kind of man
+            ("jogging", "jog ~ing"),
+            ("dancers", "dance ~ers"),
+            ("skateboarders", "skateboard +ers"),
+            ("cardiomegaly", "-cardio +megaly"),
+            ("pericarditis", "-peri +card +itis"),
+            ("zqxjvkwzqxjvkw", "-z +q +x +j +v +k +w +z"),
+        ],
+    )
+    def test_inflected_and_composed_words_share_the_ids_of_their_parts(self, word: str, cut: str) -> None:
+        assert " ".join(parts(word)) == cut
+
+    @pytest.mark.parametrize(
+        "word", ["arthroscopy", "thunderstorm", "hydronephrosis", "marketplaces", "mountaineers"]
+    )
+    def test_an_unseen_word_of_a_dozen_letters_takes_about_four_pieces(self, word: str) -> None:
+        assert 1 < len(parts(word)) <= 5
+
+    def test_pieced_words_beside_one_another_stay_apart(self) -> None:
         assert round_trip("a zyxgrl qqwv man") == "a zyxgrl qqwv man"
 
-    def test_capitals_and_possessives_go_commas_and_stops_stay_and_digits_are_single(self) -> None:
-        assert split("The WOMAN's hat, 42; (café)!") == ["the", "woman", "hat", ",", "4", "2", "caf"]
+    def test_capitals_accents_and_possessives_go_and_digits_are_single(self) -> None:
+        assert split("The WOMAN's hat, 42; (café)!") == ["the", "woman", "hat", ",", "4", "2", "cafe"]
+        assert split("Straße, Ærø, İstanbul; the dog\u2019s") == [
+            "strasse", ",", "aero", ",", "istanbul", "the", "dog",
+        ]  # fmt: skip
         assert round_trip("A man, smiling.  A dog;barks") == "a man, smiling. a dog barks"
+
+    @pytest.mark.parametrize(
+        ("written", "read"),
+        [("a 寿司", "a 寿司"), ("한국 x", "한국 x"), ("собака", "со"), ("😀 a", "a"), ("ℌ²", "h 2")],
+    )
+    def test_other_scripts_come_back_as_far_as_the_cap_lets_them(self, written: str, read: str) -> None:
+        assert round_trip(written) == read
 
     @settings(max_examples=60)
     @given(st.text(max_size=60), st.integers(1, 40))
@@ -54,11 +114,19 @@ class TestWords:
         assert ids[0] == START
         assert all(START < index < len(VOCABULARY) for index in ids[1:])
         assert ids == VOCABULARY.ids(caption, 10_000)[:length]
+        VOCABULARY.decode(ids)
+
+    @given(st.lists(st.integers(0, len(VOCABULARY) - 1), max_size=20))
+    def test_any_ids_decode(self, ids: list[int]) -> None:
+        assert not VOCABULARY.decode(ids).startswith(" ")
 
     def test_marks_say_nothing(self) -> None:
         assert VOCABULARY.decode([START, PAD, PAD]) == ""
         ids = VOCABULARY.encode(["a dog", "a dog on a sofa"], 12)
         assert VOCABULARY.decode(ids[0].tolist()) == "a dog"
+
+    def test_a_very_long_word_is_quick_and_no_longer_than_any_other(self) -> None:
+        assert len(parts("pneumo" * 20_000)) == SPELLED
 
 
 class TestBatch:
@@ -88,6 +156,13 @@ class TestTable:
         assert VOCABULARY.words == (*plain.words, "ocelot", "tassels")
         assert len(set(VOCABULARY.words)) == len(VOCABULARY) == len(plain) + 2
 
+    def test_the_lists_of_the_package_are_clean_and_of_the_size_they_are_meant_to_be(self) -> None:
+        assert len(set(common_words())) == len(common_words())
+        assert all(re.fullmatch(r"[a-z]+|[0-9]|[.,]", word) for word in common_words())
+        assert len(set(pieces())) == len(pieces())
+        assert all(re.fullmatch(r"[-+][a-z]{2,}|~[a-z]+", piece) for piece in pieces())
+        assert 2_000 < len(Vocabulary.of()) < 2_700
+
     def test_a_saved_table_gives_the_same_ids(self, tmp_path: Path) -> None:
         VOCABULARY.save(tmp_path / "vocabulary.json")
         again = Vocabulary.load(tmp_path / "vocabulary.json")
@@ -106,6 +181,7 @@ class TestTable:
             pytest.param(json.dumps(["a", *VOCABULARY.words]).encode(), id="no marks"),
             pytest.param(json.dumps([w for w in VOCABULARY.words if w != "+q"]).encode(), id="no letter q"),
             pytest.param(json.dumps([w for w in VOCABULARY.words if w != "."]).encode(), id="no full stop"),
+            pytest.param(json.dumps([w for w in VOCABULARY.words if w != "<c>"]).encode(), id="no <c>"),
             pytest.param(json.dumps([*VOCABULARY.words, "ocelot"]).encode(), id="a word twice"),
         ],
     )
@@ -116,3 +192,37 @@ class TestTable:
             (tmp_path / "vocabulary.json").write_bytes(content)
         with pytest.raises(ModelError, match=r"vocabulary\.json"):
             Vocabulary.load(tmp_path / "vocabulary.json")
+
+
+class TestOlderTables:
+    """Lists with single letters as their only pieces, as models before 2.0 have them."""
+
+    SIGNS = string.ascii_lowercase + string.digits
+    WORDS = (
+        "<pad>", "<start>", *("-" + sign for sign in SIGNS), *("+" + sign for sign in SIGNS),
+        ".", ",", "a", "dog", "skate", "board", "the", *string.digits, "x", "ray",
+    )  # fmt: skip
+
+    @pytest.fixture
+    def older(self, tmp_path: Path) -> Vocabulary:
+        (tmp_path / "vocabulary.json").write_text(json.dumps(self.WORDS))
+        return Vocabulary.load(tmp_path / "vocabulary.json")
+
+    def test_ids_written_down_then_are_the_ids_now(self, older: Vocabulary) -> None:
+        # -a.. begin at 2, +a.. at 38, the signs at 74, then come the words; only "'s " with a space goes
+        assert older.ids("A dog, the x-ray.", 40) == [1, 76, 77, 75, 80, 91, 92, 74]
+        assert older.ids("dogs", 40) == [1, 5, 52, 44, 56]
+        assert older.ids("skateboarders 42", 40) == [1, 20, 48, 38, 57, 42, 39, 52, 38, 85, 83]
+        assert older.ids("café's dogs's", 40) == [1, 4, 38, 43, 5, 52, 44, 56, 20]
+        assert older.decode(older.ids("a skateboarders dog, 42.", 40)) == "a skateboa dog, 4 2."
+
+    @given(st.text(max_size=60))
+    def test_any_caption_is_cut_by_the_older_rule(self, caption: str) -> None:
+        place = {word: index for index, word in enumerate(self.WORDS)}
+        expected = [1]
+        for word in re.findall(r"[a-z]+|[0-9]|[.,]", caption.lower().replace("'s ", " ")):
+            if word in place:
+                expected.append(place[word])
+            else:
+                expected += [place["-" + word[0]], *(place["+" + letter] for letter in word[1:8])]
+        assert Vocabulary(self.WORDS).ids(caption, 999) == expected

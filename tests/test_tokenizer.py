@@ -1,6 +1,7 @@
 """Spectral tokenizer: what a token may depend on, and that coding and decoding fit together."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,8 +29,9 @@ def tokenizer() -> SpectralTokenizer:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         made = SpectralTokenizer(SMALL)
-    made.measure_spread(pictures(64))
-    made.start_codebooks(pictures(64), torch.Generator().manual_seed(0))
+    made.start(analyze(pictures(64), 2), torch.Generator().manual_seed(0))
+    for last in (*made.encoder.leave, *made.decoder.leave):  # as training would: the blocks have their say
+        last[1].reset_parameters()
     return made.eval().requires_grad_(False)
 
 
@@ -202,37 +204,100 @@ class TestCodebook:
         assert len(ids[0].unique()) > 0.8 * SMALL.codes
 
 
+class TestStart:
+    """Training begins where plain vector quantization ends."""
+
+    def test_a_fresh_tokenizer_decodes_the_mean_of_what_each_code_stands_for(self) -> None:
+        tokenizer, bands = SpectralTokenizer(SMALL), analyze(pictures(64), 2)
+        tokenizer.start(bands, torch.Generator().manual_seed(0))
+        vectors = tokenizer.encoder(tokenizer._patches(bands))
+        patches = tokenizer._patches(bands)[0].flatten(0, 1)
+        mean = patches.mean(0)
+        kept = torch.linalg.svd(patches - mean, full_matrices=False)[2][: SMALL.code_width]
+        by_hand = (patches - mean) @ kept.T
+        torch.testing.assert_close(vectors[0].detach().flatten(0, 1), by_hand, atol=1e-4, rtol=1e-4)
+        again = tokenizer.decoder(vectors[:1])[0].detach().flatten(0, 1)
+        torch.testing.assert_close(again, by_hand @ kept + mean, atol=1e-4, rtol=1e-4)
+
+    def test_more_code_width_than_values_leaves_the_rest_at_zero(self) -> None:
+        wide = replace(SMALL, code_width=14, heads=2)
+        tokenizer, bands = SpectralTokenizer(wide), analyze(pictures(64), 2)
+        tokenizer.start(bands, torch.Generator().manual_seed(0))
+        vectors = tokenizer.encoder(tokenizer._patches(bands[:1]))[0]
+        assert (vectors[..., 12:] == 0).all()
+        restored = tokenizer._bands(tokenizer.decoder([vectors]))[0]
+        torch.testing.assert_close(restored, bands[0], atol=1e-4, rtol=1e-4)
+
+    def test_each_band_is_measured_in_its_own_unit(self) -> None:
+        tokenizer, bands = SpectralTokenizer(SMALL), analyze(pictures(64), 2)
+        tokenizer.start(bands, torch.Generator().manual_seed(0))
+        for band, unit in zip(bands, tokenizer.spread, strict=True):
+            assert float(unit) == pytest.approx(float(band.square().mean().sqrt()))
+
+
 class TestLearning:
     """The loss reaches the encoder through the codes, and falls."""
 
-    def test_a_few_steps_lower_the_error_at_every_scale(self) -> None:
-        with torch.random.fork_rng():
-            torch.manual_seed(1)
-            tokenizer = SpectralTokenizer(SMALL)
+    @pytest.mark.parametrize("kind", ["approximation", "details"])
+    def test_a_few_steps_lower_the_error_at_every_scale(self, kind: str) -> None:
         smooth = torch.nn.functional.interpolate(pictures(32)[:, :, :4, :4], size=16, mode="bilinear")
-        tokenizer.measure_spread(smooth)
-        generator = torch.Generator().manual_seed(0)
-        tokenizer.start_codebooks(smooth, generator)
-        optimizer = torch.optim.Adam(tokenizer.parameters(), 3e-3)
+        tokenizer, generator, bands = fresh(1), torch.Generator().manual_seed(0), analyze(smooth, 2)
+        tokenizer.start(analyze(pictures(64), 2), generator)  # of other pictures, so there is much to learn
+        optimizer = torch.optim.Adam(tokenizer.learns(kind), 3e-3)
         errors = []
         for _ in range(40):
-            loss = tokenizer.loss(smooth, generator)
+            loss = tokenizer.loss(bands[:1] if kind == "approximation" else bands, kind, generator)
             optimizer.zero_grad()
             loss.total.backward()
             optimizer.step()
             errors.append([float(error.detach()) for error in loss.pixels])
-        assert all(last < 0.5 * first for first, last in zip(errors[0], errors[-1], strict=True))
+        assert len(errors[0]) == (1 if kind == "approximation" else 2)
+        coarse = tokenizer.decode(tokenizer.encode_bands(bands[:1]))
+        floor = float((coarse - bands[0]).square().mean()) if kind == "details" else 0.0  # it stays wrong
+        assert all(
+            last - floor < 0.9 * (first - floor) for first, last in zip(errors[0], errors[-1], strict=True)
+        )
 
-    def test_gradients_pass_straight_through_the_codes_to_the_encoder(
-        self, tokenizer: SpectralTokenizer
-    ) -> None:
-        trained = SpectralTokenizer(SMALL)
-        trained.load_state_dict(tokenizer.state_dict())
-        loss = trained.loss(pictures(4))
+    def test_learning_details_leaves_the_approximation_and_its_tokens_to_the_bit(self) -> None:
+        tokenizer, generator, bands = fresh(2), torch.Generator().manual_seed(0), analyze(pictures(8), 2)
+        tokenizer.start(bands, generator)
+        before, codes = tokenizer.encode_bands(bands), tokenizer.codebook(0).codes.clone()
+        image, details = tokenizer.decode(before[:1]), tokenizer.encoder(tokenizer._patches(bands))[1]
+        optimizer = torch.optim.Adam(tokenizer.learns("details"), 1e-2)
+        for _ in range(3):
+            optimizer.zero_grad()
+            tokenizer.loss(bands, "details", generator).total.backward()
+            optimizer.step()
+        after = tokenizer.encode_bands(bands)
+        assert torch.equal(codes, tokenizer.codebook(0).codes)
+        assert torch.equal(before[0], after[0])
+        assert torch.equal(image, tokenizer.decode(after[:1]))
+        assert not torch.equal(details, tokenizer.encoder(tokenizer._patches(bands))[1])
+
+    def test_every_parameter_learns_with_one_kind_and_with_one_only(self) -> None:
+        tokenizer = fresh(3)
+        kinds = [{id(p) for p in tokenizer.learns(kind)} for kind in ("approximation", "details")]
+        assert kinds[0] | kinds[1] == {id(p) for p in tokenizer.parameters()}
+        assert not kinds[0] & kinds[1]
+
+    def test_gradients_pass_straight_through_the_codes_to_the_encoder(self) -> None:
+        trained, bands = fresh(4), analyze(pictures(4), 2)
+        trained.start(bands, torch.Generator().manual_seed(0))
+        loss = trained.loss(bands[:1], "approximation", torch.Generator().manual_seed(0))
         sum(loss.pixels).backward()  # the pixel errors alone, without commitment
-        assert trained.encoder.enter[0].weight.grad.abs().sum() > 0
+        assert trained.encoder.straight[0].weight.grad.abs().sum() > 0
 
-    def test_without_a_generator_the_codebooks_stay(self, tokenizer: SpectralTokenizer) -> None:
-        before = tokenizer.codebook(0).codes.clone()
-        tokenizer.loss(pictures(4))
-        assert torch.equal(before, tokenizer.codebook(0).codes)
+    def test_the_codebook_of_what_is_learnt_follows_the_batch(self) -> None:
+        tokenizer, bands = fresh(5), analyze(pictures(8), 2)
+        tokenizer.start(bands, torch.Generator().manual_seed(0))
+        before = [tokenizer.codebook(book).codes.clone() for book in range(2)]
+        others = analyze(pictures(8, 1), 2)
+        tokenizer.loss(others[:1], "approximation", torch.Generator().manual_seed(0))
+        assert not torch.equal(before[0], tokenizer.codebook(0).codes)
+        assert torch.equal(before[1], tokenizer.codebook(1).codes)
+
+
+def fresh(seed: int) -> SpectralTokenizer:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return SpectralTokenizer(SMALL)

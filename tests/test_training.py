@@ -1,9 +1,11 @@
 """Private training as a whole: what one record can do, what a kill can do, what the loop adds to the plan."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,7 +152,7 @@ class TestPromise:
             for chunk, own in training._chunks(np.array(chosen), 16):
                 clipper.accumulate(
                     partial(training._losses, student, SETTINGS, records.scales),
-                    *training._viewed(records, chunk, views),
+                    *training._viewed(records, chunk, *views),
                     records=own,
                 )
             return torch.cat([value.flatten() for value in clipper.finish().values.values()])
@@ -162,12 +164,10 @@ class TestPromise:
 
     def test_the_caption_a_record_shows_does_not_depend_on_who_else_is_drawn(self) -> None:
         source = Source.for_test(0)
-        (few, dropped_few), (many, dropped_many) = (
-            training._views(source, 5, count, SETTINGS) for count in (50, 50)
-        )
-        assert np.array_equal(few, many)
-        assert torch.equal(dropped_few, dropped_many)
-        assert not np.array_equal(few, training._views(source, 6, 50, SETTINGS)[0])
+        ((few,), (many,)) = (training._views(source, 5, count, SETTINGS) for count in (20, 50))
+        assert np.array_equal(few.choice, many.choice[:20])
+        assert torch.equal(few.drops, many.drops[:20])
+        assert not np.array_equal(many.choice, training._views(source, 6, 50, SETTINGS)[0].choice)
 
 
 class TestInterruption:
@@ -258,7 +258,8 @@ class TestLearning:
         assert plain < private < before - 0.3
 
     @pytest.mark.parametrize(
-        ("chosen", "moves"), [("attention", "blocks.0.qkv"), ("blocks", "blocks.1.widen")]
+        ("chosen", "moves"),
+        [("attention", "blocks.0.qkv"), ("blocks", "blocks.1.widen"), ("heads", "code_heads.0")],
     )
     def test_only_the_chosen_parameters_move(
         self, transformer: ImageTransformer, tmp_path: Path, chosen: str, moves: str
@@ -272,6 +273,43 @@ class TestLearning:
         assert f"{moves}.weight" in moved
         assert all(settings.trained(name) for name in moved)
         assert "word_embedding.weight" not in moved
+
+    @pytest.mark.parametrize("schedule", ["linear", "constant", "cosine"])
+    @pytest.mark.parametrize(("steps", "warmup"), [(100, 0.05), (1, 0.05), (7, 0.0), (20, 0.9)])
+    def test_the_learning_rate_rises_and_then_goes_as_it_is_told_to(
+        self, schedule: Any, steps: int, warmup: float
+    ) -> None:
+        optimizer = Adam({}, replace(SETTINGS, schedule=schedule, warmup=warmup), steps)
+        shares = [optimizer._schedule(step) for step in range(steps)]
+        warm = max(round(warmup * steps), 1)
+        assert all(0 < share <= 1 for share in shares)
+        assert shares[:warm] == pytest.approx([(step + 1) / warm for step in range(warm)])
+        after, left = shares[warm:], steps - warm + 1
+        if schedule == "constant":
+            assert after == [1.0] * (steps - warm)
+        elif schedule == "linear":
+            assert after == pytest.approx([(left - step) / left for step in range(1, left)])
+        else:
+            expected = [(1 + math.cos(math.pi * step / left)) / 2 for step in range(1, left)]
+            assert after == pytest.approx(expected)
+
+    def test_an_average_of_nothing_releases_the_last_weights(self) -> None:
+        given = torch.nn.Parameter(torch.randn(50, generator=torch.Generator().manual_seed(0)))
+        random = torch.Generator().manual_seed(1)
+        gradients = [torch.randn(50, generator=random) for _ in range(5)]
+
+        def ended(average: float) -> tuple[Tensor, Tensor]:
+            weight = torch.nn.Parameter(given.detach().clone())
+            optimizer = Adam({"w": weight}, replace(SETTINGS, average=average, learning_rate=0.1), 5)
+            for step, gradient in enumerate(gradients):
+                optimizer.step({"w": gradient}, step)
+            last = weight.detach().clone()
+            optimizer.release()
+            return last, weight.detach()
+
+        last, released = ended(0.0)
+        assert torch.equal(last, released)
+        assert not torch.equal(*ended(0.9))
 
     def test_the_starting_weights_stay_as_they_were(
         self, transformer: ImageTransformer, tmp_path: Path
@@ -287,6 +325,10 @@ class TestLearning:
             {"average": 1.0},
             {"caption_dropout": 2},
             {"parameters": "x"},
+            {"schedule": "x"},
+            {"augment": "x"},
+            {"views": 0},
+            {"rank": 0},
             {"chunk": 0},
             {"per_unit": 0},
         ],

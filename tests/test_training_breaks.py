@@ -6,29 +6,18 @@ The batches are chosen by the test and the weights hardly move, so that steps ca
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from chosen_steps import STILL, fresh, train
 from torch import Tensor
 
 from dpwavelet.errors import ConfigError
-from dpwavelet.privacy.clipping import RecordClipper
 from dpwavelet.privacy.ledger import Ledger
-from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.records import CAPTION_CHOICES, PrivateTokens
-from dpwavelet.training import PrivateTraining, train_privately
-from dpwavelet.transformer import ImageTransformer, RecordLosses, TransformerConfig
-
-STILL = {"learning_rate": 1e-30, "mixed_precision": False, "chunk": 16}
-CONFIG = TransformerConfig(words=40, codes=16, tokens=(4, 4), caption_length=8, width=16, depth=1, heads=2)
-
-
-def fresh(kind: type[ImageTransformer] = ImageTransformer) -> ImageTransformer:
-    model = kind(CONFIG)
-    model.initialize(torch.Generator().manual_seed(0))
-    return model
+from dpwavelet.training import PrivateTraining
+from dpwavelet.transformer import ImageTransformer, RecordLosses
 
 
 def made_up(count: int, captions: int) -> PrivateTokens:
@@ -38,44 +27,6 @@ def made_up(count: int, captions: int) -> PrivateTokens:
     words[:, :, 0] = 1
     rows = np.arange(CAPTION_CHOICES) % captions
     return PrivateTokens(generator.integers(16, size=(count, 4), dtype=np.int16), words[:, rows], (4,))
-
-
-def train(
-    folder: Path,
-    batches: Sequence[Sequence[int]],
-    records: PrivateTokens,
-    settings: PrivateTraining,
-    monkeypatch: pytest.MonkeyPatch,
-    model: ImageTransformer | None = None,
-) -> tuple[list[Tensor], list[list[float]]]:
-    """Run one step for each batch; give its clipped sum as one vector, and the losses of its records."""
-    plan = PrivacyPlan(epsilon=8, delta=1e-4, records=120, batch_size=30, steps=len(batches), max_norm=1.0)
-    sums: list[Tensor] = []
-    losses: list[list[float]] = []
-    privatize, accumulate = PrivacyPlan.privatize, RecordClipper.accumulate
-
-    def chosen(*_: object, **__: object) -> Any:
-        for step, batch in enumerate(batches):
-            losses.append([])
-            yield step, np.array(batch, dtype=np.int64)
-
-    def seen(self: RecordClipper, *args: Any, **options: Any) -> Any:
-        found = accumulate(self, *args, **options)
-        losses[-1].extend(found.losses.tolist())
-        return found
-
-    def released(self: PrivacyPlan, clipped: Any, *args: Any, **options: Any) -> dict[str, Tensor]:
-        sums.append(torch.cat([value.flatten() for value in clipped.values.values()]))
-        return privatize(self, clipped, *args, **options)
-
-    ledger = Ledger.open(folder / "ledger.jsonl")
-    ledger.append({"kind": "begun", "run": "a", "plan": plan.to_json()})
-    with monkeypatch.context() as patch:
-        patch.setattr(PrivacyPlan, "batches", chosen)
-        patch.setattr(RecordClipper, "accumulate", seen)
-        patch.setattr(PrivacyPlan, "privatize", released)
-        train_privately(model or fresh(), records, plan, settings, folder / "work", ledger, "a")
-    return sums, losses
 
 
 def test_every_drawn_record_is_in_the_sum_of_its_step_once(

@@ -63,9 +63,8 @@ def clipped_sum(
     views = training._views(source, 0, len(records), settings)
     coins = source.uniforms(("members", 0), len(records))
     clipper = RecordClipper(transformer, dict(transformer.named_parameters()), max_norm=C)
-    for chunk, own in training._chunks(units, settings.chunk):
-        members = records.members(chunk, coins, settings.per_unit)
-        rows = (*training._viewed(records, members.records, views), members.shares)
+    for chunk, own in training._chunks(units, settings.units_at_once):
+        rows = training._rows(records, records.members(chunk, coins, settings.per_unit), views)
         clipper.accumulate(
             partial(training._unit_losses, transformer, settings, records.scales), *rows, records=own
         )
@@ -139,7 +138,26 @@ class TestPromise:
             without = clipped_sum(transformer, records, np.delete(everyone, gone), settings)
             assert 0.3 < float((whole - without).norm()) <= C * (1 + 1e-4)
 
-    def test_the_test_above_would_notice_records_as_units(self, transformer: ImageTransformer) -> None:
+    @pytest.mark.parametrize(("k", "views"), [(1, 2), (3, 2), (2, 4)])
+    def test_the_same_holds_for_a_person_whose_records_are_seen_in_several_views(
+        self, transformer: ImageTransformer, k: int, views: int
+    ) -> None:
+        records, settings = people([1, 8, 2, 5, 1]), replace(SETTINGS, per_unit=k, views=views)
+        whole = clipped_sum(transformer, records, np.arange(5), settings)
+        for gone in range(5):
+            without = clipped_sum(transformer, records, np.delete(np.arange(5), gone), settings)
+            assert 0.3 < float((whole - without).norm()) <= C * (1 + 1e-4)
+
+    def test_every_view_of_every_record_of_a_person_has_the_same_share(self) -> None:
+        records, settings = people([1, 5, 2]), replace(SETTINGS, per_unit=3, views=4)
+        views = training._views(Source.for_test(0), 0, len(records), settings)
+        members = records.members(np.arange(3), np.random.default_rng(0).random(8), 3)
+        captions, tokens, dropped, shares = training._rows(records, members, views)
+        assert captions.shape[:2] == tokens.shape[:2] == dropped.shape == shares.shape == (3, 12)
+        for row, own in zip(shares, (4, 12, 8), strict=True):
+            assert row[row > 0].tolist() == pytest.approx([1 / own] * own)
+
+    def test_the_tests_above_would_notice_records_as_units(self, transformer: ImageTransformer) -> None:
         records = replace(people([1, 8], alike=True), owners=None)
         whole = clipped_sum(transformer, records, np.arange(9), SETTINGS)
         without = clipped_sum(transformer, records, np.arange(1), SETTINGS)
@@ -154,7 +172,7 @@ class TestPromise:
         views = training._views(source, 0, 3, settings)
         model = ImageTransformer(transformer.config)
         model.load_state_dict(transformer.state_dict())
-        rows = training._viewed(records, np.arange(3), views)
+        rows = training._viewed(records, np.arange(3), *views)
         loss = training._losses(model, settings, records.scales, *rows).mean()
         gradients = torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)
         gradient = torch.cat([value.flatten() for value in gradients])

@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperCommand
 
-from dpwavelet import __version__, cli_evaluate, cli_key, cli_ledger, features
+from dpwavelet import __version__, cli_evaluate, cli_key, cli_ledger, cli_models
 from dpwavelet import model as models
 from dpwavelet.audit.report import text, write_drawn, write_private
 from dpwavelet.audit.run import AuditSettings, audit_drawn, audit_private, expected_members
 from dpwavelet.checkpoint import whole_folder
 from dpwavelet.cli_progress import Bars, errors
+from dpwavelet.enlargers import DETAIL
 from dpwavelet.errors import ConfigError, DpwaveletError, OutputError
 from dpwavelet.generation import Sampling
 from dpwavelet.images import drawn
@@ -47,7 +48,7 @@ from dpwavelet.privacy.certificate import read_public_key, statement
 from dpwavelet.privacy.refusals import RULES
 from dpwavelet.privacy.verification import read_certificate, verify_release
 from dpwavelet.ranks import joined, place
-from dpwavelet.training import PrivateTraining
+from dpwavelet.training import CHOICES, PrivateTraining
 
 app = typer.Typer(
     add_completion=False,
@@ -57,8 +58,10 @@ app = typer.Typer(
 )
 app.add_typer(cli_ledger.app, name="ledger")
 app.add_typer(cli_key.app, name="key")
+app.add_typer(cli_models.app, name="models")
 app.command()(cli_evaluate.evaluate)
 console = Console()
+USUAL = PrivateTraining()
 
 Data = Annotated[
     Path, typer.Argument(help="Folder or tar of images, with captions or labels if there are any.")
@@ -78,6 +81,37 @@ GroupBy = Annotated[
     typer.Option(help="Metadata field that names the person of a record; then people are protected."),
 ]
 PerPerson = Annotated[int, typer.Option(help="At most so many records of a person take part in a step.")]
+PrivateScales = Annotated[
+    int | None,
+    typer.Option(
+        help="How many scales learn from records, coarsest first; as the model has it unless given."
+    ),
+]
+Views = Annotated[
+    int,
+    typer.Option(
+        help="Views of one record in a step, averaged before clipping: they cost time and no privacy."
+    ),
+]
+AugmentName = Annotated[
+    str,
+    typer.Option(
+        "--augment",
+        help="What a view may show: none, mirror (left and right change places in captions too), or crops, "
+        "which are mirrored as well.",
+    ),
+]
+ParametersName = Annotated[
+    str,
+    typer.Option(
+        "--parameters", help=f"What is trained: {', '.join(CHOICES['parameters'])} (low-rank pairs)."
+    ),
+]
+Rank = Annotated[int, typer.Option(help="Rank of the pairs that --parameters lora trains.")]
+ScheduleName = Annotated[
+    str,
+    typer.Option("--schedule", help=f"Of the learning rate: {', '.join(CHOICES['schedule'])}."),
+]
 Allow = Annotated[
     list[str] | None,
     typer.Option(
@@ -113,8 +147,31 @@ ReleaseMetrics = Annotated[
 MetricsEpsilon = Annotated[
     float | None, typer.Option(help="The part of epsilon that --release-metrics costs.")
 ]
+WarmStart = Annotated[
+    float | None,
+    typer.Option(
+        "--warm-start",
+        metavar="EPSILON",
+        help="Begin nearer to the records, by one noisy sum; the part of epsilon that it costs, such as 0.3.",
+    ),
+]
 ClassNames = Annotated[
     str | None, typer.Option("--classes", help="Names of classes to make public, for an accuracy: cat,dog.")
+]
+EnlargerSpec = Annotated[
+    str,
+    typer.Option(
+        "--enlarger",
+        metavar="SPEC",
+        help="What makes full images of coarse ones, public and frozen: detail, transformer, a network's "
+        "file, or an upscaler's folder.",
+    ),
+]
+Consistent = Annotated[
+    bool,
+    typer.Option(
+        "--consistent/--no-consistent", help="Whether an enlarger must leave the coarse image as it is."
+    ),
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads to compute with; all cores unless given.")]
 
@@ -191,6 +248,12 @@ def plan(
     split: Split = None,
     group_by: GroupBy = None,
     per_person: PerPerson = 1,
+    private_scales: PrivateScales = None,
+    views: Views = USUAL.views,
+    augment: AugmentName = USUAL.augment,
+    parameters: ParametersName = USUAL.parameters,
+    rank: Rank = USUAL.rank,
+    warm_start: WarmStart = None,
     timing: Annotated[
         bool,
         typer.Option(
@@ -211,15 +274,16 @@ def plan(
     _use(threads)
     folder = open_folder(data, split)
     found = len(set(folder.group(group_by))) if group_by else len(folder)
+    training = _training(per_unit=per_person, views=views, augment=augment, parameters=parameters, rank=rank)
     asked = [
         RunSettings(
             epsilon=budget, delta=delta, records=records, model=preset, batch_size=batch_size, steps=steps,
-            group_by=group_by, training=PrivateTraining(per_unit=per_person),
+            group_by=group_by, training=training, private_scales=private_scales, warm_start=warm_start,
         )
         for budget in epsilon
     ]  # fmt: skip
     plans = [make_plan(settings, declared(settings, found)) for settings in asked]
-    forecasts = forecast_all(plans, preset, asked[0].training, timing=timing)
+    forecasts = forecast_all(plans, preset, training, timing=timing, private_scales=private_scales)
     if as_json:
         print(json.dumps([each.to_json() for each in forecasts], indent=2))
         return
@@ -260,10 +324,19 @@ def run_command(
     key: cli_key.File = None,
     device: Device = "cpu",
     compiled: Compile = False,
+    private_scales: PrivateScales = None,
+    views: Views = USUAL.views,
+    augment: AugmentName = USUAL.augment,
+    parameters: ParametersName = USUAL.parameters,
+    rank: Rank = USUAL.rank,
+    schedule: ScheduleName = USUAL.schedule,
     judge: Judge = JUDGED,
     release_metrics: ReleaseMetrics = None,
     metrics_epsilon: MetricsEpsilon = None,
     classes: ClassNames = None,
+    warm_start: WarmStart = None,
+    enlarger: EnlargerSpec = DETAIL,
+    consistent: Consistent = True,
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Try every stage on ten records; spend nothing.")
     ] = False,
@@ -273,12 +346,17 @@ def run_command(
     Under `torchrun --nproc-per-node K -m dpwavelet run ...` K processes share the private training.
     """
     _use(threads)
+    training = _training(
+        per_unit=per_person, compiled=compiled, views=views, augment=augment, parameters=parameters,
+        rank=rank, schedule=schedule,
+    )  # fmt: skip
     settings = RunSettings(
         epsilon=epsilon, delta=delta, records=records, model=preset, batch_size=batch_size, steps=steps,
         samples=samples, captions=read_captions(captions) if captions else (), seed=seed, ledger=ledger,
-        group_by=group_by, training=PrivateTraining(per_unit=per_person, compiled=compiled),
+        group_by=group_by, training=training, private_scales=private_scales,
         allow=tuple(allow or ()), key=key, device=device, judged=judge, classes=_names(classes),
-        release_metrics=_names(release_metrics), metrics_epsilon=metrics_epsilon,
+        release_metrics=_names(release_metrics), metrics_epsilon=metrics_epsilon, warm_start=warm_start,
+        enlarger=enlarger, consistent=consistent,
     )  # fmt: skip
     out = out or Path("runs") / data.resolve().name.split(".")[0]
     with joined(device=device) as ranks:
@@ -323,6 +401,12 @@ def train(
     key: cli_key.File = None,
     device: Device = "cpu",
     compiled: Compile = False,
+    private_scales: PrivateScales = None,
+    views: Views = USUAL.views,
+    augment: AugmentName = USUAL.augment,
+    parameters: ParametersName = USUAL.parameters,
+    rank: Rank = USUAL.rank,
+    schedule: ScheduleName = USUAL.schedule,
     judge: Judge = JUDGED,
 ) -> None:
     """Train privately and write a release without samples; draw them later with `sample`."""
@@ -347,6 +431,12 @@ def train(
         key,
         device,
         compiled,
+        private_scales,
+        views,
+        augment,
+        parameters,
+        rank,
+        schedule,
         judge,
         dry=False,
     )
@@ -391,6 +481,8 @@ def sample(
     coarse: Annotated[
         bool, typer.Option(help="Write what the private model drew, without added detail.")
     ] = False,
+    enlarger: EnlargerSpec = DETAIL,
+    consistent: Consistent = True,
     threads: Threads = None,
     device: Device = "cpu",
 ) -> None:
@@ -401,16 +493,17 @@ def sample(
     if out.exists() and any(out.iterdir()):
         raise OutputError(f"{out} is not empty; choose another --out.")
     chosen = place(device)
-    pipeline = Pipeline.from_pretrained(model)
+    pipeline = Pipeline.from_pretrained(model, enlarger=enlarger, consistent=consistent)
     pipeline.model.to(chosen)
     given = [*(caption or ()), *(read_captions(captions) if captions else ())] or [""]
     wanted = [given[i % len(given)] for i in range(number)]
     sampling = Sampling(temperature=temperature, top_p=top_p, guidance=guidance)
     with Bars() as bars:
         bars.begin("drawing samples", number)
-        few, full = pipeline.draw(wanted, seed=seed, sampling=sampling, told=bars.advance)
+        few = pipeline.draw_coarse(wanted, seed=seed, sampling=sampling, told=bars.advance)
+        full = few if coarse else pipeline.enlarge(few, wanted, seed=seed)
     with whole_folder(out) as building:
-        Samples(wanted, few, few if coarse else full).write(building)
+        Samples(wanted, few, full).write(building)
     print(f"{number} images in {out}")
 
 
@@ -569,12 +662,9 @@ def pretrain_features_command(
     print(f"{_listed(found)}; feature network in {out}")
 
 
-@app.command(name="models")
-def models_command() -> None:
-    """List the weights that ship with the package."""
-    for name, folder in models.bundled().items():
-        print(f"{name}\t{folder}")
-    print(f"features {features.NAME}\t{features.bundled()}")
+def _training(**asked: Any) -> PrivateTraining:
+    """Settings whose choices are words as they were typed; other words are refused."""
+    return PrivateTraining(**asked)
 
 
 def _names(given: str | None) -> tuple[str, ...]:

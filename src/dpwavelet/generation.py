@@ -6,7 +6,7 @@ batches of one fixed size (the last one padded), so how a request is split into 
 Letters: B batch, N image tokens, K codes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dpwavelet.errors import ConfigError
 from dpwavelet.randomness import stream
-from dpwavelet.transformer import ImageTransformer
+from dpwavelet.transformer import Cache, ImageTransformer
 
 PAD, START = 0, 1
 
@@ -46,25 +46,31 @@ def draw_tokens(
     seed: int,
     first: int = 0,
     told: Callable[[int], None] | None = None,
+    given: Sequence[Tensor] = (),
 ) -> list[Tensor]:
-    """Token ids [B, N] of the first scales for captions [B, L]; image i draws from (seed, first + i)."""
+    """Token ids [B, N] of the first scales for captions [B, L]; image i draws from (seed, first + i).
+
+    `given` are the ids of its coarsest scales, if they are known; the rest is drawn after them. A token uses
+    the same part of the image's stream whether those before it were drawn or given.
+    """
+    _check_given(transformer, captions, scales, given)
     count = sum(transformer.config.tokens[:scales])
     size = sampling.batch_size
+    known = torch.cat([captions.new_zeros(len(captions), 0), *given], 1)
     # One width for every request: an image's arithmetic must not depend on its neighbours' captions.
     captions = torch.nn.functional.pad(
         captions, (0, transformer.config.caption_length - captions.shape[1]), value=PAD
     )
     drawn = []
     for start in range(0, len(captions), size):
-        batch = captions[start : start + size]
+        batch, prefix = captions[start : start + size], known[start : start + size]
         own = len(batch)
-        batch = torch.cat((batch, batch[-1:].expand(size - own, -1)))
+        batch, prefix = (torch.cat((rows, rows[-1:].expand(size - own, -1))) for rows in (batch, prefix))
         uniforms = np.stack(
             [stream(seed, "image", first + start + min(row, own - 1)).random(count) for row in range(size)]
         )
-        drawn.append(
-            _draw_batch(transformer, batch, torch.from_numpy(uniforms).to(captions.device), sampling)[:own]
-        )
+        numbers = torch.from_numpy(uniforms).to(captions.device)
+        drawn.append(_draw_batch(transformer, batch, prefix, numbers, sampling)[:own])
         if told is not None:
             told(own)
     ids = torch.cat(drawn) if drawn else captions.new_zeros(0, count)
@@ -72,16 +78,20 @@ def draw_tokens(
 
 
 def _draw_batch(
-    transformer: ImageTransformer, captions: Tensor, uniforms: Tensor, sampling: Sampling
+    transformer: ImageTransformer, captions: Tensor, known: Tensor, uniforms: Tensor, sampling: Sampling
 ) -> Tensor:
-    """Token ids [B, N] by inverting the distribution function of each token at `uniforms` [B, N]."""
+    """Token ids [B, N] by inverting the distribution function of each token at `uniforms` [B, N].
+
+    The first ones are `known`, and their uniforms are left alone.
+    """
     guided = sampling.guidance != 1
+    prefix = known
     if guided:  # second half of the batch: the same images without their captions
-        captions = torch.cat((captions, _without_words(captions)))
-    logits, cache, mask = transformer.begin(captions)
-    ids: list[Tensor] = []
-    for index in range(uniforms.shape[1]):
-        if index:
+        captions, prefix = torch.cat((captions, _without_words(captions))), torch.cat((known, known))
+    logits, cache, mask = _begin(transformer, captions, prefix)
+    ids = list(known.unbind(1))
+    for index in range(len(ids), uniforms.shape[1]):
+        if index > known.shape[1]:
             previous = torch.cat((ids[-1], ids[-1])) if guided else ids[-1]
             logits, mask = transformer.advance(previous, index, cache, mask)
         if guided:
@@ -89,6 +99,22 @@ def _draw_batch(
             logits = untold + sampling.guidance * (told - untold)
         ids.append(choose(logits, uniforms[:, index], sampling))
     return torch.stack(ids, 1)
+
+
+def _begin(transformer: ImageTransformer, captions: Tensor, known: Tensor) -> tuple[Tensor, Cache, Tensor]:
+    """Read captions [B, L] and known tokens [B, n]; logits [B, K] of token n, the cache, the key mask."""
+    if not known.shape[1]:
+        return transformer.begin(captions)
+    counts = list(transformer.config.tokens[: transformer.scale_of(known.shape[1])])
+    cache = Cache(transformer.config.depth)
+    # A position reads the token before it, so the last one only opens position n, and any id will do.
+    states = transformer.hidden(
+        captions, [*torch.split(known, counts, 1), captions.new_zeros(len(captions), 1)], cache
+    )
+    hidden = torch.nn.functional.pad(captions == PAD, (0, known.shape[1] + 1))
+    mask = states.new_zeros(hidden.shape).masked_fill(hidden, float("-inf"))[:, None, None]
+    logits: Tensor = transformer.code_heads[1](states[:, -1])  # after whole scales, so it's a detail
+    return logits, cache, mask
 
 
 def choose(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
@@ -107,3 +133,15 @@ def _without_words(captions: Tensor) -> Tensor:
     empty = torch.full_like(captions, PAD)
     empty[:, 0] = START
     return empty
+
+
+def _check_given(
+    transformer: ImageTransformer, captions: Tensor, scales: int, given: Sequence[Tensor]
+) -> None:
+    wanted = [(len(captions), count) for count in transformer.config.tokens[: len(given)]]
+    found = [tuple(ids.shape) for ids in given]
+    if found != wanted or (given and len(given) >= scales):
+        raise ConfigError(
+            f"the tokens that are given have shapes {found}; they must be whole scales {wanted}, fewer than "
+            f"the {scales} to be drawn."
+        )

@@ -3,8 +3,8 @@
     config.json  vocabulary.json  card.json
     tokenizer.safetensors  transformer.safetensors  detail.safetensors
 
-A folder is whole or absent. Loading runs no code from it and checks every shape against its config. The
-`thumb` weights that ship with the package are found by name.
+A folder is whole or absent. Loading runs no code from it and checks every shape against its config. The card
+holds the digests of the other files. The `thumb` weights that ship with the package are found by name.
 """
 
 from collections.abc import Mapping
@@ -25,6 +25,8 @@ from dpwavelet.transformer import ImageTransformer, TransformerConfig
 from dpwavelet.upsampling import DetailConfig, DetailModel
 
 PARTS = ("tokenizer", "transformer", "detail")
+CARD = "card.json"
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "thumb": Preset(
         tokenizer=TokenizerConfig(
-            image_size=64, patches=(2, 2, 4), codes=1024, code_width=16,
+            image_size=64, patches=(2, 2, 4), codes=2048, code_width=16,
             encoder_width=128, encoder_depth=3, decoder_width=192, decoder_depth=4,
         ),
         width=192, depth=6, heads=4, caption_length=32,
@@ -121,13 +123,18 @@ class Model:
                 if half:
                     tensors = {name: tensor.bfloat16() for name, tensor in tensors.items()}
                 write_tensors(building / f"{part}.safetensors", tensors)
-            write_json(building / "card.json", dict(self.card))
+            write_json(building / CARD, {**self.card, "digests": digest_files(building)})
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "Model":
         """Read a model folder, or the bundled weights of that name (`thumb`)."""
         place = find(folder)
         config = read_json(place / "config.json")
+        if isinstance(config, dict) and config.get("format", FORMAT) != FORMAT:
+            raise ModelError(
+                f"{place / 'config.json'} has format {config['format']}, and format {FORMAT} is wanted; "
+                "use the version that made it, or make the model again."
+            )
         try:
             model = cls(
                 preset=str(config["preset"]),
@@ -136,9 +143,17 @@ class Model:
                 tokenizer=SpectralTokenizer(TokenizerConfig(**_tuples(config["tokenizer"]))),
                 transformer=ImageTransformer(TransformerConfig(**_tuples(config["transformer"]))),
                 detail=DetailModel(DetailConfig(**config["detail"])),
-                card=read_json(place / "card.json"),
+                card=read_card(place),
             )
-        except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, ConfigError) as error:
+        except (
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            RuntimeError,
+            ConfigError,
+        ) as error:
             raise ModelError(
                 f"{place / 'config.json'} does not describe a model of ours: {error}."
             ) from error
@@ -179,7 +194,7 @@ class Model:
 
     def _config(self) -> dict[str, Any]:
         return {
-            "format": 1,
+            "format": FORMAT,
             "preset": self.preset,
             "private_scales": self.private_scales,
             **{part: asdict(getattr(self, part).config) for part in PARTS},
@@ -220,9 +235,19 @@ def find(folder: Path | str) -> Path:
     )
 
 
+def read_card(folder: Path) -> dict[str, Any]:
+    """What the card of a model folder says, without the digests of the files beside it."""
+    return {name: value for name, value in read_json(folder / CARD).items() if name != "digests"}
+
+
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a model folder, by name."""
-    return {path.name: digest(path) for path in sorted(find(folder).iterdir()) if path.is_file()}
+    return digest_files(find(folder))
+
+
+def digest_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a folder, by name."""
+    return {path.name: digest(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def _fill(network: nn.Module, path: Path) -> None:

@@ -2,14 +2,15 @@
 
 Every record becomes tokens once, by a fixed public function of that record alone.
 
-Letters: M records, U units, N private image tokens, L caption positions, B units of a batch, k records of
-one unit in a step.
+Letters: M records, V variants of an image, U units, N private image tokens, L caption positions, B units of a
+batch, k records of one unit in a step.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from dpwavelet.checkpoint import read_tensors, write_tensors
 from dpwavelet.errors import DataError
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes
+from dpwavelet.images.variants import Augment, how_many, is_mirrored, mirrored_caption, variant
 from dpwavelet.randomness import stream
 from dpwavelet.text import PAD, Vocabulary
 from dpwavelet.tokenizer import SpectralTokenizer
@@ -36,6 +38,8 @@ class PrivateTokens:
     captions: NDArray[np.int16]  # [M, CAPTION_CHOICES, L], padded; a record's captions repeat to fill the row
     scales: tuple[int, ...]  # tokens of each private scale
     owners: NDArray[np.int64] | None = None  # [M], whose record each is, 0 to U - 1; nothing if M units
+    variants: NDArray[np.int16] | None = None  # [M, V - 1, N], of each image but the first; nothing if V is 1
+    mirrored: NDArray[np.int16] | None = None  # [M, CAPTION_CHOICES, L], the captions of mirrored variants
 
     def __len__(self) -> int:
         return len(self.image)
@@ -44,6 +48,18 @@ class PrivateTokens:
     def units(self) -> int:
         """U: how many records, or people, there truly are."""
         return len(self) if self.owners is None else len(self._of_owner)
+
+    @property
+    def variant_count(self) -> int:
+        """V: how many variants of an image there are."""
+        return 1 if self.variants is None else 1 + self.variants.shape[1]
+
+    @property
+    def tables(self) -> dict[str, NDArray[np.int16]]:
+        """Everything that is kept of records as ids, by name, each [M, ...]."""
+        tables = {"image": self.image, "captions": self.captions}
+        more = {"variants": self.variants, "mirrored": self.mirrored}
+        return tables | {name: table for name, table in more.items() if table is not None}
 
     def save(self, path: Path) -> None:
         """Write to a safetensors file below `private/`."""
@@ -56,16 +72,19 @@ class PrivateTokens:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Everything in it, by name."""
-        arrays = {"image": self.image, "captions": self.captions, "scales": np.array(self.scales)}
-        owners = {} if self.owners is None else {"owners": self.owners}
-        return {name: torch.from_numpy(array) for name, array in (arrays | owners).items()}
+        arrays: dict[str, NDArray[Any]] = {**self.tables, "scales": np.array(self.scales)}
+        if self.owners is not None:
+            arrays["owners"] = self.owners
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "PrivateTokens":
         """The records that `to_tensors` gave."""
-        owners = tensors["owners"].numpy() if "owners" in tensors else None
         scales = tuple(tensors["scales"].tolist())
-        return cls(tensors["image"].numpy(), tensors["captions"].numpy(), scales, owners)
+        optional = {
+            name: tensors[name].numpy() for name in ("owners", "variants", "mirrored") if name in tensors
+        }
+        return cls(tensors["image"].numpy(), tensors["captions"].numpy(), scales, **optional)
 
     def owned_by(self, names: Sequence[str]) -> "PrivateTokens":
         """The same records with the person of each; equal names are one person."""
@@ -75,7 +94,7 @@ class PrivateTokens:
     def redrawn(self, transformer: ImageTransformer) -> "PrivateTokens":
         """As many made-up records, in pairs if these have owners: nothing in them comes from a record."""
         count, length = len(self), transformer.config.caption_length
-        drawn = drawn_tokens(transformer, self.scales, count, length)
+        drawn = drawn_tokens(transformer, self.scales, count, length, self.variant_count)
         return drawn if self.owners is None else replace(drawn, owners=np.arange(count) // 2)
 
     def members(self, units: NDArray[np.int64], coins: NDArray[np.float64], at_most: int) -> "Members":
@@ -95,6 +114,18 @@ class PrivateTokens:
             row[: len(chosen)] = chosen
             share[: len(chosen)] = 1 / len(chosen)
         return Members(rows, shares)
+
+    def seen(
+        self, records: NDArray[np.int64], choice: NDArray[np.int64], number: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
+        """Captions [..., L] and token ids [..., N] of records [...], each with a caption and a variant."""
+        image, captions = self.image[records], self.captions[records, choice]
+        if self.variants is not None and self.mirrored is not None:
+            others, first = self.variants[records, np.maximum(number - 1, 0)], number == 0
+            image = np.where(first[..., None], image, others)
+            exchanged = np.array([is_mirrored(n) for n in range(self.variant_count)])[number]
+            captions = np.where(exchanged[..., None], self.mirrored[records, choice], captions)
+        return torch.from_numpy(captions.astype(np.int64)), torch.from_numpy(image.astype(np.int64))
 
     def batch(self, records: NDArray[np.int64], choice: NDArray[np.int64]) -> tuple[Tensor, list[Tensor]]:
         """Captions [B, L] (one choice a record) and token ids [B, N] of each private scale."""
@@ -125,35 +156,58 @@ def tokenize(
     *,
     scales: int,
     caption_length: int,
+    augment: Augment = "none",
     told: Callable[[int], None] | None = None,
 ) -> PrivateTokens:
-    """Encode every record, a few at a time; each row depends on its own record alone, its width on none."""
-    rows, captions = [], []
+    """Encode every record, a few at a time; each row depends on its own record alone, its width on none.
+
+    `augment` says which variants of every image are encoded beside it; they are the same for every record.
+    """
+    rows: list[list[NDArray[np.int16]]] = [[] for _ in range(how_many(augment))]
+    texts: list[tuple[str, ...]] = []
     for indices, pixels in images.batches(128):
-        ids = tokenizer.encode(from_bytes(pixels).to(tokenizer.spread), scales)
-        rows.append(torch.cat(ids, 1).to(torch.int16).numpy(force=True))
-        for index in indices:
-            texts = images.captions(index) or ("",)
-            captions.append(
-                [vocabulary.ids(texts[k % len(texts)], caption_length) for k in range(CAPTION_CHOICES)]
-            )
+        pictures = from_bytes(pixels).to(tokenizer.spread)
+        for number, own in enumerate(rows):
+            ids = tokenizer.encode(variant(pictures, number), scales)
+            own.append(torch.cat(ids, 1).to(torch.int16).numpy(force=True))
+        texts.extend(images.captions(index) or ("",) for index in indices)
         if told is not None:
             told(len(indices))
-    if not rows:
+    if not texts:
         raise DataError("there are no records to train on.")
-    table = np.full((len(captions), CAPTION_CHOICES, caption_length), PAD, dtype=np.int16)
-    for record, choices in enumerate(captions):
-        for choice, caption in enumerate(choices):
-            table[record, choice, : len(caption)] = caption
-    return PrivateTokens(np.concatenate(rows), table, tokenizer.config.tokens[:scales])
+    image, *others = (np.concatenate(own) for own in rows)
+    captions = _caption_table(texts, vocabulary, caption_length)
+    tokens = PrivateTokens(image, captions, tokenizer.config.tokens[:scales])
+    if not others:
+        return tokens
+    exchanged = [tuple(map(mirrored_caption, each)) for each in texts]
+    mirrored = _caption_table(exchanged, vocabulary, caption_length)
+    return replace(tokens, variants=np.stack(others, 1), mirrored=mirrored)
+
+
+def _caption_table(
+    texts: Sequence[tuple[str, ...]], vocabulary: Vocabulary, caption_length: int
+) -> NDArray[np.int16]:
+    """Ids [M, CAPTION_CHOICES, L] of the captions of each record, which repeat to fill the row."""
+    table = np.full((len(texts), CAPTION_CHOICES, caption_length), PAD, dtype=np.int16)
+    for row, own in zip(table, texts, strict=True):
+        for choice in range(CAPTION_CHOICES):
+            caption = vocabulary.ids(own[choice % len(own)], caption_length)
+            row[choice, : len(caption)] = caption
+    return table
 
 
 def drawn_tokens(
-    transformer: ImageTransformer, scales: tuple[int, ...], count: int, length: int
+    transformer: ImageTransformer, scales: tuple[int, ...], count: int, length: int, variants: int = 1
 ) -> PrivateTokens:
     """Made-up records with captions of this length, drawn by chance and from no image."""
     generator = stream(0, "drawn records")
     tokens = generator.integers(transformer.config.codes, size=(count, sum(scales)), dtype=np.int16)
     captions = generator.integers(2, transformer.config.words, size=(count, 1, length), dtype=np.int16)
     captions[:, :, 0] = 1
-    return PrivateTokens(tokens, np.repeat(captions, CAPTION_CHOICES, 1), scales)
+    drawn = PrivateTokens(tokens, np.repeat(captions, CAPTION_CHOICES, 1), scales)
+    if variants == 1:
+        return drawn
+    shape = (count, variants - 1, sum(scales))
+    others = generator.integers(transformer.config.codes, size=shape, dtype=np.int16)
+    return replace(drawn, variants=others, mirrored=drawn.captions)

@@ -10,7 +10,7 @@ Letters: B batch, S scales, N tokens of a scale, D values of a patch, E width, K
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from dpwavelet.errors import ConfigError
 from dpwavelet.wavelet import WAVELETS, analyze, synthesize
+
+COMMITMENT = 0.1  # weight of the distance between a vector and its code, beside squared error of pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +175,12 @@ class BlockWeights(nn.Module):
 
 
 class ScaleCausalTransformer(nn.Module):
-    """Typed blocks between a linear map in and a linear map out, each with its own weights per scale."""
+    """Typed blocks between a linear map in and a linear map out, each with its own weights per scale.
+
+    Beside the blocks runs a linear map from each patch straight to its output. It starts from principal
+    components and the blocks start from nothing, so training begins where plain vector quantization ends and
+    only has to learn what the context adds.
+    """
 
     def __init__(
         self,
@@ -191,13 +198,36 @@ class ScaleCausalTransformer(nn.Module):
         self.leave = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, values)) for values in outputs
         )
+        self.straight = nn.ModuleList(nn.Linear(*ends) for ends in zip(inputs, outputs, strict=True))
 
     def forward(self, scales: Sequence[Tensor]) -> list[Tensor]:
         """Map the first s scales, [B, N, inputs] each, to [B, N, outputs] each."""
         hidden = [self.enter[s](x) + self.positions[s] for s, x in enumerate(scales)]
         for block in self.blocks:
             hidden = block(hidden)
-        return [self.leave[s](x) for s, x in enumerate(hidden)]
+        return [
+            self.leave[s](h) + self.straight[s](x)
+            for s, (h, x) in enumerate(zip(hidden, scales, strict=True))
+        ]
+
+    def parameters_of(self, kind: str) -> list[nn.Parameter]:
+        """What only the "approximation" or only the "details" use."""
+        own = [p for name, p in self.blocks.named_parameters() if f".{kind}." in name]
+        scales = [0] if kind == "approximation" else range(1, len(self.enter))
+        for scale in scales:
+            own += [self.positions[scale], *self.enter[scale].parameters()]
+            own += [*self.leave[scale].parameters(), *self.straight[scale].parameters()]
+        return own
+
+    @torch.no_grad()
+    def start_straight(self, scale: int, weight: Tensor, bias: Tensor) -> None:
+        """Let a scale start from a linear map [outputs, inputs] alone."""
+        straight, leave = self.straight[scale], self.leave[scale]
+        assert isinstance(straight, nn.Linear) and isinstance(leave, nn.Sequential)
+        straight.weight.copy_(weight)
+        straight.bias.copy_(bias)
+        for parameter in leave[1].parameters():
+            parameter.zero_()
 
 
 @dataclass(frozen=True)
@@ -205,8 +235,9 @@ class TokenizerLoss:
     """What one public training step found, to minimise and to print."""
 
     total: Tensor
-    pixels: list[Tensor] = field(default_factory=list)  # mean squared error of each partial image
-    codes_used: list[float] = field(default_factory=list)
+    pixels: list[Tensor]  # mean squared error of each partial image that was learned from
+    codes_used: float  # share of the codebook
+    image: Tensor  # the last partial image, for further terms
 
 
 class SpectralTokenizer(nn.Module):
@@ -265,59 +296,51 @@ class SpectralTokenizer(nn.Module):
         """Wavelet bands of the first scales, from token ids [B, N] each."""
         return self._bands(self.decoder([self.codebook(s).codes[ids] for s, ids in enumerate(tokens)]))
 
-    def loss(
-        self, image: Tensor, generator: torch.Generator | None = None, *, quantize: bool = True
-    ) -> TokenizerLoss:
-        """Mean squared error at every partial decoding plus commitment, for public images [B, 3, H, W].
+    def learns(self, kind: str) -> list[nn.Parameter]:
+        """The parameters of the "approximation" or of the "details"."""
+        return [*self.encoder.parameters_of(kind), *self.decoder.parameters_of(kind)]
 
-        With a generator, the codebooks learn from this batch too. Without `quantize`, vectors pass unchanged.
+    def loss(self, bands: Sequence[Tensor], kind: str, generator: torch.Generator) -> TokenizerLoss:
+        """Mean squared error of the partial images of one kind of band, plus commitment, for public images.
+
+        "approximation" needs the first band only. "details" learns from every later partial image and leaves
+        the weights and codes of the approximation as they are. The codebook of that kind learns along.
         """
-        bands = analyze(image, self.config.levels, self.config.wavelet)
+        first = 0 if kind == "approximation" else 1
         vectors = [vector.float() for vector in self.encoder(self._patches(bands))]
-        passed, commitment = vectors, torch.zeros(())
-        used: list[float] = []
-        if quantize:
-            with torch.autocast(image.device.type, enabled=False):  # which code is nearest is decided in fp32
-                passed, commitment, used = self._quantize(vectors, generator)
-        decoded = self._bands([values.float() for values in self.decoder(passed)])
-        pixels = [
-            F.mse_loss(
-                synthesize(decoded[:s], self.config.wavelet), synthesize(bands[:s], self.config.wavelet)
+        with torch.autocast(bands[0].device.type, enabled=False):  # which code is nearest is decided in fp32
+            ids = [self.codebook(s).nearest(vector.detach()) for s, vector in enumerate(vectors)]
+            codes = [self.codebook(s).codes[chosen] for s, chosen in enumerate(ids)]
+            learned = list(zip(vectors, codes, strict=True))[first:]
+            commitment = torch.stack([F.mse_loss(v, c) for v, c in learned]).sum()
+            chosen = torch.cat([i.flatten() for i in ids[first:]])
+            self.codebook(first).adapt(
+                torch.cat([v.detach().flatten(0, 1) for v, _ in learned]), chosen, generator
             )
-            for s in range(1, len(bands) + 1)
-        ]
-        return TokenizerLoss(sum(pixels, 0.25 * commitment), pixels, used)
-
-    def _quantize(
-        self, vectors: Sequence[Tensor], generator: torch.Generator | None
-    ) -> tuple[list[Tensor], Tensor, list[float]]:
-        """Straight-through codes, commitment loss and share of codes used, per codebook."""
-        ids = [self.codebook(s).nearest(vector.detach()) for s, vector in enumerate(vectors)]
-        codes = [self.codebook(s).codes[chosen] for s, chosen in enumerate(ids)]
-        commitment = torch.stack([F.mse_loss(v, c) for v, c in zip(vectors, codes, strict=True)]).sum()
-        used: list[float] = []
-        for book, members in ((0, range(1)), (1, range(1, len(vectors)))):
-            chosen = torch.cat([ids[s].flatten() for s in members])
-            used.append(len(torch.unique(chosen)) / self.config.codes)
-            if generator is not None:
-                self.codebook(book).adapt(
-                    torch.cat([vectors[s].detach().flatten(0, 1) for s in members]), chosen, generator
-                )
-        passed = [v + (c - v).detach() for v, c in zip(vectors, codes, strict=True)]
-        return passed, commitment, used
+            passed = [v + (c - v).detach() for v, c in zip(vectors, codes, strict=True)]
+        decoded = self._bands([values.float() for values in self.decoder(passed)])
+        pixels, image = [], decoded[0]
+        for s in range(first, len(bands)):
+            image = synthesize(decoded[: s + 1], self.config.wavelet)
+            pixels.append(F.mse_loss(image, synthesize(bands[: s + 1], self.config.wavelet)))
+        used = len(torch.unique(chosen)) / self.config.codes
+        return TokenizerLoss(sum(pixels, COMMITMENT * commitment), pixels, used, image)
 
     @torch.no_grad()
-    def start_codebooks(self, image: Tensor, generator: torch.Generator) -> None:
-        """Start both codebooks from k-means over the vectors of public images [B, 3, H, W]."""
-        vectors = self.encoder(self._patches(analyze(image, self.config.levels, self.config.wavelet)))
+    def start(self, bands: Sequence[Tensor], generator: torch.Generator) -> None:
+        """Start from the bands of public images: units, principal components, k-means."""
+        self.spread.copy_(torch.stack([band.square().mean().sqrt().clamp_min(1e-3) for band in bands]))
+        width = self.config.code_width
+        for scale, patches in enumerate(self._patches(bands)):
+            flat = patches.flatten(0, 1)
+            mean = flat.mean(0)
+            _, _, directions = torch.linalg.svd(flat - mean, full_matrices=False)  # [D, D], strongest first
+            axes = F.pad(directions[:width], (0, 0, 0, max(width - len(directions), 0)))  # [C, D]
+            self.encoder.start_straight(scale, axes, -axes @ mean)
+            self.decoder.start_straight(scale, axes.T, mean)
+        vectors = self.encoder(self._patches(bands))
         for book, members in ((0, vectors[:1]), (1, vectors[1:])):
             self.codebook(book).start(torch.cat([v.flatten(0, 1) for v in members]), generator)
-
-    @torch.no_grad()
-    def measure_spread(self, image: Tensor) -> None:
-        """Set the unit of each band from public images [B, 3, H, W]; once, before training."""
-        bands = analyze(image, self.config.levels, self.config.wavelet)
-        self.spread.copy_(torch.stack([band.square().mean().sqrt().clamp_min(1e-3) for band in bands]))
 
     def _patches(self, bands: Sequence[Tensor]) -> list[Tensor]:
         """Cut each band [B, c, h, w] into patches [B, N, c p p], in units of its spread."""

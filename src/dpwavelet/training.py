@@ -8,31 +8,37 @@ from its checkpoint with the same key, so the steps it repeats repeat their batc
 A unit is a record, or a person with all their records: see `PrivateTokens.members`. Several processes may
 take the steps together: see `ranks`.
 
+A record may be seen in several *views* in one step, each a variant of its image and one of its captions. All
+views of all records of a unit have one loss, their mean, and so one gradient, which is clipped once.
+
 Letters: M records, U units, N private image tokens, L caption positions, B units of a batch, k records of
-one unit in a step.
+one unit in a step, v views of a record.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dpwavelet.adapters import adapt, is_of_pair, merge, size
 from dpwavelet.checkpoint import read_json, read_tensors, write_json, write_tensors
 from dpwavelet.errors import ConfigError, PrivacyError
+from dpwavelet.images.variants import AUGMENTS, Augment, how_many
 from dpwavelet.privacy.clipping import RecordClipper
 from dpwavelet.privacy.ledger import Charges
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.randomness import Source, stream
 from dpwavelet.ranks import ALONE, Ranks
-from dpwavelet.records import CAPTION_CHOICES, PrivateTokens, drawn_tokens
+from dpwavelet.records import CAPTION_CHOICES, Members, PrivateTokens, drawn_tokens
 from dpwavelet.text import PAD
 from dpwavelet.transformer import ImageTransformer
 
@@ -43,6 +49,15 @@ Gradients = dict[str, Tensor]
 Released = Callable[[int, Mapping[str, Tensor]], None]
 """Shown (step, what `privatize` returned): differentially private already, whatever is done with it."""
 
+Parameters = Literal["all", "attention", "blocks", "heads", "lora"]
+Schedule = Literal["linear", "constant", "cosine"]
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "schedule": get_args(Schedule),
+    "augment": AUGMENTS,
+    "parameters": get_args(Parameters),
+}
+HEADS = ("code_heads.", "final_norm.", "code_embedding.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateTraining:
@@ -50,12 +65,16 @@ class PrivateTraining:
 
     learning_rate: float = 3e-3
     warmup: float = 0.05  # share of the steps over which the learning rate rises
-    average: float = 0.9  # decay of the average of the weights that is released
+    schedule: Schedule = "linear"  # how it goes on from there: down to zero, or not at all
+    average: float = 0.9  # decay of the average of the weights that is released; 0 releases the last ones
     caption_weight: float = 0.03  # of what one record may say, most is for its picture
     caption_dropout: float = 0.1
-    parameters: Literal["all", "attention", "blocks"] = "all"
+    views: int = 1  # v: of one record in a step; their losses are averaged before anything is clipped
+    augment: Augment = "none"  # which variants of its image a view may show
+    parameters: Parameters = "all"
+    rank: int = 8  # of the pairs that "lora" trains
     per_unit: int = 1  # k: at most so many records of one person take part in a step
-    chunk: int = 64  # units computed at once; any number gives the same sums
+    chunk: int = 64  # views computed at once, or units if there is one view; any number gives the same sums
     mixed_precision: bool = True
     compiled: bool = False  # whether each chunk runs as one compiled graph: a minute first, then faster
     charge_every: int = 10  # steps between two checkpoints, and the block charged to the ledger at once
@@ -65,16 +84,44 @@ class PrivateTraining:
             raise ConfigError("learning_rate must be above 0, warmup and average at least 0 and below 1.")
         if not (0 <= self.caption_dropout <= 1 and self.caption_weight >= 0):
             raise ConfigError("caption_dropout must be in [0, 1] and caption_weight at least 0.")
-        if self.parameters not in ("all", "attention", "blocks"):
-            raise ConfigError(f"parameters must be all, attention or blocks, got {self.parameters!r}.")
-        if self.chunk < 1 or self.charge_every < 1 or self.per_unit < 1:
-            raise ConfigError("chunk, charge_every and per_unit must be at least 1.")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} must be {_or(choices)}, got {getattr(self, name)!r}.")
+        for name in ("chunk", "charge_every", "per_unit", "views", "rank"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+
+    @property
+    def units_at_once(self) -> int:
+        """Units of a chunk: fewer where each brings several views."""
+        return max(self.chunk // self.views, 1)
 
     def trained(self, name: str) -> bool:
-        """Whether the parameter of this name is trained."""
+        """Whether the parameter of this name, in what `learner` makes, is trained."""
         if self.parameters == "attention":
             return ".qkv." in name or ".mix." in name
+        if self.parameters == "heads":
+            return name.startswith(HEADS)
+        if self.parameters == "lora":
+            return is_of_pair(name)
         return self.parameters == "all" or name.startswith("blocks.")
+
+
+def learner(
+    transformer: ImageTransformer, settings: PrivateTraining
+) -> tuple[ImageTransformer, dict[str, torch.nn.Parameter]]:
+    """A copy that computes the same, and those of its parameters that are trained; `merge` makes it plain."""
+    student = deepcopy(transformer)
+    if settings.parameters == "lora":
+        adapt(student.blocks, settings.rank)
+    return student, {name: p for name, p in student.named_parameters() if settings.trained(name)}
+
+
+def trained_parameters(transformer: ImageTransformer, settings: PrivateTraining) -> int:
+    """How many numbers get noise in every step."""
+    if settings.parameters == "lora":
+        return size(transformer.blocks, settings.rank)
+    return sum(p.numel() for name, p in transformer.named_parameters() if settings.trained(name))
 
 
 def train_privately(
@@ -100,10 +147,10 @@ def train_privately(
             f"the plan says that {plan.per_unit} records of one unit join a step, but training is told "
             f"{settings.per_unit}; set both to the same number."
         )
+    _check_variants(records, settings)
     checkpoint = Checkpoint(folder, plan, settings, run, ranks.count, _device(transformer).type)
     source = Source(ranks.share(lambda: checkpoint.source().key))
-    student = deepcopy(transformer)
-    parameters = {name: p for name, p in student.named_parameters() if settings.trained(name)}
+    student, parameters = learner(transformer, settings)
     clipper = RecordClipper(
         student, parameters, max_norm=plan.max_norm, precision="fast" if settings.mixed_precision else "exact"
     )
@@ -112,7 +159,7 @@ def train_privately(
     losses_of = partial(_unit_losses, student, settings, records.scales)
     if settings.compiled:
         k = 1 if records.owners is None else settings.per_unit
-        shape = (settings.chunk, records.captions.shape[2], k)
+        shape = (settings.units_at_once, records.captions.shape[2], k * settings.views)
         with _repeatable(_device(student)):
             clipper.compile(losses_of, *_drawn_units(student, records.scales, *shape))
     optimizer = Adam(parameters, settings, plan.steps)
@@ -127,9 +174,8 @@ def train_privately(
         views = _views(source, step, len(records), settings)
         coins = source.uniforms(("members", step), len(records))
         losses, clipped_share = [0.0], [0.0]
-        for chunk, own in _chunks(ranks.own(batch), settings.chunk):
-            members = records.members(chunk, coins, settings.per_unit)
-            rows = (*_viewed(records, members.records, views), members.shares)
+        for chunk, own in _chunks(ranks.own(batch), settings.units_at_once):
+            rows = _rows(records, records.members(chunk, coins, settings.per_unit), views)
             with _repeatable(_device(student)):
                 found = clipper.accumulate(
                     losses_of, *(each.to(_device(student)) for each in rows), records=own
@@ -147,6 +193,7 @@ def train_privately(
             drawn = max(len(batch), 1)
             told(step + 1, {"loss": loss / drawn, "clipped": clipped / drawn, "drawn": len(batch)})
     optimizer.release()
+    merge(student)
     return student
 
 
@@ -164,8 +211,8 @@ def train_without_privacy(
 
     Its result must never enter a release; `pipeline` does not call it.
     """
-    student = deepcopy(transformer)
-    parameters = {name: p for name, p in student.named_parameters() if settings.trained(name)}
+    _check_variants(records, settings)
+    student, parameters = learner(transformer, settings)
     optimizer = Adam(parameters, settings, steps)
     for p in parameters.values():
         p.requires_grad_(True)
@@ -175,9 +222,10 @@ def train_without_privacy(
         views = _views(source, step, len(records), settings)
         sums: Gradients = {}
         total = 0.0
-        for chunk in np.array_split(batch, -(-len(batch) // settings.chunk)):
-            rows = (each.to(_device(student)) for each in _viewed(records, chunk, views))
-            losses = _losses(student, settings, records.scales, *rows)
+        for chunk in np.array_split(batch, -(-len(batch) // settings.units_at_once)):
+            alone = Members(chunk[:, None], torch.ones(len(chunk), 1))
+            rows = (each.to(_device(student)) for each in _rows(records, alone, views))
+            losses = _unit_losses(student, settings, records.scales, *rows)
             total += float(losses.detach().sum())
             grads = torch.autograd.grad(losses.sum(), list(parameters.values()), allow_unused=True)
             for name, grad in zip(parameters, grads, strict=True):
@@ -187,6 +235,7 @@ def train_without_privacy(
         if told is not None:
             told(step + 1, {"loss": total / batch_size})
     optimizer.release()
+    merge(student)
     return student.requires_grad_(False)
 
 
@@ -206,7 +255,7 @@ def held_out_loss(transformer: ImageTransformer, records: PrivateTokens, chunk: 
 
 
 class Adam:
-    """Adam on named gradients with warm-up and linear decay, and the running average of what it makes.
+    """Adam on named gradients with warm-up and a schedule, and the running average of what it makes.
 
     It sees privatized gradients only, so all of it is post-processing.
     """
@@ -257,8 +306,11 @@ class Adam:
             value.copy_(tensors[name])
 
     def _schedule(self, step: int) -> float:
+        """The share of the learning rate that step `step` takes, above 0 and at most 1."""
         warm = max(self.settings.warmup * self.steps, 1)
-        return min((step + 1) / warm, (self.steps - step) / (self.steps - warm + 1), 1.0)
+        left = min((self.steps - step) / (self.steps - warm + 1), 1.0)  # of the steps after the warm-up
+        after = {"linear": left, "cosine": math.sin(left * math.pi / 2) ** 2, "constant": 1.0}
+        return min((step + 1) / warm, after[self.settings.schedule])
 
 
 class Checkpoint:
@@ -311,27 +363,60 @@ class Checkpoint:
         return steps
 
 
-def _views(
-    source: Source, step: int, records: int, settings: PrivateTraining
-) -> tuple[NDArray[np.int64], Tensor]:
-    """For every record its caption of this step and whether the caption is dropped.
+@dataclass(frozen=True)
+class View:
+    """How every record is seen in one view of a step: all [M]."""
 
-    Drawn for each record on its own from the secret source: who else is there changes nothing.
+    variant: NDArray[np.int64]  # of its image
+    choice: NDArray[np.int64]  # of its captions
+    drops: Tensor  # whether the caption is left out
+
+
+def _views(source: Source, step: int, records: int, settings: PrivateTraining) -> list[View]:
+    """The views of a step.
+
+    Drawn for each record and view on its own from the secret source: who else is there changes nothing.
     """
-    choices, drops = (source.uniforms((name, step), records) for name in ("views", "dropped captions"))
-    choice = np.minimum((choices * CAPTION_CHOICES).astype(np.int64), CAPTION_CHOICES - 1)
-    return choice, torch.from_numpy(drops <= settings.caption_dropout)
+    return [_view(source, step, number, records, settings) for number in range(settings.views)]
 
 
-def _viewed(
-    records: PrivateTokens, chosen: NDArray[np.int64], views: tuple[NDArray[np.int64], Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _view(source: Source, step: int, number: int, records: int, settings: PrivateTraining) -> View:
+    place = (step, number) if number else (step,)  # the first view has the coins of a step with no other
+    variant = np.zeros(records, np.int64)
+    if (variants := how_many(settings.augment)) > 1:
+        variant = _one_of(variants, source.uniforms(("variants", *place), records))
+    choices, drops = (source.uniforms((name, *place), records) for name in ("views", "dropped captions"))
+    return View(
+        variant, _one_of(CAPTION_CHOICES, choices), torch.from_numpy(drops <= settings.caption_dropout)
+    )
+
+
+def _one_of(count: int, uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
+    """0 to count - 1 with equal chances, from uniforms in (0, 1]."""
+    return np.minimum((uniforms * count).astype(np.int64), count - 1)
+
+
+def _viewed(records: PrivateTokens, chosen: NDArray[np.int64], view: View) -> tuple[Tensor, Tensor, Tensor]:
     """Captions [..., L], tokens [..., N] and whether the caption is dropped [...] of chosen records [...]."""
-    choice, drops = views
-    dropped = drops[torch.from_numpy(chosen)]
-    captions = torch.from_numpy(records.captions[chosen, choice[chosen]].astype(np.int64))
+    dropped = view.drops[torch.from_numpy(chosen)]
+    captions, tokens = records.seen(chosen, view.choice[chosen], view.variant[chosen])
     captions[..., 1:].masked_fill_(dropped[..., None], PAD)
-    return captions, torch.from_numpy(records.image[chosen].astype(np.int64)), dropped
+    return captions, tokens, dropped
+
+
+def _rows(records: PrivateTokens, members: Members, views: Sequence[View]) -> tuple[Tensor, ...]:
+    """What `_unit_losses` takes: every view of every record of a unit, [B, k v], and their shares."""
+    seen = zip(*(_viewed(records, members.records, view) for view in views), strict=True)
+    shares = members.shares / len(views)
+    return (*(torch.cat(each, 1) for each in seen), torch.cat([shares] * len(views), 1))
+
+
+def _check_variants(records: PrivateTokens, settings: PrivateTraining) -> None:
+    if records.variant_count < (wanted := how_many(settings.augment)):
+        raise ConfigError(
+            f"augment={settings.augment!r} needs {wanted} variants of every image, but the records have "
+            f"{records.variant_count}; tokenize them with the same augment."
+        )
 
 
 def _losses(
@@ -358,10 +443,10 @@ def _unit_losses(
     dropped: Tensor,
     shares: Tensor,
 ) -> Tensor:
-    """One loss a unit [B], from [B, k] records: their mean.
+    """One loss a unit [B], from [B, k v] views of its records: their mean.
 
-    Each of a unit's records runs in a forward of its own, in the unit's row of the chunk. The clipper adds up
-    all uses of a layer within a row, so it measures and clips the gradient of the whole unit.
+    Each view runs in a forward of its own, in the unit's row of the chunk. The clipper adds up all uses of a
+    layer within a row, so it measures and clips the gradient of the whole unit.
     """
     of_each = zip(*(each.unbind(1) for each in (captions, tokens, dropped, shares)), strict=True)
     return torch.stack(
@@ -374,8 +459,9 @@ def _drawn_units(
 ) -> tuple[Tensor, ...]:
     """What `_unit_losses` takes, for made-up units of k records."""
     drawn = drawn_tokens(transformer, scales, count * k, length)
-    views = np.zeros(count * k, np.int64), torch.zeros(count * k, dtype=torch.bool)
-    rows = _viewed(drawn, np.arange(count * k).reshape(count, k), views)
+    first = np.zeros(count * k, np.int64)
+    view = View(first, first, torch.zeros(count * k, dtype=torch.bool))
+    rows = _viewed(drawn, np.arange(count * k).reshape(count, k), view)
     return tuple(each.to(_device(transformer)) for each in (*rows, torch.full((count, k), 1 / k)))
 
 
@@ -384,6 +470,10 @@ def _chunks(batch: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.in
     for start in range(0, len(batch), size):
         chunk = batch[start : start + size]
         yield np.resize(chunk, size), len(chunk)
+
+
+def _or(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _device(transformer: ImageTransformer) -> torch.device:

@@ -6,7 +6,7 @@ which sentence of docs/guarantee.md would be false, and name the tests. If no te
 `make mutants ARGS=--markdown` then writes the table of docs/guarantee.md.
 """
 
-from breaks import account, audit, chance, gradients, measured, release, training
+from breaks import account, audit, chance, gradients, knobs, measured, release, training, warm_start
 from breaks.entry import Break
 
 BREAKS = (
@@ -17,6 +17,8 @@ BREAKS = (
     *release.BREAKS,
     *audit.BREAKS,
     *measured.BREAKS,
+    *knobs.BREAKS,
+    *warm_start.BREAKS,
 )
 
 __all__ = ["BREAKS", "Break"]

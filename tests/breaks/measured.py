@@ -126,15 +126,15 @@ PAID = breaks_of(
     (
         "metrics not in the plan",
         "Training gets all of epsilon, and the numbers come on top.",
-        "return (Gaussian(noise, 1),)",
-        "return ()",
+        "shares = (settings.metrics_epsilon, settings.warm_start)",
+        "shares = (None, settings.warm_start)",
         "TestPlan::test_metrics_and_training_together_cost_what_was_asked",
     ),
     (
         "metrics cheaper than they are",
         "The noise on the numbers costs more than the part of epsilon that the owner gave them.",
-        "calibrate_noise(epsilon=settings.metrics_epsilon, delta",
-        "calibrate_noise(epsilon=2 * settings.metrics_epsilon, delta",
+        "return Gaussian(calibrate_noise(epsilon=epsilon, delta",
+        "return Gaussian(calibrate_noise(epsilon=2 * epsilon, delta",
         "TestPlan::test_metrics_and_training_together_cost_what_was_asked",
     ),
 )

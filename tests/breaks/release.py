@@ -21,9 +21,10 @@ PIPELINE = breaks_of(
         '    progress.begin("images to tokens", len(images))\n',
         '    progress.begin("images to tokens", len(images))\n'
         "    from dpwavelet.images.sheet import from_bytes\n"
-        "    from dpwavelet.randomness import torch_stream\n\n"
+        "    from dpwavelet.randomness import torch_stream\n"
+        "    from dpwavelet.wavelet import analyze\n\n"
         "    pixels = from_bytes(images.pixels(range(min(len(images), 96))))\n"
-        '    model.tokenizer.start_codebooks(pixels, torch_stream(1, "codebooks"))\n',
+        '    model.tokenizer.start(analyze(pixels, 2), torch_stream(1, "codebooks"))\n',
         "pipeline/test_run_breaks.py::test_all_but_the_transformer_leaves_as_it_came",
     ),
     (

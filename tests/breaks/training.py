@@ -73,8 +73,8 @@ TRAINING = breaks_of(
     (
         "large batch cut to one chunk",
         "Whether a record takes part then depends on those before it.",
-        "in _chunks(ranks.own(batch), settings.chunk):",
-        "in _chunks(ranks.own(batch)[: settings.chunk], settings.chunk):",
+        "in _chunks(ranks.own(batch), settings.units_at_once):",
+        "in _chunks(ranks.own(batch)[: settings.chunk], settings.units_at_once):",
         "test_training_breaks.py::test_every_drawn_record_is_in_the_sum_of_its_step_once",
     ),
     (
@@ -103,15 +103,15 @@ TRAINING = breaks_of(
     (
         "caption chosen by place in the batch",
         "One record more changes which caption everyone after it shows.",
-        "records.captions[chosen, choice[chosen]]",
-        "records.captions[chosen, choice[: len(chosen), None]]",
+        "view.choice[chosen]",
+        "view.choice[: len(chosen), None]",
         "test_training_breaks.py::test_a_record_has_the_same_loss_whoever_is_drawn_with_it",
     ),
     (
         "caption dropped by place in the batch",
         "One record more changes whose caption is dropped.",
-        "drops[torch.from_numpy(chosen)]",
-        "drops[: len(chosen), None]",
+        "view.drops[torch.from_numpy(chosen)]",
+        "view.drops[: len(chosen), None]",
         "test_training_breaks.py::test_a_record_has_the_same_loss_whoever_is_drawn_with_it",
     ),
     (
@@ -186,14 +186,14 @@ RECORDS = breaks_of(
         "rows as wide as the longest private caption",
         "One long caption changes the shape of every chunk, and with it how every other record is rounded.",
         "CAPTION_CHOICES, caption_length)",
-        "CAPTION_CHOICES, max(len(caption) for choices in captions for caption in choices))",
+        "CAPTION_CHOICES, max(len(vocabulary.ids(text, caption_length)) for own in texts for text in own))",
         "TestTokens::test_the_width_of_rows_does_not_depend_on_the_records",
     ),
     (
         "records normalised by their batch",
         "A record's tokens then depend on the other records, outside all clipping.",
-        "tokenizer.encode(from_bytes(pixels).to(tokenizer.spread), scales)",
-        "tokenizer.encode(from_bytes(pixels) - from_bytes(pixels).mean(), scales)",
+        "pictures = from_bytes(pixels).to(tokenizer.spread)",
+        "pictures = from_bytes(pixels) - from_bytes(pixels).mean()",
         "TestTokens::test_a_record_has_the_same_tokens_whoever_stands_beside_it",
     ),
 )

@@ -13,14 +13,18 @@ from dpwavelet.errors import ConfigError
 from dpwavelet.images.known import read_known
 from dpwavelet.images.public import PublicImages
 from dpwavelet.model import Model
-from dpwavelet.pretraining import Pretraining, Schedule, loop, pretrain
+from dpwavelet.pretraining import STAGES, Pretraining, Schedule, loop, pretrain
 
 QUICK = Pretraining(
     preset="tiny",
-    tokenizer=Schedule(steps=12, batch_size=16, save_every=4),
-    transformer=Schedule(steps=8, batch_size=8, save_every=4),  # details in steps 3 and 7
-    detail=Schedule(steps=4, batch_size=8, save_every=3),
+    coarse=Schedule(steps=12, batch_size=16, save_every=4),
+    transformer=Schedule(steps=8, batch_size=8, save_every=4),
+    detail=Schedule(steps=4, batch_size=4, save_every=3),
+    hardened=Schedule(steps=2, batch_size=4, save_every=1),
+    fine=Schedule(steps=4, batch_size=8, save_every=3),
+    continuation=Schedule(steps=4, batch_size=8, save_every=2),  # fine scales in steps 1 and 3
 )
+SAVES = 3 + 2 + 2 + 2 + 2 + 2
 
 
 def silent(*_: object) -> None:
@@ -42,14 +46,14 @@ class TestWhole:
         assert model.preset == "tiny"
         assert model.card["trained_on"]["images"] == 130
         assert len(read_known(out)) == 130
-        assert model.card["run"]["tokenizer"]["steps"] == 12
+        assert model.card["run"]["coarse"]["steps"] == 12
         assert model.card["stages"]["detail"]["step"] == 4
 
     def test_every_stage_leaves_a_sheet_and_a_curve(self, out: Path) -> None:
         work = out.with_name("model.work")
-        assert {path.stem for path in work.glob("*.png")} == {"tokenizer", "transformer", "detail"}
+        assert {path.stem for path in work.glob("*.png")} == set(STAGES)
         lines = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
-        assert {line["stage"] for line in lines} == {"tokenizer", "transformer", "detail"}
+        assert {line["stage"] for line in lines} == set(STAGES)
 
     def test_a_second_call_goes_on_from_finished_stages(self, out: Path, portraits: Path) -> None:
         before = read_tensors(out / "tokenizer.safetensors")
@@ -72,7 +76,7 @@ class TestWhole:
                 pretrain(PublicImages.open(portraits, 32), QUICK, tmp_path / "model", silent)
             except KeyboardInterrupt:
                 kills += 1
-        assert kills == 3 + 2 + 2
+        assert kills == SAVES
         for name in ("tokenizer", "transformer", "detail"):
             assert digest(tmp_path / f"model/{name}.safetensors") == digest(out / f"{name}.safetensors")
 
@@ -81,6 +85,9 @@ class TestWhole:
             pretrain(PublicImages.open(portraits, 32), replace(QUICK, seed=1), out, silent)
 
     def test_effort_scales_the_steps(self) -> None:
-        assert Pretraining().scaled(0.5).tokenizer.steps == Pretraining().tokenizer.steps // 2
+        assert all(
+            getattr(Pretraining().scaled(0.5), name).steps == getattr(Pretraining(), name).steps // 2
+            for name in STAGES
+        )
         with pytest.raises(ConfigError):
             Pretraining().scaled(0)

@@ -49,7 +49,7 @@ from dpwavelet.pipeline.run import (
     encode,
     fingerprint_of,
 )
-from dpwavelet.pipeline.settings import GRANULARITY, RunSettings, make_plan
+from dpwavelet.pipeline.settings import GRANULARITY, RunSettings, make_plan, open_model
 from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
 from dpwavelet.privacy.ledger import Charges, Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
@@ -164,7 +164,9 @@ def audit_private(
     private = out / "private"
     if private.exists():
         raise OutputError(f"{private} exists; choose another --out for an audit.")
-    model = Model.from_pretrained(asked.model)
+    if asked.training.augment != "none":
+        raise ConfigError("an audit shows images as they are; leave augment out of its training.")
+    model = open_model(asked.model, asked.private_scales)
     images = PrivateImages.open(data, model.image_size, split)
     units = count_units(images, asked)
     plan = make_plan(asked, expected_members(units))

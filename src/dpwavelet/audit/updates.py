@@ -6,7 +6,6 @@ each record would have had.
 """
 
 from collections.abc import Mapping
-from copy import deepcopy
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dpwavelet.records import PrivateTokens
-from dpwavelet.training import Adam, PrivateTraining
+from dpwavelet.training import Adam, PrivateTraining, learner
 from dpwavelet.transformer import ImageTransformer
 
 CHUNK = 64
@@ -32,9 +31,8 @@ class UpdateScores:
         self, transformer: ImageTransformer, records: PrivateTokens, settings: PrivateTraining, steps: int
     ) -> None:
         self.scores: NDArray[np.float64] = np.zeros(len(records))
-        self._replica = deepcopy(transformer)
         self._records, self._settings = records, settings
-        trained = {name: p for name, p in self._replica.named_parameters() if settings.trained(name)}
+        self._replica, trained = learner(transformer, settings)
         for parameter in trained.values():
             parameter.requires_grad_(True)
         self._optimizer = Adam(trained, settings, steps)

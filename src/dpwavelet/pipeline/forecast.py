@@ -20,18 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from dpwavelet.checkpoint import read_json
 from dpwavelet.errors import ModelError
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
+from dpwavelet.pipeline.settings import open_model
 from dpwavelet.privacy.accounting import delta_for
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import FEWEST_RECORDS
 from dpwavelet.records import PrivateTokens, tokenize
 from dpwavelet.training import PrivateTraining, train_privately
+from dpwavelet.training import trained_parameters as numbers_with_noise
 
 STAND_INS = "stand_ins.json"
 TRUSTED = 2.0  # how far beyond the measured signal-to-noise, as a factor, a band is not yet a guess
@@ -84,7 +87,7 @@ class Speed:
     chunk: float  # seconds for the clipped gradients of a chunk of records
     step: float  # seconds for the noise and the optimizer of a step, and its share of a checkpoint
     records_in_chunk: int
-    records_of_unit: int  # how many of one record's or person's images may join a step
+    records_of_unit: int  # how many records of one record or person may join a step
     peak: int | None  # bytes at most in use; nothing where the system does not tell
     record: int  # bytes that every record stays in memory with
 
@@ -151,10 +154,15 @@ class Forecast:
 
 
 def forecast_all(
-    plans: Sequence[PrivacyPlan], model: str, training: PrivateTraining, *, timing: bool
+    plans: Sequence[PrivacyPlan],
+    model: str,
+    training: PrivateTraining,
+    *,
+    timing: bool,
+    private_scales: int | None = None,
 ) -> list[Forecast]:
     """What each plan would bring with the model of this name or folder; `timing` takes seconds to minutes."""
-    loaded = Model.from_pretrained(model)
+    loaded = open_model(model, private_scales)
     speed = time_training(loaded, training) if timing else None
     return [forecast(plan, loaded, training, speed) for plan in plans]
 
@@ -185,7 +193,7 @@ def signal_to_noise(batch_size: int, noise_multiplier: float, parameters: int) -
 
 def trained_parameters(model: Model, training: PrivateTraining) -> int:
     """d: how many numbers get noise in every step."""
-    return sum(p.numel() for name, p in model.transformer.named_parameters() if training.trained(name))
+    return numbers_with_noise(model.transformer, training)
 
 
 def expected_quality(s: float, known: Sequence[StandIn]) -> Band | None:
@@ -220,7 +228,7 @@ def time_training(model: Model, training: PrivateTraining) -> Speed:
     At sampling rate 1 every record is in every batch, so a step of one chunk and a step of two tell what a
     chunk takes and what a step takes besides.
     """
-    size = training.chunk
+    size = training.units_at_once
     with tempfile.TemporaryDirectory(prefix="dpwavelet-") as name:
         folder = Path(name)
         draw_to(folder / "portraits", size, seed=0, size=model.image_size)
@@ -232,11 +240,13 @@ def time_training(model: Model, training: PrivateTraining) -> Speed:
             model.vocabulary,
             scales=model.private_scales,
             caption_length=model.transformer.config.caption_length,
+            augment=training.augment,
         )
         encode = (time.perf_counter() - started) / size
         one, saving = _step_time(model, training, tokens, folder / "one")
         two, _ = _step_time(model, training, _twice(tokens), folder / "two")
     chunk = two - one if two > one else one
+    coins = 2 + (training.augment != "none")  # of a record for each view
     return Speed(
         encode=encode,
         chunk=chunk,
@@ -244,7 +254,7 @@ def time_training(model: Model, training: PrivateTraining) -> Speed:
         records_in_chunk=size,
         records_of_unit=training.per_unit,
         peak=_peak_memory(),
-        record=tokens.image[0].nbytes + tokens.captions[0].nbytes + 2 * 8,  # and its coins
+        record=sum(table[0].nbytes for table in tokens.tables.values()) + coins * training.views * 8,
     )
 
 
@@ -289,8 +299,8 @@ def _step_time(
 
 
 def _twice(tokens: PrivateTokens) -> PrivateTokens:
-    image, captions = (np.concatenate([table, table]) for table in (tokens.image, tokens.captions))
-    return replace(tokens, image=image, captions=captions)
+    tables = {name: torch.from_numpy(np.concatenate([table] * 2)) for name, table in tokens.tables.items()}
+    return PrivateTokens.from_tensors(tokens.to_tensors() | tables)
 
 
 def _peak_memory() -> int | None:

@@ -8,10 +8,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dpwavelet.enlargers import DETAIL, Enlarger, in_batches, open_enlarger
 from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling, draw_tokens
 from dpwavelet.images.sheet import to_bytes
 from dpwavelet.model import Model
+
+AT_ONCE = 64  # pictures that are enlarged before they leave the device
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,24 @@ class Pipeline:
     """
 
     model: Model
+    enlarger: Enlarger | None = None  # the model's own unless given
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "Pipeline":
-        """Load a model folder, a release (its `model/` is taken) or bundled weights by name."""
+    def from_pretrained(
+        cls, folder: str | Path, *, enlarger: str | Path = DETAIL, consistent: bool = True
+    ) -> "Pipeline":
+        """Load a model folder, a release (its `model/` is taken) or bundled weights by name.
+
+        `enlarger` is what `open_enlarger` understands.
+        """
         place = Path(folder)
-        return cls(Model.from_pretrained(place / "model" if (place / "model").is_dir() else folder))
+        model = Model.from_pretrained(place / "model" if (place / "model").is_dir() else folder)
+        return cls(model, open_enlarger(enlarger, model, consistent=consistent))
+
+    @property
+    def used(self) -> Enlarger:
+        """What enlarges."""
+        return self.enlarger or open_enlarger(DETAIL, self.model)
 
     def generate(
         self,
@@ -43,10 +58,10 @@ class Pipeline:
 
         Picture i depends on the model, its caption, (seed, i) and `sampling`, and on nothing else.
         """
-        few, full = self.draw(captions, seed=seed, sampling=sampling, told=told)
-        return [
-            Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in to_bytes(few if coarse else full)
-        ]
+        pictures = self.draw_coarse(captions, seed=seed, sampling=sampling, told=told)
+        if not coarse:
+            pictures = self.enlarge(pictures, captions, seed=seed)
+        return [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in to_bytes(pictures)]
 
     def draw(
         self,
@@ -57,6 +72,18 @@ class Pipeline:
         told: Callable[[int], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Coarse images [B, 3, h, w] and full images [B, 3, S, S] in [-1, 1], on the CPU; see `generate`."""
+        few = self.draw_coarse(captions, seed=seed, sampling=sampling, told=told)
+        return few, self.enlarge(few, captions, seed=seed)
+
+    def draw_coarse(
+        self,
+        captions: Sequence[str],
+        *,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+        told: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """What the private model draws, [B, 3, h, w] in [-1, 1], on the CPU."""
         model = self.model
         if isinstance(captions, str):
             raise ConfigError("captions must be a list of texts, got one text; write [caption].")
@@ -65,14 +92,24 @@ class Pipeline:
         tokens = draw_tokens(
             model.transformer, words, model.private_scales, sampling or Sampling(), seed, told=told
         )
-        size = model.image_size
-        few = torch.empty(0, 3, *[model.tokenizer.config.image_sides[model.private_scales - 1]] * 2)
-        full = torch.empty(0, 3, size, size)
-        for start in range(0, len(captions), 64):
-            part = model.tokenizer.decode([ids[start : start + 64] for ids in tokens])
-            few, full = torch.cat((few, part.cpu())), torch.cat((full, self.enlarge(part).cpu()))
-        return few, full
+        if not captions:
+            return torch.empty(0, 3, *[model.tokenizer.config.image_sides[model.private_scales - 1]] * 2)
+        return in_batches(lambda *ids: model.tokenizer.decode(ids), *tokens).cpu()
 
-    def enlarge(self, few: Tensor) -> Tensor:
-        """Add public detail to coarse images [B, 3, h, w]; the coarse band of the result is the input."""
-        return self.model.detail.enlarge(few)
+    def enlarge(
+        self, few: Tensor, captions: Sequence[str] | None = None, *, seed: int = 0, first: int = 0
+    ) -> Tensor:
+        """Add public detail to coarse images [B, 3, h, w]; full images [B, 3, S, S] on the CPU.
+
+        Image i depends on few[i], captions[i] and (seed, first + i), and on nothing else. The coarse part of
+        the result is the input, unless the enlarger was told otherwise.
+        """
+        model, enlarger = self.model, self.used
+        device = next(model.detail.parameters()).device
+        words = [""] * len(few) if captions is None else captions
+        full = [torch.empty(0, 3, model.image_size, model.image_size)]
+        for start in range(0, len(few), AT_ONCE):
+            end = start + AT_ONCE
+            part = few[start:end].to(device)
+            full.append(enlarger(part, captions=words[start:end], seed=seed, first=first + start).cpu())
+        return torch.cat(full)

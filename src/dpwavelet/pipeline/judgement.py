@@ -79,8 +79,14 @@ class Evidence:
     def coarse_real(self) -> Tensor:
         """The coarse bands of the real pictures, enlarged as coarse samples are; bytes [E, 3, S, S]."""
         levels = (self.real.shape[-1] // self.ours.coarse.shape[-1]).bit_length() - 1
+        if levels == 0:  # every scale is private, so nothing is left of them to take away
+            return self.real
         bands = analyze(from_bytes(self.real), levels, self.wavelet)
         return to_bytes(enlarged(bands[0], self.real.shape[-1]))
+
+    def smaller(self, pictures: Pictures) -> Tensor | None:
+        """Coarse pictures, unless they have the full side already."""
+        return pictures.coarse if pictures.coarse.shape[-1] < self.real.shape[-1] else None
 
     def coarse_of(self, pictures: Pictures) -> Tensor:
         """Coarse pictures, enlarged; bytes [E, 3, S, S]."""

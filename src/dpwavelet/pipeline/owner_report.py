@@ -31,7 +31,6 @@ from dpwavelet.evaluation.usefulness import Tested, Usefulness, usefulness
 from dpwavelet.features import FeatureNetwork, perceptual_distance
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes, png, to_bytes
-from dpwavelet.model import Model
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.judgement import Evidence, Rows, gather
 from dpwavelet.pipeline.progress import Progress
@@ -80,8 +79,8 @@ def judge(
     title: str,
     plan: PrivacyPlan,
     images: PrivateImages,
-    trained: Model,
-    model: Model,
+    ours: Pipeline,
+    public: Pipeline,
     settings: RunSettings,
     samples: Samples,
     cost: Cost | None,
@@ -89,9 +88,7 @@ def judge(
     audit: Path | None = None,
 ) -> None:
     """Compare pictures with records, and write the owner's report into `private`."""
-    evidence = (
-        gather(images, Pipeline(trained), Pipeline(model), settings, progress) if settings.judged else None
-    )
+    evidence = gather(images, ours, public, settings, progress) if settings.judged else None
     progress.begin("the owner's report", len(PARTS) + 2)
     report = owner_report(private, title, plan, evidence, samples, cost, audit, progress.advance)
     write_bytes(private / "report.html", render_private(report).encode())
@@ -202,7 +199,7 @@ def _compared(title: str, found: Mapping[str, Comparison]) -> Blocks:
 def _perceptual(here: Evidence) -> Blocks:
     distance = by_network(FeatureNetwork.from_pretrained())
     ours, public = (
-        perceptual_pairs(distance, here.real, one.full, one.coarse, wavelet=here.wavelet)
+        perceptual_pairs(distance, here.real, one.full, here.smaller(one), wavelet=here.wavelet)
         for one in (here.ours, here.public)
     )
     rows = [

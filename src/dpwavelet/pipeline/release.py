@@ -22,6 +22,7 @@ from torch import Tensor
 from dpwavelet import __version__, report
 from dpwavelet import model as models
 from dpwavelet.checkpoint import canonical_json, whole_folder, write_bytes, write_json
+from dpwavelet.enlargers import Enlarger
 from dpwavelet.images.sheet import png, to_bytes
 from dpwavelet.images.tones import light, main_colour
 from dpwavelet.model import Model
@@ -32,6 +33,7 @@ from dpwavelet.pipeline.progress import Progress
 from dpwavelet.pipeline.settings import RunSettings, cycled
 from dpwavelet.privacy.certificate import (
     NOT_PROMISED,
+    WARM_START,
     attack,
     digest_files,
     make_certificate,
@@ -151,8 +153,8 @@ def write_release(
     folder: Path,
     *,
     plan: PrivacyPlan,
-    model: Model,
-    public_weights: dict[str, str],
+    pipeline: Pipeline,
+    public_weights: Mapping[str, str],
     samples: Samples,
     public_samples: Samples,
     cost: Cost,
@@ -160,11 +162,15 @@ def write_release(
     seal: Seal,
     allowed: Sequence[str] = (),
     bought: Sequence[Bought] = (),
+    warm: bool = False,
 ) -> None:
     """Write the folder, search it for leaks and sign it.
 
-    `allowed` are refusals that the owner overruled, `bought` numbers about the records that were paid for.
+    `allowed` are refusals that the owner overruled, `bought` numbers about the records that were paid for,
+    `warm` says whether training began from a warm start.
     """
+    model, enlarger = pipeline.model, pipeline.used
+    public_weights = {**public_weights, **{f"enlarger {name}": d for name, d in enlarger.files.items()}}
     given = any(samples.captions)
     drawn = "those of the samples were given" if given else "the samples were drawn without any"
     captions = f"captions are part of a record and were trained under the same guarantee; {drawn}"
@@ -175,7 +181,10 @@ def write_release(
         epsilon=plan.epsilon,
         delta=plan.delta,
         unit=plan.unit,
-        facts=_facts(plan, model, captions, allowed),
+        facts=[
+            *_facts(plan, pipeline, captions, allowed),
+            *([Fact("Warm start", WARM_START, Origin.DP)] if warm else []),
+        ],
         cost=cost.facts(len(samples.captions)),
         samples=samples.shown(),
         public_samples=public_samples.shown(),
@@ -205,7 +214,9 @@ def write_release(
             private_scales=range(1, model.private_scales + 1),
             captions=captions,
             allowed=allowed,
-            extra={"public_weights": public_weights} | ({"measured": to_json(bought)} if bought else {}),
+            extra={"public_weights": public_weights}
+            | ({"measured": to_json(bought)} if bought else {})
+            | ({"warm_start": WARM_START} if warm else {}),
         )
         seal.watch.check_release(
             building,
@@ -224,8 +235,9 @@ def machine(device: str) -> str:
     return f"{gpu}CPU, {torch.get_num_threads()} threads"
 
 
-def _facts(plan: PrivacyPlan, model: Model, captions: str, allowed: Sequence[str]) -> list[Fact]:
+def _facts(plan: PrivacyPlan, pipeline: Pipeline, captions: str, allowed: Sequence[str]) -> list[Fact]:
     members = math.ceil(1e4 * attack(plan)["from_mechanisms"]) / 100
+    model = pipeline.model
     side = model.tokenizer.config.image_sides[model.private_scales - 1]
     return [
         Fact("Neighbours", plan.neighbours),
@@ -240,12 +252,27 @@ def _facts(plan: PrivacyPlan, model: Model, captions: str, allowed: Sequence[str
         Fact("Members found at 1% false alarms, by these mechanisms", f"at most {members:g}%"),
         *(Fact(f"Allowed by the owner: {rule['name']}", rule["sentence"]) for rule in allowed_json(allowed)),
         Fact("Learnt from your images", f"the coarse image, {side} x {side} pixels, and captions", Origin.DP),
-        Fact("Added by public models", f"all detail from {side} to {model.image_size} pixels"),
+        Fact("Added by public models", _added(side, model.image_size)),
+        Fact("What added it", _enlarged_by(pipeline.used)),
         Fact("Captions", captions),
     ]
 
 
-def _provenance(public_weights: dict[str, str], model: Model) -> list[Fact]:
+def _added(few: int, full: int) -> str:
+    return f"all detail from {few} to {full} pixels" if few < full else "nothing: all scales are private"
+
+
+def _enlarged_by(enlarger: Enlarger) -> str:
+    """Which enlarger it was, and what follows for the promise and for the coarse images."""
+    kept = (
+        "the coarse images are as they were"
+        if enlarger.consistent
+        else "it may have changed the coarse images"
+    )
+    return f"{enlarger.name}: public and frozen, so it is post-processing and costs no privacy; {kept}"
+
+
+def _provenance(public_weights: Mapping[str, str], model: Model) -> list[Fact]:
     weights = [
         Fact(f"Public weights, {name}", f"sha256 {value[:16]}…") for name, value in public_weights.items()
     ]

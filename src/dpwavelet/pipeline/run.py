@@ -22,8 +22,10 @@ from safetensors.torch import load as unpack_tensors
 from safetensors.torch import save as pack_tensors
 
 from dpwavelet.checkpoint import canonical_json, read_json, write_bytes, write_json
+from dpwavelet.enlargers import Enlarger, enlarger_json, open_enlarger
 from dpwavelet.errors import ConfigError, OutputError, PrivacyError
 from dpwavelet.images.private import PrivateImages
+from dpwavelet.images.variants import Augment
 from dpwavelet.model import Model
 from dpwavelet.pipeline.bought import Bought
 from dpwavelet.pipeline.generator import Pipeline
@@ -41,7 +43,8 @@ from dpwavelet.pipeline.refusals import (
 )
 from dpwavelet.pipeline.release import Cost, Drawn, Seal, draw_samples, machine, public_digests, write_release
 from dpwavelet.pipeline.second_look import judge_again
-from dpwavelet.pipeline.settings import RunSettings, declared, make_plan
+from dpwavelet.pipeline.settings import RunSettings, declared, make_plan, open_model
+from dpwavelet.pipeline.start import REHEARSAL, starting_model
 from dpwavelet.privacy.bounded_sums import MOST_UNITS
 from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
 from dpwavelet.privacy.certificate import KEY, key_file, signing_key
@@ -50,7 +53,7 @@ from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import check_signal, signal_to_noise
 from dpwavelet.ranks import ALONE, Ranks, place
 from dpwavelet.records import PrivateTokens, tokenize
-from dpwavelet.training import Checkpoint, PrivateTraining, train_privately
+from dpwavelet.training import Checkpoint, PrivateTraining, train_privately, trained_parameters
 
 REHEARSED = 10  # records
 
@@ -75,7 +78,8 @@ def run(
             raise ConfigError(f"{release} is a finished release; choose another --out for another run.")
         judge_again(out, data, settings.judged, progress, split=split)  # what an interruption left undone
         return release
-    model = Model.from_pretrained(settings.model).to(place(settings.device))
+    model = open_model(settings.model, settings.private_scales).to(place(settings.device))
+    enlarger = open_enlarger(settings.enlarger, model, consistent=settings.consistent)
     images = PrivateImages.open(data, model.image_size, split)
     units = count_units(images, settings)
     plan = make_plan(settings, declared(settings, units))
@@ -86,8 +90,8 @@ def run(
     spendings = DataLedger.open(ledger_path(fingerprint, settings.ledger), fingerprint)
     if not (out / "config.yaml").exists():
         spendings.check_room(plan)
-        _rehearse(images, model, plan, settings, watch, progress)
-    identity = _begin(out, settings, plan)
+        _rehearse(images, model, enlarger, plan, settings, watch, progress)
+    identity = _begin(out, settings, plan, enlarger)
     own = Ledger.open(private / "ledger.jsonl")
     tokens = _tokens(images, model, private / "tokens" / "tokens.safetensors", settings, progress)
     kind = place(settings.device).type
@@ -96,29 +100,32 @@ def run(
     account = Account.open(spendings, own, identity, plan, fingerprint, out.name)
     check_accountant(account.own, identity, checkpoint)
     started = time.monotonic()
-    trained = _train(model, tokens, plan, settings, private, account, identity, progress, ranks)
+    start = starting_model(model, tokens, plan, settings, checkpoint.source, private, identity, progress)
+    trained = _train(start, tokens, plan, settings, private, account, identity, progress, ranks)
     training_time = time.monotonic() - started
-    drawn = draw_samples(Pipeline(trained), Pipeline(model), settings, progress)
+    ours, public = Pipeline(trained, enlarger), Pipeline(model, enlarger)
+    drawn = draw_samples(ours, public, settings, progress)
     write_json(private / "nearness.json", watch.compare(drawn.samples.full))  # it changes nothing about them
     source = checkpoint.source()
-    bought = purchase(images, Pipeline(trained), plan, settings, source, private, identity, progress)
+    bought = purchase(images, ours, plan, settings, source, private, identity, progress)
     cost = Cost(training_time, drawn.seconds, machine(settings.device))
     secrets_of_run = {"the fingerprint of the images": fingerprint, **_secrets(data, private)}
     seal = Seal(out.name, account.finish(identity), key, watch, secrets_of_run)
-    _release(release, model, trained, plan, settings, own, seal, drawn, cost, bought, progress)
+    _release(release, ours, plan, settings, own, seal, drawn, cost, bought, progress)
     # Last, so that nothing measured without noise decides whether there is a release.
-    judge(private, out.name, plan, images, trained, model, settings, drawn.samples, cost, progress)
+    judge(private, out.name, plan, images, ours, public, settings, drawn.samples, cost, progress)
     return release
 
 
 def dry_run(data: Path, settings: RunSettings, progress: Progress, split: str | None = None) -> PrivacyPlan:
     """Check everything and rehearse; spends and keeps nothing. The plan that is returned is the real one."""
-    model = Model.from_pretrained(settings.model).to(place(settings.device))
+    model = open_model(settings.model, settings.private_scales).to(place(settings.device))
+    enlarger = open_enlarger(settings.enlarger, model, consistent=settings.consistent)
     images = PrivateImages.open(data, model.image_size, split)
     units = count_units(images, settings)
     plan = make_plan(settings, declared(settings, units))
     watch = check_images(data, images, units, model, plan, settings, progress)
-    _rehearse(images, model, plan, settings, watch, progress)
+    _rehearse(images, model, enlarger, plan, settings, watch, progress)
     return plan
 
 
@@ -157,6 +164,7 @@ def open_ledger(data: Path, folder: Path | None = None, split: str | None = None
 def _rehearse(
     images: PrivateImages,
     model: Model,
+    enlarger: Enlarger,
     plan: PrivacyPlan,
     settings: RunSettings,
     watch: Watch,
@@ -176,18 +184,22 @@ def _rehearse(
         folder = Path(name)
         ledger = Ledger.open(folder / "ledger.jsonl")
         ledger.append({"kind": "begun", "run": "rehearsal", "plan": short.to_json()})
-        found = encode(few, model, small.group_by, Silent())
+        found = encode(few, model, small.group_by, Silent(), small.training.augment)
         check_losses(model, found)
         tokens = found.redrawn(model.transformer)
-        trained = _train(model, tokens, short, small, folder, ledger, "rehearsal", Silent())
+        kind = place(settings.device).type
+        checkpoint = Checkpoint(folder / "checkpoint", short, small.training, "rehearsal", device=kind)
+        start = starting_model(
+            model, tokens, short, small, checkpoint.source, folder, "rehearsal", Silent(), REHEARSAL
+        )
+        trained = _train(start, tokens, short, small, folder, ledger, "rehearsal", Silent())
         key = signing_key(folder / "key.pem")
-        drawn = draw_samples(Pipeline(trained), Pipeline(model), small, Silent())
+        ours = Pipeline(trained, enlarger)
+        drawn = draw_samples(ours, Pipeline(model, enlarger), small, Silent())
         bought = rehearse_purchase(short, settings) if settings.release_metrics else []
         seal = Seal("rehearsal", ledger.finish("rehearsal"), key, watch, _secrets(None, folder))
         cost = Cost(0.0, drawn.seconds, machine(settings.device))
-        _release(
-            folder / "release", model, trained, short, small, ledger, seal, drawn, cost, bought, Silent()
-        )
+        _release(folder / "release", ours, short, small, ledger, seal, drawn, cost, bought, Silent())
         watch.check_drawn(drawn.samples.full)
     progress.advance(1)
 
@@ -225,7 +237,9 @@ def check_images(
         raise ConfigError(
             f"metrics can be bought of {MOST_UNITS:,} units at most; leave out --release-metrics."
         )
-    trained = sum(p.numel() for n, p in model.transformer.named_parameters() if settings.training.trained(n))
+    if settings.warm_start is not None and units > MOST_UNITS:
+        raise ConfigError(f"a warm start adds up {MOST_UNITS:,} units at most; leave out --warm-start.")
+    trained = trained_parameters(model.transformer, settings.training)
     noise = plan.noise_multiplier
     signal = signal_to_noise(
         batch_size=plan.batch_size, steps=plan.steps, noise_multiplier=noise, parameters=trained
@@ -249,10 +263,10 @@ def _secrets(data: Path | None, private: Path) -> Mapping[str, str]:
     return {"the key of the noise": key, **paths}
 
 
-def _begin(out: Path, settings: RunSettings, plan: PrivacyPlan) -> str:
+def _begin(out: Path, settings: RunSettings, plan: PrivacyPlan, enlarger: Enlarger) -> str:
     """Write `config.yaml` and name the run, or find the name of the same run that was interrupted."""
     path = out / "config.yaml"
-    asked = {"settings": settings.to_json(), "plan": plan.to_json()}
+    asked = {"settings": settings.to_json(), "plan": plan.to_json(), "enlarger": enlarger_json(enlarger)}
     asked = json.loads(json.dumps(asked))
     if path.is_file():
         kept = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -272,12 +286,18 @@ def _tokens(
 ) -> PrivateTokens:
     if path.is_file():
         return PrivateTokens.load(path)
-    tokens = encode(images, model, settings.group_by, progress)
+    tokens = encode(images, model, settings.group_by, progress, settings.training.augment)
     tokens.save(path)
     return tokens
 
 
-def encode(images: PrivateImages, model: Model, group_by: str | None, progress: Progress) -> PrivateTokens:
+def encode(
+    images: PrivateImages,
+    model: Model,
+    group_by: str | None,
+    progress: Progress,
+    augment: Augment = "none",
+) -> PrivateTokens:
     """Every record as tokens, and whose it is where a field tells people apart."""
     progress.begin("images to tokens", len(images))
     tokens = tokenize(
@@ -286,6 +306,7 @@ def encode(images: PrivateImages, model: Model, group_by: str | None, progress: 
         model.vocabulary,
         scales=model.private_scales,
         caption_length=model.transformer.config.caption_length,
+        augment=augment,
         told=progress.advance,
     )
     return tokens.owned_by(images.group(group_by)) if group_by else tokens
@@ -332,8 +353,7 @@ def _train(
 
 def _release(
     folder: Path,
-    model: Model,
-    trained: Model,
+    ours: Pipeline,
     plan: PrivacyPlan,
     settings: RunSettings,
     ledger: Ledger,
@@ -348,7 +368,7 @@ def _release(
     write_release(
         folder,
         plan=plan,
-        model=trained,
+        pipeline=ours,
         public_weights=public_digests(settings.model),
         samples=drawn.samples,
         public_samples=drawn.public_samples,
@@ -357,5 +377,6 @@ def _release(
         seal=seal,
         allowed=settings.allow,
         bought=bought,
+        warm=settings.warm_start is not None,
     )
     progress.advance(1)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from dpwavelet.enlargers import DETAIL, enlarger_json, open_enlarger
 from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling
 from dpwavelet.images.private import PrivateImages
@@ -16,7 +17,7 @@ from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.owner_report import judge
 from dpwavelet.pipeline.progress import Progress
 from dpwavelet.pipeline.release import draw_samples
-from dpwavelet.pipeline.settings import RunSettings
+from dpwavelet.pipeline.settings import RunSettings, open_model
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 
@@ -45,20 +46,32 @@ def judge_again(
     settings = RunSettings(
         epsilon=asked["epsilon"],
         model=asked["model"],
+        private_scales=asked.get("private_scales"),
         samples=asked["samples"],
+        enlarger=asked.get("enlarger", DETAIL),  # older runs had no other
+        consistent=asked.get("consistent", True),
         captions=tuple(asked["captions"]),
         seed=asked["seed"] if seed is None else seed,
         judged=judged,
         sampling=Sampling(**asked["sampling"]),
     )
-    trained, model = Model.from_pretrained(release / "model"), Model.from_pretrained(settings.model)
+    trained, model = (
+        Model.from_pretrained(release / "model"),
+        open_model(settings.model, settings.private_scales),
+    )
     images = PrivateImages.open(data, model.image_size, split)
     begun = Ledger.open(private / "ledger.jsonl").entries[0]
     if begun["images"] != images.fingerprint():
         raise ConfigError(
             f"the images in {data} are not those of the run in {out}; name the same, and --split."
         )
-    drawn = draw_samples(Pipeline(trained), Pipeline(model), settings, progress)
+    enlarger = open_enlarger(settings.enlarger, model, consistent=settings.consistent)
+    if enlarger_json(enlarger) != kept.get("enlarger", enlarger_json(enlarger)):
+        raise ConfigError(
+            f"the enlarger {settings.enlarger} has changed since the run in {out}; put the same file back."
+        )
+    ours, public = Pipeline(trained, enlarger), Pipeline(model, enlarger)
+    drawn = draw_samples(ours, public, settings, progress)
     plan = PrivacyPlan.from_json(kept["plan"])
-    judge(private, out.name, plan, images, trained, model, settings, drawn.samples, None, progress, audit)
+    judge(private, out.name, plan, images, ours, public, settings, drawn.samples, None, progress, audit)
     return private / "report.html"

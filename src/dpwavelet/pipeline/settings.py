@@ -1,16 +1,18 @@
-"""What a run is told, and the plan that follows from it. Nothing here has seen a record.
+"""What a run is told, and the model and plan that follow from it. Nothing here has seen a record.
 
 The number of records is declared by the owner, or rounded down to a stated granularity; batch and steps
 follow from that declared number, never from the length of the data.
 """
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dpwavelet.enlargers import DETAIL
 from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling
+from dpwavelet.model import Model
 from dpwavelet.pipeline.bought import check_captions, check_metrics
 from dpwavelet.privacy.accounting import Event, Gaussian, calibrate_noise, delta_for
 from dpwavelet.privacy.plan import PrivacyPlan
@@ -36,10 +38,15 @@ class RunSettings:
     delta: float | None = None
     records: int | None = None
     model: str = "thumb"
+    private_scales: int | None = (
+        None  # so many coarse scales learn from records; as the model has it unless given
+    )
     batch_size: int | None = None
     steps: int | None = None
     max_norm: float = 1.0
     samples: int = 64
+    enlarger: str = DETAIL  # what makes full pictures of coarse ones, as `open_enlarger` reads it
+    consistent: bool = True  # whether it must leave the coarse picture as it is
     captions: tuple[str, ...] = ()
     seed: int = 0
     group_by: str | None = None  # metadata field that names the person of a record: then people are the units
@@ -51,6 +58,7 @@ class RunSettings:
     release_metrics: tuple[str, ...] = ()  # numbers about the records to buy and publish
     metrics_epsilon: float | None = None  # the part of epsilon that they cost
     classes: tuple[str, ...] = ()  # public names that an accuracy tells apart
+    warm_start: float | None = None  # the part of epsilon that a start nearer to the records costs
     training: PrivateTraining = DEFAULT_TRAINING
     sampling: Sampling = field(default_factory=Sampling)
 
@@ -74,6 +82,11 @@ class RunSettings:
                 f"metrics_epsilon must be above 0 and below epsilon, of which it is a part, got "
                 f"{self.metrics_epsilon} of {self.epsilon}."
             )
+        if self.warm_start is not None and not 0 < self.warm_start < self.epsilon:
+            raise ConfigError(
+                f"warm_start must be above 0 and below epsilon, of which it is a part, got {self.warm_start} "
+                f"of {self.epsilon}."
+            )
         if self.training.per_unit > 1 and self.group_by is None:
             raise ConfigError(
                 f"{self.training.per_unit} records per person need people; name the field that tells whose a "
@@ -92,6 +105,19 @@ class RunSettings:
         for name in ("ledger", "key", "device", "judged"):  # the checkpoint keeps the kind of device
             del values[name]
         return values
+
+
+def open_model(name: str, private_scales: int | None = None) -> Model:
+    """The public weights of this name or in this folder, with so many private scales if a number is given."""
+    model = Model.from_pretrained(name)
+    if private_scales is None:
+        return model
+    most = model.tokenizer.config.scales
+    if not 1 <= private_scales <= most:
+        raise ConfigError(
+            f"private_scales must be from 1 to {most}, the scales of {name}; got {private_scales}."
+        )
+    return replace(model, private_scales=private_scales)
 
 
 def declared(settings: RunSettings, found: int) -> int:
@@ -122,11 +148,24 @@ def make_plan(settings: RunSettings, records: int) -> PrivacyPlan:
 
 
 def _others(settings: RunSettings, delta: float) -> tuple[Event, ...]:
-    """The mechanism of the metrics: one noisy sum over all records, of just the noise that they may cost."""
-    if settings.metrics_epsilon is None:
-        return ()
-    noise = calibrate_noise(epsilon=settings.metrics_epsilon, delta=delta, sampling_rate=1.0, steps=1)
-    return (Gaussian(noise, 1),)
+    """One noisy sum over all records for the metrics, then one for the warm start, where they are asked for.
+
+    Each has just the noise that it may cost. Their order is fixed, for by its place among them a sum finds
+    its noise: `bought.BOUGHT` and `warm_place`.
+    """
+    shares = (settings.metrics_epsilon, settings.warm_start)
+    return tuple(_one_sum(share, delta) for share in shares if share is not None)
+
+
+def _one_sum(epsilon: float, delta: float) -> Gaussian:
+    return Gaussian(calibrate_noise(epsilon=epsilon, delta=delta, sampling_rate=1.0, steps=1), 1)
+
+
+def warm_place(settings: RunSettings) -> int | None:
+    """The place of the warm start among `plan.others`: the first one, or that after the metrics."""
+    if settings.warm_start is None:
+        return None
+    return 0 if settings.metrics_epsilon is None else 1
 
 
 def cycled(captions: tuple[str, ...], count: int) -> list[str]:

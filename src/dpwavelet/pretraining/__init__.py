@@ -7,7 +7,7 @@ curve in `log.jsonl` and a sheet of pictures that a person should look at.
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,21 +23,61 @@ from dpwavelet.images.known import write_known
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import png, sheet
 from dpwavelet.model import Model
-from dpwavelet.pretraining.loop import Note, Schedule
-from dpwavelet.pretraining.stages import PublicPixels, train_detail, train_tokenizer, train_transformer
+from dpwavelet.pretraining.detail_stage import harden_detail, train_detail
+from dpwavelet.pretraining.loop import Note, Schedule, finished, restore
+from dpwavelet.pretraining.stages import (
+    PublicPixels,
+    train_coarse,
+    train_continuation,
+    train_fine,
+    train_transformer,
+)
 from dpwavelet.randomness import stream
 from dpwavelet.text import Vocabulary
+
+Train = Callable[[Model, PublicPixels, Schedule, int, Path, Note], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What trains, which part of a model it changes, and where that lies in the state it leaves."""
+
+    train: Train
+    part: str
+    within: str = ""
+
+
+STAGES = {
+    "coarse": Stage(train_coarse, "tokenizer"),
+    "transformer": Stage(train_transformer, "transformer"),
+    "detail": Stage(train_detail, "detail", "detail."),
+    "hardened": Stage(harden_detail, "detail", "detail."),
+    "fine": Stage(train_fine, "tokenizer"),
+    "continuation": Stage(train_continuation, "transformer"),
+}
+"""In this order, each from what those before it made."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pretraining:
-    """A complete public training run; the defaults take about an hour for `thumb` on two CPU cores."""
+    """A complete public training run; the defaults take about five hours for `thumb` on one CPU core."""
 
     preset: str = "thumb"
     seed: int = 0
-    tokenizer: Schedule = field(default_factory=lambda: Schedule(steps=2000, learning_rate=1e-3))
-    transformer: Schedule = field(default_factory=lambda: Schedule(steps=3200, learning_rate=1.5e-3))
-    detail: Schedule = field(default_factory=lambda: Schedule(steps=1300, learning_rate=1e-3))
+    coarse: Schedule = field(
+        default_factory=lambda: Schedule(steps=2200, batch_size=128, learning_rate=1.5e-3, weight_decay=0.01)
+    )
+    transformer: Schedule = field(default_factory=lambda: Schedule(steps=3600, learning_rate=1.5e-3))
+    fine: Schedule = field(
+        default_factory=lambda: Schedule(steps=500, learning_rate=1.5e-3, weight_decay=0.01)
+    )
+    continuation: Schedule = field(default_factory=lambda: Schedule(steps=100, learning_rate=5e-4))
+    detail: Schedule = field(
+        default_factory=lambda: Schedule(steps=2000, batch_size=32, learning_rate=1e-3, weight_decay=0.01)
+    )
+    hardened: Schedule = field(
+        default_factory=lambda: Schedule(steps=250, batch_size=32, learning_rate=5e-4, weight_decay=0.01)
+    )
 
     def scaled(self, share: float) -> "Pretraining":
         """The same run with a share of its steps."""
@@ -47,11 +87,10 @@ class Pretraining:
         def shorter(schedule: Schedule) -> Schedule:
             return replace(schedule, steps=max(int(schedule.steps * share), 10))
 
-        return replace(
-            self,
-            tokenizer=shorter(self.tokenizer),
-            transformer=shorter(self.transformer),
-            detail=shorter(self.detail),
+        return Pretraining(
+            preset=self.preset,
+            seed=self.seed,
+            **{name: shorter(getattr(self, name)) for name in STAGES},
         )
 
 
@@ -62,18 +101,20 @@ def pretrain(images: PublicImages, run: Pretraining, out: Path, note: Note) -> M
     public = PublicPixels.read(images)
     model = models.create(run.preset, Vocabulary.of(public.captions), run.seed)
     log = _Log(work / "log.jsonl", note)
-    for name, train in (
-        ("tokenizer", train_tokenizer),
-        ("transformer", train_transformer),
-        ("detail", train_detail),
-    ):
-        begun = time.monotonic()
+    for name, stage in STAGES.items():
         schedule: Schedule = getattr(run, name)
-        train(model, public, schedule, run.seed, work / f"{name}.safetensors", log)
-        log.minutes(name, (time.monotonic() - begun) / 60)
-        write_bytes(work / f"{name}.png", png(stage_sheet(model, public, name, run.seed)))
-    finished = replace(model, card=_card(run, images, log.summary()))
-    finished.save_pretrained(out, half=True)
+        state = work / f"{name}.safetensors"
+        if finished(state, schedule):
+            restore(state, getattr(model, stage.part), stage.within)
+        else:
+            begun = time.monotonic()
+            stage.train(model, public, schedule, run.seed, state, log)
+            log.minutes(name, (time.monotonic() - begun) / 60)
+        picture = work / f"{name}.png"
+        if not picture.exists():
+            write_bytes(picture, png(stage_sheet(model, public, name, run.seed)))
+    whole = replace(model.eval(), card=_card(run, images, log.summary()))
+    whole.save_pretrained(out, half=True)
     write_known(out, images)
     return Model.from_pretrained(out)
 
@@ -81,17 +122,18 @@ def pretrain(images: PublicImages, run: Pretraining, out: Path, note: Note) -> M
 def stage_sheet(model: Model, public: PublicPixels, stage: str, seed: int, count: int = 12) -> Tensor:
     """What a person should see after a stage, as one picture [3, H, W] of bytes."""
     chosen, images = public.draw(count, stream(seed, "sheet"))
-    if stage == "transformer":
+    if stage in ("transformer", "continuation"):
         captions = model.vocabulary.encode(
             [public.captions[index] for index in chosen], model.transformer.config.caption_length
         )
-        scales = model.tokenizer.config.scales
+        scales = model.private_scales if stage == "transformer" else model.tokenizer.config.scales
         tokens = draw_tokens(model.transformer, captions, scales, Sampling(), seed)
         return sheet([images, *(model.tokenizer.decode(tokens[:s]) for s in range(1, scales + 1))], 96)
-    ids = model.tokenizer.encode(images)
+    ids = model.tokenizer.encode(images, 1 if stage == "coarse" else None)
     rows = [images, *(model.tokenizer.decode(ids[: s + 1]) for s in range(len(ids)))]
-    if stage == "detail":
-        rows = [images, rows[1], model.detail.enlarge(rows[1])]
+    if stage in ("detail", "hardened"):
+        noise = [model.detail.draw_noise(count, rows[1].shape[-1], seed + again) for again in range(2)]
+        rows = [images, rows[1], *(model.detail.enlarge(rows[1], each) for each in noise)]
     return sheet(rows, 96)
 
 
@@ -117,7 +159,8 @@ class _Log:
     def summary(self) -> dict[str, dict[str, float]]:
         """Minutes in all and the last numbers of each stage."""
         stages: dict[str, dict[str, float]] = {}
-        for text in self.path.read_text(encoding="utf-8").splitlines():
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        for text in lines:
             line = json.loads(text)
             stage = stages.setdefault(line.pop("stage"), {"minutes": 0.0})
             stage["minutes"] += line.pop("minutes", 0.0)
@@ -150,4 +193,4 @@ def _card(run: Pretraining, images: PublicImages, stages: dict[str, dict[str, fl
     }
 
 
-__all__ = ["Pretraining", "Schedule", "pretrain", "stage_sheet"]
+__all__ = ["STAGES", "Pretraining", "Schedule", "pretrain", "stage_sheet"]

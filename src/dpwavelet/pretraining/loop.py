@@ -67,6 +67,19 @@ def run_stage(
             note(name, step + 1, schedule.steps, {"loss": float(loss.detach()), **numbers})
 
 
+def finished(path: Path, schedule: Schedule) -> bool:
+    """Whether `path` holds the end of a stage."""
+    return path.is_file() and int(read_tensors(path)["step"]) >= schedule.steps
+
+
+def restore(path: Path, network: nn.Module, within: str = "") -> None:
+    """Give `network` the weights and buffers that a stage ended with; it may be a part of those."""
+    tensors, prefix = read_tensors(path), f"network.{within}"
+    network.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+    for name, buffer in network.named_buffers():
+        buffer.copy_(tensors[f"buffer.{within}{name}"])
+
+
 def _save(
     path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, trained: list[nn.Parameter], step: int
 ) -> None:

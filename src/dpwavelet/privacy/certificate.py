@@ -37,6 +37,11 @@ CERTIFICATE, SIGNATURE, KEY = "certificate.json", "certificate.sig", "signing_ke
 KEY_VARIABLE = "DPWAVELET_KEY"
 FALSE_ALARMS = 0.01  # at which the certificate says what an attacker can achieve
 
+WARM_START = (
+    "The last of the mechanisms beside training is one noisy sum over all units, of what the public model "
+    "did not expect of their coarse images. Training began from the public model as that sum alone moved it."
+)
+
 NOT_PROMISED = (
     "Privacy of the images that the public models were trained on.",
     "Privacy of a person who appears in several records, unless the unit is the person.",

@@ -19,13 +19,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from dpwavelet.checkpoint import canonical_json, digest
 from dpwavelet.errors import ConfigError, DpwaveletError, PrivacyError
-from dpwavelet.privacy.accounting import Event, PoissonGaussian, epsilon_pld, epsilon_rdp, event_from_json
+from dpwavelet.privacy.accounting import (
+    Event,
+    Gaussian,
+    PoissonGaussian,
+    epsilon_pld,
+    epsilon_rdp,
+    event_from_json,
+)
 from dpwavelet.privacy.certificate import (
     CERTIFICATE,
     FALSE_ALARMS,
     FORMAT,
     NOT_PROMISED,
     SIGNATURE,
+    WARM_START,
     attack,
     contribution,
     is_plain,
@@ -109,7 +117,7 @@ def _unconfirmed(certificate: Mapping[str, Any]) -> list[str]:
     checked = {
         "format", "plan", "unit", "neighbours", "records_declared", "events", "max_norm", "divisor", "delta",
         "epsilon", "epsilon_pld", "epsilon_rdp", "statement", "attack", "allowed", "private_scales", "files",
-        "ledger", "not_promised", "contribution",
+        "ledger", "not_promised", "contribution", "warm_start",
     }  # fmt: skip
     return [
         *(name for name in SAID if name in certificate),
@@ -163,11 +171,22 @@ def _check_promise(certificate: Mapping[str, Any]) -> list[tuple[bool, str]]:
         wrong += [] if certificate["epsilon_pld"] <= plan.epsilon * (1 + ROUNDING) else ["epsilon_pld"]
         wrong += _wrong_words(certificate, plan, events)
         wrong += ["measured"] if certificate.get("measured") and not plan.measures else []
+        wrong += _wrong_start(certificate, plan)
     except (DpwaveletError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         return [(False, f"the promise cannot be recomputed: {error!s:.300}")]
     agreement = f"disagree on {', '.join(wrong)}" if wrong else "agree"
     lines.append((not wrong, f"the plan and the certificate around it {agreement}"))
+    lines += [(True, WARM_START)] if "warm_start" in certificate and not wrong else []
     return [*lines, (True, contribution(plan))] if plan.unit == "person" and not wrong else lines
+
+
+def _wrong_start(certificate: Mapping[str, Any], plan: PrivacyPlan) -> list[str]:
+    """A warm start that is told otherwise than it is, or that has no noisy sum of its own in the plan."""
+    if "warm_start" not in certificate:
+        return []
+    sums = sum(event.count for event in plan.others if isinstance(event, Gaussian))
+    paid = sums >= (2 if certificate.get("measured") else 1)
+    return [] if paid and certificate["warm_start"] == WARM_START else ["warm_start"]
 
 
 def _same_events(planned: Sequence[Event], certified: Sequence[Event]) -> bool:

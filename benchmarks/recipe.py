@@ -1,0 +1,316 @@
+"""Which recipe gets the most out of an epsilon, on public stand-ins for private records.
+
+    python benchmarks/recipe.py --list                                  # the variants
+    python benchmarks/recipe.py --sets celeba_faces --epsilon 10 --variants default "lora 8" --seeds 1
+    python benchmarks/recipe.py                                         # everything: days on two cores
+
+A cell is one set, one epsilon, one variant and one seed: private training on the training split under the
+variant's own plan, then the held-out loss and pictures for the captions of held-out records, compared with
+those records: Fréchet distance of full and of coarse pictures (thumb), and how often a probe of real pictures
+finds the class that was asked for. Cells are kept in `--out` by what decides them, so an interrupted table
+goes on; `--table` prints what is there and computes nothing. Each variant costs its epsilon whole, its warm
+start included. For stand-ins alone: choosing by such a table on real records would spend what nobody counts.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dpwavelet.checkpoint import canonical_json, read_json, write_bytes, write_json
+from dpwavelet.evaluation import Labelled, Statistics, class_obedience, extractor, frechet_between
+from dpwavelet.images.private import PrivateImages
+from dpwavelet.images.sheet import from_bytes, png, sheet, to_bytes
+from dpwavelet.memory import keep_freed_memory
+from dpwavelet.model import Model, digests
+from dpwavelet.pipeline.generator import Pipeline
+from dpwavelet.pipeline.settings import RunSettings, declared, make_plan, open_model, warm_place
+from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.randomness import Source
+from dpwavelet.records import PrivateTokens, tokenize
+from dpwavelet.training import held_out_loss, train_privately
+from dpwavelet.transformer import ImageTransformer
+from dpwavelet.warm_start import Moving, begin_from, bound_of, release, surprise
+from dpwavelet.wavelet import analyze
+
+SETS = ("celeba_faces", "scenes6", "mednist64")
+Changes = Mapping[str, Any]  # of the settings of a run, or of its training
+
+VARIANTS: Mapping[str, Changes] = {
+    "default": {},
+    "rate x 1/2": {"learning_rate": 0.5},  # times the default
+    "rate x 2": {"learning_rate": 2.0},
+    "cosine": {"schedule": "cosine"},
+    "constant": {"schedule": "constant"},
+    "last weights": {"average": 0.0},
+    "longer average": {"average": 0.97},
+    "batch x 2, same steps": {"batch": 2.0},
+    "batch x 2, half the steps": {"batch": 2.0, "steps": 0.5},
+    "batch x 1/2, twice the steps": {"batch": 0.5, "steps": 2.0},
+    "steps x 2": {"steps": 2.0},
+    "clip 0.1": {"max_norm": 0.1},
+    "attention": {"parameters": "attention"},
+    "blocks": {"parameters": "blocks"},
+    "heads": {"parameters": "heads"},
+    "lora 8": {"parameters": "lora", "rank": 8},
+    "lora 32": {"parameters": "lora", "rank": 32},
+    "mirrored": {"augment": "mirror"},
+    "4 views, crops": {"augment": "crops", "views": 4},
+    "8 views, crops": {"augment": "crops", "views": 8},
+    "warm start 3 %": {"warm_start": 0.03},  # of epsilon
+    "warm start 10 %": {"warm_start": 0.1},
+    "scales 1 and 2": {"private_scales": 2},
+    "all scales": {"private_scales": 3},
+    "captions count 0.1": {"caption_weight": 0.1},
+    "captions count 0": {"caption_weight": 0.0},
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of a table, before seeds are averaged."""
+
+    data: str
+    epsilon: float
+    variant: str
+    seed: int
+    records: int | None
+    pictures: int
+    weights: str  # digest of the public weights
+
+    def name(self, changes: Changes) -> str:
+        """What decides the result, in short."""
+        told = {**self.__dict__, "changes": dict(changes)}
+        return sha256(canonical_json(told)).hexdigest()[:16]
+
+
+def main() -> None:
+    wanted = arguments()
+    if wanted.list:
+        for name, changes in VARIANTS.items():
+            print(f"{name}: {dict(changes)}")
+        return
+    torch.set_num_threads(wanted.threads)
+    keep_freed_memory()
+    weights = sha256(canonical_json(digests(Path(wanted.model)))).hexdigest()[:16]
+    rows: list[dict[str, Any]] = []
+    for seed in range(wanted.seeds):
+        for data in wanted.sets:
+            for epsilon in wanted.epsilon:
+                for variant in wanted.variants:
+                    cell = Cell(data, epsilon, variant, seed, wanted.records, wanted.pictures, weights)
+                    if (row := computed(cell, wanted)) is not None:
+                        rows.append(row)
+    tell(rows)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--epsilon", nargs="+", type=float, default=[1.0, 10.0])
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--records", type=int, help="at most so many to train on")
+    parser.add_argument("--pictures", type=int, default=800, help="at most so many to draw and compare")
+    parser.add_argument("--model", default="thumb")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("build/recipe"))
+    parser.add_argument("--table", action="store_true", help="compute nothing")
+    parser.add_argument("--list", action="store_true")
+    return parser.parse_args()
+
+
+def computed(cell: Cell, wanted: argparse.Namespace) -> dict[str, Any] | None:
+    """The numbers of a cell, from the disk if they are there."""
+    changes = VARIANTS[cell.variant]
+    path = wanted.out / f"{cell.name(changes)}.json"
+    if path.is_file():
+        found: dict[str, Any] = read_json(path)
+        return found
+    if wanted.table:
+        return None
+    row = {**cell.__dict__, **run(cell, changes, wanted), "commit": commit()}
+    write_json(path, row)
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def run(cell: Cell, changes: Changes, wanted: argparse.Namespace) -> dict[str, Any]:
+    """Train, draw and compare."""
+    usual = {"learning_rate", "batch", "steps", "warm_start", "private_scales", "max_norm"}
+    first = RunSettings(epsilon=cell.epsilon)
+    training = replace(first.training, **{n: v for n, v in changes.items() if n not in usual})
+    if "learning_rate" in changes:
+        training = replace(training, learning_rate=training.learning_rate * changes["learning_rate"])
+    model = open_model(wanted.model, changes.get("private_scales"))
+    records, held_out, real = read(cell, model, training.augment)
+    plain = make_plan(first, declared(first, records.units))
+    settings = replace(
+        first,
+        training=training,
+        batch_size=round(plain.batch_size * changes.get("batch", 1)),
+        steps=round(plain.steps * changes.get("steps", 1)),
+        max_norm=changes.get("max_norm", first.max_norm),
+        warm_start=cell.epsilon * changes["warm_start"] if "warm_start" in changes else None,
+    )
+    plan = make_plan(settings, declared(settings, records.units))
+    started = time.monotonic()
+    zero = held_out_loss(model.transformer, held_out)
+    start = warmed(model, records, plan, settings, cell.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger.open(Path(folder) / "ledger.jsonl")
+        ledger.append({"kind": "begun", "run": "recipe", "plan": plan.to_json()})
+        student = train_privately(start, records, plan, training, Path(folder), ledger, "recipe")
+    seconds = time.monotonic() - started
+    found = compared(model.with_transformer(student, model.card), real, cell, wanted.out)
+    return {
+        "zero_shot": round(zero, 4),
+        "after_warm_start": round(held_out_loss(start, held_out), 4),
+        "held_out_loss": round(held_out_loss(student, held_out), 4),
+        **found,
+        "seconds": round(seconds, 1),
+        "noise_multiplier": round(plan.noise_multiplier, 4),
+        "batch": plan.batch_size,
+        "steps": plan.steps,
+        "spent": round(plan.pld_epsilon, 4),
+        "delta": plan.delta,
+    }
+
+
+@dataclass(frozen=True)
+class Real:
+    """Held-out records: pictures, captions, and classes where there are any."""
+
+    pixels: Tensor
+    captions: list[str]
+    labels: list[str]
+
+
+def read(cell: Cell, model: Model, augment: Any) -> tuple[PrivateTokens, PrivateTokens, Real]:
+    path = staged() / "private" / f"{cell.data}.tar.xz"
+    train = PrivateImages.open(path, model.image_size, "train")
+    test = PrivateImages.open(path, model.image_size, "test")
+    train = train.first(cell.records or len(train))
+    test = test.first(min(cell.pictures, len(test)))
+    length = model.transformer.config.caption_length
+    tokens = [
+        tokenize(
+            images, model.tokenizer, model.vocabulary, scales=model.private_scales,
+            caption_length=length, augment=how,
+        )
+        for images, how in ((train, augment), (test, "none"))
+    ]  # fmt: skip
+    indices = list(range(len(test)))
+    labels = [str(test.label(index)) for index in indices]
+    return tokens[0], tokens[1], Real(test.pixels(indices), [test.captions(i)[0] for i in indices], labels)
+
+
+def warmed(
+    model: Model, records: PrivateTokens, plan: PrivacyPlan, settings: RunSettings, seed: int
+) -> ImageTransformer:
+    """The transformer that training starts from."""
+    if (place := warm_place(settings)) is None:
+        return model.transformer
+    codes = model.tokenizer.codebook(0).codes
+    total = surprise(model.transformer, codes, records)
+    noisy = release(total, plan, Source(), bound=bound_of(model.transformer, codes), other=place)
+    return begin_from(noisy, plan, place, model.transformer, codes, Moving(seed=seed))
+
+
+def compared(model: Model, real: Real, cell: Cell, out: Path) -> dict[str, float]:
+    """Pictures for the captions of held-out records beside those records."""
+    few, full = Pipeline(model).draw(real.captions, seed=cell.seed)
+    bands = analyze(from_bytes(real.pixels), model.tokenizer.config.levels, model.tokenizer.config.wavelet)
+    coarse = (
+        analyze(few, model.private_scales - 1, model.tokenizer.config.wavelet)[0]
+        if model.private_scales > 1
+        else few
+    )
+    judge = extractor()
+    rows = {
+        "real": of(judge, real.pixels),
+        "full": of(judge, to_bytes(full)),
+        "real_coarse": of(judge, enlarged(bands[0], real.pixels.shape[-1])),
+        "coarse": of(judge, enlarged(coarse, real.pixels.shape[-1])),
+    }
+    stats = {name: Statistics.of([row]) for name, row in rows.items()}
+    name = f"{cell.data}_{cell.epsilon:g}_{cell.variant}_{cell.seed}".replace(" ", "-").replace("/", "-")
+    picture = sheet([from_bytes(real.pixels[:16]), *(each[:16].clamp(-1, 1) for each in (few, full))], 96)
+    write_bytes(out / "sheets" / f"{name}.png", png(picture))
+    obeyed = class_obedience(Labelled(rows["real"], real.labels), Labelled(rows["full"], real.labels), seed=0)
+    return {
+        "fd_full": round(frechet_between(stats["real"], stats["full"], despite_too_few=True), 3),
+        "fd_coarse": round(frechet_between(stats["real_coarse"], stats["coarse"], despite_too_few=True), 3),
+        "class_found": round(obeyed.generated.value, 4),
+        "class_found_real": round(obeyed.real.value, 4) if obeyed.real else float("nan"),
+        "class_chance": round(obeyed.chance, 4),
+    }
+
+
+def of(judge: Any, pixels: Tensor) -> np.ndarray:
+    return np.concatenate([judge.rows(part) for part in pixels.split(250)])
+
+
+def enlarged(few: Tensor, side: int) -> Tensor:
+    return to_bytes(F.interpolate(few, size=(side, side), mode="bicubic", align_corners=False).clamp(-1, 1))
+
+
+def tell(rows: list[dict[str, Any]]) -> None:
+    """A table for each set and epsilon: means over seeds, and half the spread where there are two."""
+    numbers = ("held_out_loss", "fd_coarse", "fd_full", "class_found", "seconds")
+    for data, epsilon in sorted({(row["data"], row["epsilon"]) for row in rows}):
+        own = [row for row in rows if (row["data"], row["epsilon"]) == (data, epsilon)]
+        first = own[0]
+        print(
+            f"\n{data}, epsilon {epsilon:g}; zero-shot {first['zero_shot']}, chance of the class "
+            f"{first['class_chance']}, real {first['class_found_real']}\n"
+        )
+        print("| variant | seeds | loss | FD coarse | FD full | class found | seconds |\n|" + "---|" * 7)
+        for variant in dict.fromkeys(row["variant"] for row in own):
+            of_it = [row for row in own if row["variant"] == variant]
+            shown = []
+            for number in numbers:
+                values = [row[number] for row in of_it]
+                spread = f" ± {(max(values) - min(values)) / 2:.3g}" if len(values) > 1 else ""
+                shown.append(f"{statistics.mean(values):.4g}{spread}")
+            print(f"| {variant} | {len(of_it)} | " + " | ".join(shown) + " |")
+
+
+def commit() -> str:
+    told = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    dirty = subprocess.run(
+        ["git", "status", "--porcelain", "src"], capture_output=True, text=True, check=False
+    )
+    return told.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def staged() -> Path:
+    named = os.environ.get("DPWAVELET_DATA")
+    place = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not (place / "private").is_dir():
+        raise SystemExit(
+            "The staged sets are not here: set DPWAVELET_DATA, or put them beside the repository."
+        )
+    return place
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""What private training starts from: the public model, or the same moved once by a noisy sum over records.
+
+The exact sum lies in `private/surprise.safetensors` before noise is made, and the weights that follow from
+the noisy one in `private/start.safetensors` after it. So a run that is resumed anywhere has one sum for one
+noise, and one model to start from.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dpwavelet.checkpoint import read_tensors, write_tensors
+from dpwavelet.errors import PrivacyError
+from dpwavelet.model import Model
+from dpwavelet.pipeline.progress import Progress
+from dpwavelet.pipeline.settings import RunSettings, warm_place
+from dpwavelet.privacy.bounded_sums import NAME
+from dpwavelet.privacy.clipping import ClippedSum
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.randomness import Source
+from dpwavelet.records import PrivateTokens
+from dpwavelet.warm_start import Moving, begin_from, bound_of, release, surprise, with_weights
+
+REHEARSAL = Moving(sequences=8, steps=1, batch_size=4, fit_steps=1)
+
+
+def starting_model(
+    model: Model,
+    tokens: PrivateTokens,
+    plan: PrivacyPlan,
+    settings: RunSettings,
+    source: Callable[[], Source],
+    private: Path,
+    run: str,
+    progress: Progress,
+    moving: Moving | None = None,
+) -> Model:
+    """The model that training starts from; the plan and the ledger have paid for it before.
+
+    Guarantee: it is a function of public things and of one noisy sum, for which the plan's event of the warm
+    start pays. That sum is made once for one run, whatever is interrupted.
+    """
+    if (place := warm_place(settings)) is None:
+        return model
+    path, exact = private / "start.safetensors", private / "surprise.safetensors"
+    codes = model.tokenizer.codebook(0).codes
+    bound = bound_of(model.transformer, codes)
+    if not path.is_file():
+        if not exact.is_file():
+            progress.begin("measuring for the warm start", len(tokens))
+            total = surprise(model.transformer, codes, tokens, progress.advance)
+            _keep(
+                exact,
+                run,
+                {**total.values, "sensitivity": torch.tensor(total.sensitivity, dtype=torch.float64)},
+            )
+        kept = _kept(exact, run)
+        total = ClippedSum({NAME: kept[NAME]}, float(kept["sensitivity"]))
+        noisy = release(total, plan, source(), bound=bound, other=place)
+        moving = moving or Moving(seed=settings.seed)
+        progress.begin("warm start", moving.steps)
+        started = begin_from(noisy, plan, place, model.transformer, codes, moving, progress.advance)
+        _keep(path, run, started.state_dict())
+    return model.with_transformer(with_weights(model.transformer, _kept(path, run)), model.card)
+
+
+def _keep(path: Path, run: str, tensors: dict[str, Tensor]) -> None:
+    write_tensors(path, {f"{run}.{name}": tensor for name, tensor in tensors.items()})
+
+
+def _kept(path: Path, run: str) -> dict[str, Tensor]:
+    """What this run kept in a file."""
+    tensors = {name.partition(".")[::2]: tensor for name, tensor in read_tensors(path).items()}
+    if {own for own, _ in tensors} != {run}:
+        raise PrivacyError(f"{path} is of another run; restore the file of this one.")
+    return {name: tensor for (_, name), tensor in tensors.items()}
