@@ -72,8 +72,8 @@ RELEASE = breaks_of(
     (
         "fingerprint of the data in the certificate",
         "Whoever holds a guess of the whole set can confirm it.",
-        'extra={"public_weights": public_weights} |',
-        'extra={"public_weights": public_weights, "data": ledger.entries[0].get("images")} |',
+        'extra={"public_weights": public_weights}',
+        'extra={"public_weights": public_weights, "data": ledger.entries[0].get("images")}',
         "TestRelease::test_a_changed_file_is_noticed",
     ),
     (
