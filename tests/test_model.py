@@ -199,7 +199,9 @@ def test_an_unknown_field_is_refused(copy: Path) -> None:
         Model.from_pretrained(copy)
 
 
-def test_a_name_that_is_nothing_is_refused() -> None:
+def test_a_name_that_is_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")  # what lies beside the checkout is not asked
     for name in ("nowhere", "thum", "../thumb"):
         with pytest.raises(ModelError, match=f"no model at {name}: it is neither a folder"):
             find(name)
