@@ -14,7 +14,9 @@ start included. For stand-ins alone: choosing by such a table on real records wo
 
 import argparse
 import json
+import math
 import os
+import re
 import statistics
 import subprocess
 import tempfile
@@ -92,6 +94,12 @@ class Cell:
     pictures: int
     weights: str  # digest of the public weights
 
+    @property
+    def label(self) -> str:
+        """A name for files that people look at."""
+        plain = f"{self.data}_{self.epsilon:g}_{self.variant}_{self.seed}_{self.weights[:4]}"
+        return plain.replace(" ", "-").replace("/", "-")
+
     def name(self, changes: Changes) -> str:
         """What decides the result, in short."""
         told = {**self.__dict__, "changes": dict(changes)}
@@ -131,6 +139,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="thumb")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("build/recipe"))
+    parser.add_argument("--keep", action="store_true", help="keep what was trained, as model folders")
     parser.add_argument("--table", action="store_true", help="compute nothing")
     parser.add_argument("--list", action="store_true")
     return parser.parse_args()
@@ -178,7 +187,10 @@ def run(cell: Cell, changes: Changes, wanted: argparse.Namespace) -> dict[str, A
         ledger.append({"kind": "begun", "run": "recipe", "plan": plan.to_json()})
         student = train_privately(start, records, plan, training, Path(folder), ledger, "recipe")
     seconds = time.monotonic() - started
-    found = compared(model.with_transformer(student, model.card), real, cell, wanted.out)
+    trained = model.with_transformer(student, model.card)
+    if wanted.keep:
+        trained.save_pretrained(wanted.out / "models" / cell.label)
+    found = compared(trained, real, cell, wanted.out)
     return {
         "zero_shot": round(zero, 4),
         "after_warm_start": round(held_out_loss(start, held_out), 4),
@@ -250,17 +262,36 @@ def compared(model: Model, real: Real, cell: Cell, out: Path) -> dict[str, float
         "coarse": of(judge, enlarged(coarse, real.pixels.shape[-1])),
     }
     stats = {name: Statistics.of([row]) for name, row in rows.items()}
-    name = f"{cell.data}_{cell.epsilon:g}_{cell.variant}_{cell.seed}".replace(" ", "-").replace("/", "-")
     picture = sheet([from_bytes(real.pixels[:16]), *(each[:16].clamp(-1, 1) for each in (few, full))], 96)
-    write_bytes(out / "sheets" / f"{name}.png", png(picture))
-    obeyed = class_obedience(Labelled(rows["real"], real.labels), Labelled(rows["full"], real.labels), seed=0)
+    write_bytes(out / "sheets" / f"{cell.label}.png", png(picture))
     return {
         "fd_full": round(frechet_between(stats["real"], stats["full"], despite_too_few=True), 3),
         "fd_coarse": round(frechet_between(stats["real_coarse"], stats["coarse"], despite_too_few=True), 3),
-        "class_found": round(obeyed.generated.value, 4),
-        "class_found_real": round(obeyed.real.value, 4) if obeyed.real else float("nan"),
-        "class_chance": round(obeyed.chance, 4),
+        **obeyed("class", rows, real.labels),
+        **obeyed("hair", rows, [hair(caption) for caption in real.captions]),
     }
+
+
+def obeyed(what: str, rows: Mapping[str, np.ndarray], asked: list[str]) -> dict[str, float]:
+    """How often a probe of real pictures finds what was asked for, where anything was."""
+    told = np.flatnonzero(np.array(asked) != "")
+    if len(told) < 200:
+        return {}
+    labels = [asked[index] for index in told]
+    found = class_obedience(
+        Labelled(rows["real"][told], labels), Labelled(rows["full"][told], labels), seed=0
+    )
+    return {
+        f"{what}_found": round(found.generated.value, 4),
+        f"{what}_found_real": round(found.real.value, 4) if found.real else float("nan"),
+        f"{what}_chance": round(found.chance, 4),
+    }
+
+
+def hair(caption: str) -> str:
+    """The colour of hair that a caption asks for, if it asks for one."""
+    said = set(re.findall(r"\b(black|brown|blond|gray) hair", caption))
+    return said.pop() if len(said) == 1 else ""
 
 
 def of(judge: Any, pixels: Tensor) -> np.ndarray:
@@ -273,20 +304,22 @@ def enlarged(few: Tensor, side: int) -> Tensor:
 
 def tell(rows: list[dict[str, Any]]) -> None:
     """A table for each set and epsilon: means over seeds, and half the spread where there are two."""
-    numbers = ("held_out_loss", "fd_coarse", "fd_full", "class_found", "seconds")
+    numbers = ("held_out_loss", "fd_coarse", "fd_full", "class_found", "hair_found", "seconds")
     for data, epsilon in sorted({(row["data"], row["epsilon"]) for row in rows}):
         own = [row for row in rows if (row["data"], row["epsilon"]) == (data, epsilon)]
         first = own[0]
         print(
             f"\n{data}, epsilon {epsilon:g}; zero-shot {first['zero_shot']}, chance of the class "
-            f"{first['class_chance']}, real {first['class_found_real']}\n"
+            f"{first['class_chance']}, real {first['class_found_real']}"
+            + (f"; hair {first['hair_chance']}, {first['hair_found_real']}" if "hair_found" in first else "")
+            + "\n"
         )
-        print("| variant | seeds | loss | FD coarse | FD full | class found | seconds |\n|" + "---|" * 7)
+        print("| variant | seeds | loss | FD coarse | FD full | class | hair | seconds |\n|" + "---|" * 8)
         for variant in dict.fromkeys(row["variant"] for row in own):
             of_it = [row for row in own if row["variant"] == variant]
             shown = []
             for number in numbers:
-                values = [row[number] for row in of_it]
+                values = [row.get(number, math.nan) for row in of_it]
                 spread = f" ± {(max(values) - min(values)) / 2:.3g}" if len(values) > 1 else ""
                 shown.append(f"{statistics.mean(values):.4g}{spread}")
             print(f"| {variant} | {len(of_it)} | " + " | ".join(shown) + " |")

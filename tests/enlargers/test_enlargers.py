@@ -128,6 +128,19 @@ class TestDetail:
         assert (bands[0] - few).abs().max() < 1e-5
         assert all(band.abs().max() > 0.01 for band in bands[1:])
 
+    def test_less_noise_makes_drawings_more_alike_and_none_makes_them_the_same(self, model: Model) -> None:
+        few = pictures(4, 8)
+
+        def apart(noise: float) -> float:
+            enlarger = DetailEnlarger(model.detail, model.image_size, noise)
+            one, other = (enlarger(few, captions=[""] * 4, seed=seed, first=0) for seed in (1, 2))
+            return float((one - other).square().mean())
+
+        assert apart(0.0) == 0
+        assert 0 < apart(0.25) < apart(1.0)
+        with pytest.raises(ConfigError, match="from 0 to 1"):
+            DetailEnlarger(model.detail, model.image_size, 1.5)
+
     def test_neighbours_and_their_number_change_no_bit(self, model: Model) -> None:
         enlarger, few = open_enlarger("detail", model), pictures(20, 8)
         whole = enlarger(few, captions=[""] * 20, seed=3, first=0)

@@ -17,6 +17,7 @@ from dpwavelet.pretraining import STAGES, Pretraining, Schedule, loop, pretrain
 
 QUICK = Pretraining(
     preset="tiny",
+    drawn_heads=40,
     coarse=Schedule(steps=12, batch_size=16, save_every=4),
     transformer=Schedule(steps=8, batch_size=8, save_every=4),
     detail=Schedule(steps=4, batch_size=4, save_every=3),
@@ -45,6 +46,7 @@ class TestWhole:
         model = Model.from_pretrained(out)
         assert model.preset == "tiny"
         assert model.card["trained_on"]["images"] == 130
+        assert model.card["trained_on"]["drawn_heads"] == 40
         assert len(read_known(out)) == 130
         assert model.card["run"]["coarse"]["steps"] == 12
         assert model.card["stages"]["detail"]["step"] == 4

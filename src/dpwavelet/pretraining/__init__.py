@@ -45,15 +45,16 @@ class Stage:
     train: Train
     part: str
     within: str = ""
+    heads: bool = False  # whether it sees the drawn heads too: what is drawn teaches words, not texture
 
 
 STAGES = {
     "coarse": Stage(train_coarse, "tokenizer"),
-    "transformer": Stage(train_transformer, "transformer"),
+    "transformer": Stage(train_transformer, "transformer", heads=True),
     "detail": Stage(train_detail, "detail", "detail."),
     "hardened": Stage(harden_detail, "detail", "detail."),
     "fine": Stage(train_fine, "tokenizer"),
-    "continuation": Stage(train_continuation, "transformer"),
+    "continuation": Stage(train_continuation, "transformer", heads=True),
 }
 """In this order, each from what those before it made."""
 
@@ -64,10 +65,11 @@ class Pretraining:
 
     preset: str = "thumb"
     seed: int = 0
+    drawn_heads: int = 12_000  # beside the images, where captions are learned
     coarse: Schedule = field(
         default_factory=lambda: Schedule(steps=2200, batch_size=128, learning_rate=1.5e-3, weight_decay=0.01)
     )
-    transformer: Schedule = field(default_factory=lambda: Schedule(steps=3600, learning_rate=1.5e-3))
+    transformer: Schedule = field(default_factory=lambda: Schedule(steps=4000, learning_rate=1.5e-3))
     fine: Schedule = field(
         default_factory=lambda: Schedule(steps=500, learning_rate=1.5e-3, weight_decay=0.01)
     )
@@ -90,6 +92,7 @@ class Pretraining:
         return Pretraining(
             preset=self.preset,
             seed=self.seed,
+            drawn_heads=int(self.drawn_heads * min(share, 1)),
             **{name: shorter(getattr(self, name)) for name in STAGES},
         )
 
@@ -99,20 +102,22 @@ def pretrain(images: PublicImages, run: Pretraining, out: Path, note: Note) -> M
     work = out.with_name(out.name + ".work")
     _same_run(work / "run.json", run)
     public = PublicPixels.read(images)
+    peopled = public.with_drawn_heads(run.drawn_heads, run.seed)
     model = models.create(run.preset, Vocabulary.of(public.captions), run.seed)
     log = _Log(work / "log.jsonl", note)
     for name, stage in STAGES.items():
         schedule: Schedule = getattr(run, name)
         state = work / f"{name}.safetensors"
+        seen = peopled if stage.heads else public
         if finished(state, schedule):
             restore(state, getattr(model, stage.part), stage.within)
         else:
             begun = time.monotonic()
-            stage.train(model, public, schedule, run.seed, state, log)
+            stage.train(model, seen, schedule, run.seed, state, log)
             log.minutes(name, (time.monotonic() - begun) / 60)
         picture = work / f"{name}.png"
         if not picture.exists():
-            write_bytes(picture, png(stage_sheet(model, public, name, run.seed)))
+            write_bytes(picture, png(stage_sheet(model, seen, name, run.seed)))
     whole = replace(model.eval(), card=_card(run, images, log.summary()))
     whole.save_pretrained(out, half=True)
     write_known(out, images)
@@ -184,6 +189,7 @@ def _card(run: Pretraining, images: PublicImages, stages: dict[str, dict[str, fl
         "name": f"dpwavelet {run.preset}, public weights",
         "trained_on": {
             "images": len(images),
+            "drawn_heads": run.drawn_heads,
             "form": images.folder.layout,
             "privacy": "none: public images only; no promise is made to them",
         },

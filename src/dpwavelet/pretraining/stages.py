@@ -18,6 +18,7 @@ from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import from_bytes
 from dpwavelet.model import Model
 from dpwavelet.pretraining.captions import PublicText
+from dpwavelet.pretraining.drawn_heads import draw_heads
 from dpwavelet.pretraining.loop import Note, Schedule, run_stage
 from dpwavelet.randomness import stream, torch_stream
 from dpwavelet.wavelet import analyze
@@ -52,6 +53,16 @@ class PublicPixels:
         """The first `count` of them."""
         return PublicPixels(
             self.pixels[:count], self.captions[:count], self.names[:count], self.boxes[:count]
+        )
+
+    def with_drawn_heads(self, count: int, seed: int) -> "PublicPixels":
+        """These and `count` drawn heads, some of them before these."""
+        pixels, captions = draw_heads(count, self.pixels, seed)
+        return PublicPixels(
+            np.concatenate((self.pixels, pixels)),
+            self.captions + captions,
+            self.names + [None] * count,
+            self.boxes + [None] * count,
         )
 
     def texts(self) -> list[PublicText]:
