@@ -30,6 +30,7 @@ from dpwavelet.pretraining.stages import (
     train_coarse,
     train_continuation,
     train_fine,
+    train_people,
     train_transformer,
 )
 from dpwavelet.randomness import stream
@@ -50,11 +51,12 @@ class Stage:
 
 STAGES = {
     "coarse": Stage(train_coarse, "tokenizer"),
-    "transformer": Stage(train_transformer, "transformer", heads=True),
+    "transformer": Stage(train_transformer, "transformer"),
     "detail": Stage(train_detail, "detail", "detail."),
     "hardened": Stage(harden_detail, "detail", "detail."),
     "fine": Stage(train_fine, "tokenizer"),
-    "continuation": Stage(train_continuation, "transformer", heads=True),
+    "continuation": Stage(train_continuation, "transformer"),
+    "people": Stage(train_people, "transformer", heads=True),
 }
 """In this order, each from what those before it made."""
 
@@ -65,15 +67,16 @@ class Pretraining:
 
     preset: str = "thumb"
     seed: int = 0
-    drawn_heads: int = 12_000  # beside the images, where captions are learned
+    drawn_heads: int = 12_000  # beside the images, in the last stage
     coarse: Schedule = field(
         default_factory=lambda: Schedule(steps=2200, batch_size=128, learning_rate=1.5e-3, weight_decay=0.01)
     )
-    transformer: Schedule = field(default_factory=lambda: Schedule(steps=4000, learning_rate=1.5e-3))
+    transformer: Schedule = field(default_factory=lambda: Schedule(steps=3600, learning_rate=1.5e-3))
     fine: Schedule = field(
         default_factory=lambda: Schedule(steps=500, learning_rate=1.5e-3, weight_decay=0.01)
     )
     continuation: Schedule = field(default_factory=lambda: Schedule(steps=100, learning_rate=5e-4))
+    people: Schedule = field(default_factory=lambda: Schedule(steps=1400, learning_rate=1e-3))
     detail: Schedule = field(
         default_factory=lambda: Schedule(steps=2000, batch_size=32, learning_rate=1e-3, weight_decay=0.01)
     )
@@ -102,22 +105,21 @@ def pretrain(images: PublicImages, run: Pretraining, out: Path, note: Note) -> M
     work = out.with_name(out.name + ".work")
     _same_run(work / "run.json", run)
     public = PublicPixels.read(images)
-    peopled = public.with_drawn_heads(run.drawn_heads, run.seed)
     model = models.create(run.preset, Vocabulary.of(public.captions), run.seed)
     log = _Log(work / "log.jsonl", note)
     for name, stage in STAGES.items():
         schedule: Schedule = getattr(run, name)
         state = work / f"{name}.safetensors"
-        seen = peopled if stage.heads else public
         if finished(state, schedule):
             restore(state, getattr(model, stage.part), stage.within)
         else:
             begun = time.monotonic()
+            seen = public.with_drawn_heads(run.drawn_heads, run.seed) if stage.heads else public
             stage.train(model, seen, schedule, run.seed, state, log)
             log.minutes(name, (time.monotonic() - begun) / 60)
         picture = work / f"{name}.png"
         if not picture.exists():
-            write_bytes(picture, png(stage_sheet(model, seen, name, run.seed)))
+            write_bytes(picture, png(stage_sheet(model, public, name, run.seed)))
     whole = replace(model.eval(), card=_card(run, images, log.summary()))
     whole.save_pretrained(out, half=True)
     write_known(out, images)
@@ -127,11 +129,11 @@ def pretrain(images: PublicImages, run: Pretraining, out: Path, note: Note) -> M
 def stage_sheet(model: Model, public: PublicPixels, stage: str, seed: int, count: int = 12) -> Tensor:
     """What a person should see after a stage, as one picture [3, H, W] of bytes."""
     chosen, images = public.draw(count, stream(seed, "sheet"))
-    if stage in ("transformer", "continuation"):
+    if STAGES[stage].part == "transformer":
         captions = model.vocabulary.encode(
             [public.captions[index] for index in chosen], model.transformer.config.caption_length
         )
-        scales = model.private_scales if stage == "transformer" else model.tokenizer.config.scales
+        scales = model.private_scales if stage != "continuation" else model.tokenizer.config.scales
         tokens = draw_tokens(model.transformer, captions, scales, Sampling(), seed)
         return sheet([images, *(model.tokenizer.decode(tokens[:s]) for s in range(1, scales + 1))], 96)
     ids = model.tokenizer.encode(images, 1 if stage == "coarse" else None)

@@ -151,6 +151,13 @@ def train_continuation(
     _train_words_and_tokens(model, images, schedule, seed, state, note, "continuation", scales)
 
 
+def train_people(
+    model: Model, images: PublicPixels, schedule: Schedule, seed: int, state: Path, note: Note
+) -> None:
+    """Go on with the private scales, on images with drawn heads among them."""
+    _train_words_and_tokens(model, images, schedule, seed, state, note, "people", model.private_scales)
+
+
 def _train_words_and_tokens(
     model: Model,
     images: PublicPixels,
