@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,11 +23,72 @@ from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes
 from dpwavelet.images.variants import Augment, how_many, is_mirrored, mirrored_caption, variant
 from dpwavelet.randomness import stream
-from dpwavelet.text import PAD, Vocabulary
-from dpwavelet.tokenizer import SpectralTokenizer
-from dpwavelet.transformer import ImageTransformer
+from dpwavelet.text import PAD
 
 CAPTION_CHOICES = 5  # captions of one record that are kept; a step uses one of them
+
+
+class TokenCounts(Protocol):
+    """The part of a tokenizer's config that is read here."""
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Tokens of each scale."""
+        ...
+
+
+class ImageTokenizer(Protocol):
+    """Pictures to tokens: a fixed public function of each picture alone."""
+
+    @property
+    def config(self) -> TokenCounts:
+        """Its shape."""
+        ...
+
+    @property
+    def spread(self) -> Tensor:
+        """A tensor that lies where the pictures must."""
+        ...
+
+    def encode(self, image: Tensor, scales: int | None = None) -> list[Tensor]:
+        """Token ids [B, N] of the first `scales` scales of images [B, 3, S, S] in [-1, 1]."""
+        ...
+
+
+class Words(Protocol):
+    """Captions to ids: START, then those of a caption alone."""
+
+    def ids(self, caption: str, length: int) -> list[int]:
+        """At most `length` ids."""
+        ...
+
+
+class ModelShape(Protocol):
+    """The part of a model's config that is read here."""
+
+    @property
+    def words(self) -> int:
+        """V: ids of words, with PAD and START."""
+        ...
+
+    @property
+    def codes(self) -> int:
+        """K: ids of image tokens."""
+        ...
+
+    @property
+    def caption_length(self) -> int:
+        """L: positions of a caption."""
+        ...
+
+
+class Shaped(Protocol):
+    """A model, for made-up records that fit it."""
+
+    @property
+    def config(self) -> ModelShape:
+        """Its shape."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +152,7 @@ class PrivateTokens:
         numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
         return replace(self, owners=np.array([numbers[name] for name in names]))
 
-    def redrawn(self, transformer: ImageTransformer) -> "PrivateTokens":
+    def redrawn(self, transformer: Shaped) -> "PrivateTokens":
         """As many made-up records, in pairs if these have owners: nothing in them comes from a record."""
         count, length = len(self), transformer.config.caption_length
         drawn = drawn_tokens(transformer, self.scales, count, length, self.variant_count)
@@ -151,8 +212,8 @@ class Members:
 
 def tokenize(
     images: PrivateImages,
-    tokenizer: SpectralTokenizer,
-    vocabulary: Vocabulary,
+    tokenizer: ImageTokenizer,
+    vocabulary: Words,
     *,
     scales: int,
     caption_length: int,
@@ -186,7 +247,7 @@ def tokenize(
 
 
 def _caption_table(
-    texts: Sequence[tuple[str, ...]], vocabulary: Vocabulary, caption_length: int
+    texts: Sequence[tuple[str, ...]], vocabulary: Words, caption_length: int
 ) -> NDArray[np.int16]:
     """Ids [M, CAPTION_CHOICES, L] of the captions of each record, which repeat to fill the row."""
     table = np.full((len(texts), CAPTION_CHOICES, caption_length), PAD, dtype=np.int16)
@@ -198,7 +259,7 @@ def _caption_table(
 
 
 def drawn_tokens(
-    transformer: ImageTransformer, scales: tuple[int, ...], count: int, length: int, variants: int = 1
+    transformer: Shaped, scales: tuple[int, ...], count: int, length: int, variants: int = 1
 ) -> PrivateTokens:
     """Made-up records with captions of this length, drawn by chance and from no image."""
     generator = stream(0, "drawn records")

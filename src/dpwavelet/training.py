@@ -22,7 +22,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -38,9 +38,9 @@ from dpwavelet.privacy.ledger import Charges
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.randomness import Source, stream
 from dpwavelet.ranks import ALONE, Ranks
-from dpwavelet.records import CAPTION_CHOICES, Members, PrivateTokens, drawn_tokens
+from dpwavelet.records import CAPTION_CHOICES, Members, PrivateTokens, Shaped, drawn_tokens
 from dpwavelet.text import PAD
-from dpwavelet.transformer import ImageTransformer
+from dpwavelet.transformer import RecordLosses
 
 Told = Callable[[int, dict[str, float]], None]
 """Told (steps done, numbers) after each step; the numbers are private diagnostics."""
@@ -57,6 +57,22 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "parameters": get_args(Parameters),
 }
 HEADS = ("code_heads.", "final_norm.", "code_embedding.")
+
+
+class TokenModel(Shaped, Protocol):
+    """What can be trained here: an `nn.Module` with one loss a record, a function of that record alone."""
+
+    @property
+    def blocks(self) -> torch.nn.Module:
+        """The part whose Linears "lora" puts pairs beside."""
+        ...
+
+    def losses(self, captions: Tensor, tokens: Sequence[Tensor]) -> RecordLosses:
+        """Losses of captions [B, L], padded with PAD, and token ids [B, N] of each private scale."""
+        ...
+
+
+M = TypeVar("M", bound=TokenModel)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,25 +123,25 @@ class PrivateTraining:
         return self.parameters == "all" or name.startswith("blocks.")
 
 
-def learner(
-    transformer: ImageTransformer, settings: PrivateTraining
-) -> tuple[ImageTransformer, dict[str, torch.nn.Parameter]]:
+def learner(transformer: M, settings: PrivateTraining) -> tuple[M, dict[str, torch.nn.Parameter]]:
     """A copy that computes the same, and those of its parameters that are trained; `merge` makes it plain."""
     student = deepcopy(transformer)
     if settings.parameters == "lora":
         adapt(student.blocks, settings.rank)
-    return student, {name: p for name, p in student.named_parameters() if settings.trained(name)}
+    named = _module(student).named_parameters()
+    return student, {name: p for name, p in named if settings.trained(name)}
 
 
-def trained_parameters(transformer: ImageTransformer, settings: PrivateTraining) -> int:
+def trained_parameters(transformer: TokenModel, settings: PrivateTraining) -> int:
     """How many numbers get noise in every step."""
     if settings.parameters == "lora":
         return size(transformer.blocks, settings.rank)
-    return sum(p.numel() for name, p in transformer.named_parameters() if settings.trained(name))
+    named = _module(transformer).named_parameters()
+    return sum(p.numel() for name, p in named if settings.trained(name))
 
 
 def train_privately(
-    transformer: ImageTransformer,
+    transformer: M,
     records: PrivateTokens,
     plan: PrivacyPlan,
     settings: PrivateTraining,
@@ -135,7 +151,7 @@ def train_privately(
     told: Told | None = None,
     ranks: Ranks = ALONE,
     released: Released | None = None,
-) -> ImageTransformer:
+) -> M:
     """Train a copy of `transformer` under `plan`, going on from `folder` if it holds a checkpoint of `run`.
 
     Guarantee: the result, seen once at the end, is (plan.epsilon, plan.delta)-DP in the unit of the plan.
@@ -151,8 +167,9 @@ def train_privately(
     checkpoint = Checkpoint(folder, plan, settings, run, ranks.count, _device(transformer).type)
     source = Source(ranks.share(lambda: checkpoint.source().key))
     student, parameters = learner(transformer, settings)
+    module = _module(student)
     clipper = RecordClipper(
-        student, parameters, max_norm=plan.max_norm, precision="fast" if settings.mixed_precision else "exact"
+        module, parameters, max_norm=plan.max_norm, precision="fast" if settings.mixed_precision else "exact"
     )
     exact = partial(_unit_losses, student, replace(settings, mixed_precision=False), records.scales)
     clipper.check(exact, *_drawn_units(student, records.scales, 4, 6))
@@ -164,7 +181,7 @@ def train_privately(
             clipper.compile(losses_of, *_drawn_units(student, records.scales, *shape))
     optimizer = Adam(parameters, settings, plan.steps)
     start = int(ranks.share(lambda: str(checkpoint.load(optimizer)).encode()))
-    ranks.follow([*student.state_dict().values(), *optimizer.state().values()])
+    ranks.follow([*module.state_dict().values(), *optimizer.state().values()])
     for step, batch in plan.batches(records=records.units, source=source, start=start):
         if ranks.lead and ledger.charged_steps(run) <= step:
             ledger.append(
@@ -193,12 +210,12 @@ def train_privately(
             drawn = max(len(batch), 1)
             told(step + 1, {"loss": loss / drawn, "clipped": clipped / drawn, "drawn": len(batch)})
     optimizer.release()
-    merge(student)
+    merge(module)
     return student
 
 
 def train_without_privacy(
-    transformer: ImageTransformer,
+    transformer: M,
     records: PrivateTokens,
     settings: PrivateTraining,
     *,
@@ -206,7 +223,7 @@ def train_without_privacy(
     batch_size: int,
     seed: int,
     told: Told | None = None,
-) -> ImageTransformer:
+) -> M:
     """The same loop with plain gradients: no clipping, no noise, no promise. For research on stand-ins.
 
     Its result must never enter a release; `pipeline` does not call it.
@@ -235,12 +252,13 @@ def train_without_privacy(
         if told is not None:
             told(step + 1, {"loss": total / batch_size})
     optimizer.release()
-    merge(student)
-    return student.requires_grad_(False)
+    merge(_module(student))
+    _module(student).requires_grad_(False)
+    return student
 
 
 @torch.no_grad()
-def held_out_loss(transformer: ImageTransformer, records: PrivateTokens, chunk: int = 128) -> float:
+def held_out_loss(transformer: TokenModel, records: PrivateTokens, chunk: int = 128) -> float:
     """Mean cross-entropy, in nats per image token, of records with their first caption.
 
     On private records this is a private number: it belongs in `private/` and is not covered by the promise.
@@ -420,7 +438,7 @@ def _check_variants(records: PrivateTokens, settings: PrivateTraining) -> None:
 
 
 def _losses(
-    transformer: ImageTransformer,
+    transformer: TokenModel,
     settings: PrivateTraining,
     scales: tuple[int, ...],
     captions: Tensor,
@@ -435,7 +453,7 @@ def _losses(
 
 
 def _unit_losses(
-    transformer: ImageTransformer,
+    transformer: TokenModel,
     settings: PrivateTraining,
     scales: tuple[int, ...],
     captions: Tensor,
@@ -455,7 +473,7 @@ def _unit_losses(
 
 
 def _drawn_units(
-    transformer: ImageTransformer, scales: tuple[int, ...], count: int, length: int, k: int = 1
+    transformer: TokenModel, scales: tuple[int, ...], count: int, length: int, k: int = 1
 ) -> tuple[Tensor, ...]:
     """What `_unit_losses` takes, for made-up units of k records."""
     drawn = drawn_tokens(transformer, scales, count * k, length)
@@ -476,12 +494,17 @@ def _or(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def _device(transformer: ImageTransformer) -> torch.device:
-    return next(transformer.parameters()).device
+def _module(transformer: TokenModel) -> torch.nn.Module:
+    assert isinstance(transformer, torch.nn.Module)
+    return transformer
+
+
+def _device(transformer: TokenModel) -> torch.device:
+    return next(_module(transformer).parameters()).device
 
 
 @contextmanager
-def _autocast(transformer: ImageTransformer, enabled: bool) -> Iterator[None]:
+def _autocast(transformer: TokenModel, enabled: bool) -> Iterator[None]:
     with torch.autocast(_device(transformer).type, torch.bfloat16, enabled=enabled):
         yield
 

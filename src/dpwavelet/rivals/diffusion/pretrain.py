@@ -1,0 +1,207 @@
+"""Public images to a latent diffusion model: the autoencoder first, then the denoiser on its latents.
+
+Only `PublicImages` come in here. Stages resume as those of `dpwavelet.pretraining` do.
+
+Letters: M images, B batch, C x h x w a latent, S side of the square in pixels.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dpwavelet.checkpoint import read_json, write_bytes, write_json
+from dpwavelet.errors import ConfigError
+from dpwavelet.features import FeatureNetwork, perceptual_distance
+from dpwavelet.images.known import write_known
+from dpwavelet.images.public import PublicImages
+from dpwavelet.images.sheet import png, sheet
+from dpwavelet.pretraining import _Log
+from dpwavelet.pretraining.detail_stage import Judge
+from dpwavelet.pretraining.loop import Note, Schedule, finished, restore, run_stage
+from dpwavelet.pretraining.stages import PublicPixels
+from dpwavelet.randomness import stream, torch_stream
+from dpwavelet.rivals.diffusion.networks import Denoiser, LatentDiffusion, create
+from dpwavelet.rivals.diffusion.records import encoded
+from dpwavelet.rivals.diffusion.sampling import Ddim, draw
+from dpwavelet.rivals.diffusion.training import Finetuning, record_losses
+from dpwavelet.rivals.diffusion.weights import save
+from dpwavelet.text import Vocabulary
+
+LOOK_WEIGHT, JUDGE_WEIGHT, SPREAD_WEIGHT = 0.5, 0.05, 1e-4  # beside the distance of pixels
+QUIET = 0.3  # share of the steps before the judge is listened to
+UNTOLD = 0.1  # of the captions are left out
+DECAY = 0.999  # of the average of the weights
+
+Train = Callable[[LatentDiffusion, PublicPixels, Schedule, int, Path, Note], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionPretraining:
+    """A complete public training run."""
+
+    preset: str = "thumb"
+    seed: int = 0
+    autoencoder: Schedule = field(
+        default_factory=lambda: Schedule(steps=4000, batch_size=32, learning_rate=1e-3, weight_decay=0.0)
+    )
+    denoiser: Schedule = field(
+        default_factory=lambda: Schedule(steps=8000, learning_rate=5e-4, weight_decay=0.01)
+    )
+
+
+def pretrain(images: PublicImages, run: DiffusionPretraining, out: Path, note: Note) -> LatentDiffusion:
+    """Train both networks and write `out/` as a model folder; `out` with .work holds what resuming needs."""
+    work = out.with_name(out.name + ".work")
+    _same_run(work / "run.json", run)
+    public = PublicPixels.read(images)
+    diffusion = create(run.preset, Vocabulary.of(public.captions), run.seed)
+    log = _Log(work / "log.jsonl", note)
+    stages: dict[str, tuple[Train, nn.Module, Schedule, str]] = {
+        "autoencoder": (train_autoencoder, diffusion.autoencoder, run.autoencoder, "autoencoder."),
+        "denoiser": (train_denoiser, diffusion.denoiser, run.denoiser, "average."),
+    }
+    for name, (train, network, schedule, within) in stages.items():
+        state = work / f"{name}.safetensors"
+        if finished(state, schedule):
+            restore(state, network, within)
+        else:
+            begun = time.monotonic()
+            train(diffusion, public, schedule, run.seed, state, log)
+            log.minutes(name, (time.monotonic() - begun) / 60)
+        if name == "autoencoder":
+            scale_latents(diffusion, public, run.seed)
+    write_bytes(work / "denoiser.png", png(stage_sheet(diffusion, public, run.seed)))
+    card = {
+        "name": f"DP-LDM {run.preset}, public weights",
+        "trained_on": {"images": len(images), "form": images.folder.layout},
+        "run": asdict(run),
+        "stages": log.summary(),
+    }
+    whole = replace(diffusion.eval(), card=card)
+    save(whole, out)
+    write_known(out, images)
+    return whole
+
+
+def train_autoencoder(
+    diffusion: LatentDiffusion, images: PublicPixels, schedule: Schedule, seed: int, state: Path, note: Note
+) -> None:
+    """Autoencode: by pixels, by a feature network, and past a judge of small pieces that learns beside."""
+    autoencoder, looker = diffusion.autoencoder, FeatureNetwork.from_pretrained()
+    device = diffusion.denoiser.device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_stream(seed, "patch judge").initial_seed())
+        judge = Judge(())
+    both = nn.ModuleDict({"autoencoder": autoencoder.train().requires_grad_(True), "judge": judge}).to(device)
+    looker.to(device)
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        batch = images.draw(schedule.batch_size, stream(seed, "autoencoder", step))[1].to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            found = autoencoder.encode(batch).latent_dist
+            made = autoencoder.decode(found.sample(torch_stream(seed, "autoencoder", step))).sample
+            seen = perceptual_distance(looker, made, batch).mean()
+            fooled, caught = _contest(judge, batch, made)
+        mean, spread = found.mean.float(), found.logvar.float()
+        width = (mean.square() + spread.exp() - 1 - spread).mean() / 2  # from a normal distribution, in nats
+        pixels = (made.float() - batch).abs().mean()
+        listened = step >= QUIET * schedule.steps
+        loss = pixels + LOOK_WEIGHT * seen + SPREAD_WEIGHT * width + caught
+        numbers = {"pixels": pixels, "seen": seen, "spread": width, "judge": caught}
+        return loss + (JUDGE_WEIGHT * fooled if listened else 0), {
+            name: float(value.detach()) for name, value in numbers.items()
+        }
+
+    run_stage("autoencoder", both, schedule, step_loss, state, note)
+    autoencoder.eval().requires_grad_(False)
+
+
+def scale_latents(diffusion: LatentDiffusion, images: PublicPixels, seed: int) -> None:
+    """Give latents of public images unit variance; the factor is kept in the config of the autoencoder."""
+    diffusion.autoencoder.eval().register_to_config(scaling_factor=1.0)
+    _, some = images.draw(min(512, 4 * len(images)), stream(seed, "latent scale"))
+    parts = [diffusion.encode(few.to(diffusion.denoiser.device)) for few in torch.split(some, 32)]
+    diffusion.autoencoder.register_to_config(scaling_factor=1 / float(torch.cat(parts).std()))
+
+
+def train_denoiser(
+    diffusion: LatentDiffusion, images: PublicPixels, schedule: Schedule, seed: int, state: Path, note: Note
+) -> None:
+    """Predict what is wrong with noisy latents, told the caption nine times in ten; the average is kept."""
+    denoiser, texts = diffusion.denoiser.train().requires_grad_(True), images.texts()
+    average = deepcopy(denoiser).eval().requires_grad_(False)
+    latents = encode_all(diffusion, images)
+    settings = Finetuning(draws=1, mixed_precision=denoiser.device.type != "cpu")
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        if step:
+            _follow(average, denoiser, min(DECAY, (1 + step) / (10 + step)))
+        generator, B = stream(seed, "denoiser", step), schedule.batch_size
+        chosen, mirrored = generator.integers(len(images), size=B), generator.integers(2, size=B)
+        untold = generator.random(B) < UNTOLD
+        captions = [
+            "" if left_out else texts[index].say(generator, bool(mirror))
+            for index, mirror, left_out in zip(chosen, mirrored, untold, strict=True)
+        ]
+        batch = torch.from_numpy(latents[mirrored, chosen].astype(np.float32))
+        times = torch.from_numpy(generator.integers(diffusion.times, size=(B, 1)))
+        noise = torch.from_numpy(generator.standard_normal((B, 1, *batch.shape[1:]), dtype=np.float32))
+        rows = (
+            each.to(denoiser.device) for each in (batch, denoiser.embedder.encode(captions), times, noise)
+        )
+        return record_losses(diffusion, settings, *rows).mean(), {}
+
+    both = nn.ModuleDict({"denoiser": denoiser, "average": average})
+    run_stage("denoiser", both, schedule, step_loss, state, note, denoiser.parameters())
+    denoiser.load_state_dict(average.state_dict())
+    denoiser.eval().requires_grad_(False)
+
+
+def encode_all(diffusion: LatentDiffusion, images: PublicPixels) -> NDArray[np.float16]:
+    """Latents [2, M, C, h, w] of every image and of its mirror image."""
+    pixels = torch.from_numpy(images.pixels)
+    return np.stack([encoded(diffusion, view) for view in (pixels, pixels.flip(-1))])
+
+
+def stage_sheet(diffusion: LatentDiffusion, images: PublicPixels, seed: int, count: int = 12) -> Tensor:
+    """Images, what the autoencoder keeps of them, and drawings of their captions: one picture [3, H, W]."""
+    chosen, some = images.draw(count, stream(seed, "sheet"))
+    kept = diffusion.decode(diffusion.encode(some.to(diffusion.denoiser.device))).cpu()
+    drawn = draw(diffusion, [images.captions[index] for index in chosen], Ddim(steps=20), seed)
+    return sheet([some, kept, drawn], 96)
+
+
+def _contest(judge: Judge, real: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+    """What the pictures lose by being seen through, and what the judge loses by its errors (hinge)."""
+    known, guessed = judge(real, [])[0], judge(made.detach(), [])[0]
+    caught = F.relu(1 - known).mean() + F.relu(1 + guessed).mean()
+    judge.requires_grad_(False)  # the pictures must please the judge, and not change it
+    fooled = -judge(made, [])[0].mean()
+    judge.requires_grad_(True)
+    return fooled, caught
+
+
+@torch.no_grad()
+def _follow(average: Denoiser, denoiser: Denoiser, decay: float) -> None:
+    for own, other in zip(average.parameters(), denoiser.parameters(), strict=True):
+        own.lerp_(other, 1 - decay)
+
+
+def _same_run(path: Path, run: DiffusionPretraining) -> None:
+    """Refuse to go on from the work of a different run."""
+    wanted = json.loads(json.dumps(asdict(run)))
+    if not path.is_file():
+        write_json(path, wanted)
+    elif read_json(path) != wanted:
+        raise ConfigError(
+            f"{path.parent} holds another run (see run.json); delete it or choose another --out."
+        )

@@ -1,0 +1,77 @@
+"""Private records as latents and caption ids: what this rival learns from and nothing else.
+
+Each record is encoded once, by the frozen autoencoder, as the mean latent of its picture.
+
+Letters: M records, C x h x w a latent, L caption positions.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dpwavelet.checkpoint import read_tensors, write_tensors
+from dpwavelet.errors import DataError
+from dpwavelet.images.private import PrivateImages
+from dpwavelet.images.sheet import from_bytes
+from dpwavelet.records import CAPTION_CHOICES
+from dpwavelet.rivals.diffusion.networks import LatentDiffusion
+
+AT_ONCE = 16  # pictures, always: how many there are must not change how one of them is rounded
+
+
+@dataclass(frozen=True)
+class LatentRecords:
+    """Private records as latents. Lives in `private/` only."""
+
+    latents: NDArray[np.float16]  # [M, C, h, w]
+    captions: NDArray[np.int32]  # [M, CAPTION_CHOICES, L]; a record's captions repeat to fill the row
+    empty: NDArray[np.int32]  # [L], what no caption is
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def save(self, path: Path) -> None:
+        """Write to a safetensors file below `private/`."""
+        tables = {"latents": self.latents, "captions": self.captions, "empty": self.empty}
+        write_tensors(path, {name: torch.from_numpy(table) for name, table in tables.items()})
+
+    @classmethod
+    def load(cls, path: Path) -> "LatentRecords":
+        """Read what `save` wrote."""
+        tensors = read_tensors(path)
+        return cls(*(tensors[name].numpy() for name in ("latents", "captions", "empty")))
+
+    def batch(self, chosen: NDArray[np.int64], choice: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Latents [B, C, h, w] and caption ids [B, L] of records, choice -1 for no caption."""
+        ids = self.captions[chosen, np.maximum(choice, 0)]
+        ids = np.where((choice < 0)[:, None], self.empty, ids)
+        latents = torch.from_numpy(self.latents[chosen].astype(np.float32))
+        return latents, torch.from_numpy(ids.astype(np.int64))
+
+
+def encoded(diffusion: LatentDiffusion, pixels: Tensor) -> NDArray[np.float16]:
+    """Latents [B, C, h, w] of bytes [B, 3, S, S], each a function of its own picture alone."""
+    device, rows = diffusion.denoiser.device, []
+    for few in torch.split(pixels, AT_ONCE):
+        full = few[torch.arange(AT_ONCE) % len(few)]
+        rows.append(diffusion.encode(from_bytes(full).to(device))[: len(few)].half().numpy(force=True))
+    return np.concatenate(rows)
+
+
+def read_records(diffusion: LatentDiffusion, images: PrivateImages) -> LatentRecords:
+    """Encode every record, a few at a time; each row depends on its own record alone."""
+    latents, captions = [], []
+    encode = diffusion.denoiser.embedder.encode
+    for indices, pixels in images.batches(AT_ONCE):
+        latents.append(encoded(diffusion, pixels))
+        for index in indices:
+            own = images.captions(index) or ("",)
+            captions.append(encode([own[choice % len(own)] for choice in range(CAPTION_CHOICES)]).numpy())
+    if not latents:
+        raise DataError("there are no records to train on.")
+    empty = encode([""])[0].numpy()
+    return LatentRecords(np.concatenate(latents), np.stack(captions).astype(np.int32), empty.astype(np.int32))

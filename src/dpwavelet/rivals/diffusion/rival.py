@@ -1,0 +1,84 @@
+"""DP-LDM as one system: networks by preset, records, private training and pictures.
+
+Letters: B pictures, S side of the square in pixels.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from dpwavelet.images.private import PrivateImages
+from dpwavelet.privacy.ledger import Charges
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.rivals.diffusion import networks, training
+from dpwavelet.rivals.diffusion.networks import LatentDiffusion
+from dpwavelet.rivals.diffusion.records import LatentRecords, read_records
+from dpwavelet.rivals.diffusion.sampling import Ddim, draw
+from dpwavelet.rivals.diffusion.training import Finetuning
+from dpwavelet.text import Vocabulary
+from dpwavelet.training import Told
+
+
+@dataclass(frozen=True)
+class DpLdm:
+    """The rival: see the first lines of the package. It computes where its networks are."""
+
+    diffusion: LatentDiffusion
+    settings: Finetuning = field(default_factory=Finetuning)
+    sampling: Ddim = field(default_factory=Ddim)
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        return "DP-LDM"
+
+    @property
+    def trained_parameters(self) -> int:
+        """How many numbers get noise in every step of `train`."""
+        found = training.trained_parameters(self.diffusion.denoiser, self.settings)
+        return sum(p.numel() for p in found.values())
+
+    def prepare(self, images: PrivateImages) -> LatentRecords:
+        """Latents and caption ids: each by a fixed public function of that record alone."""
+        return read_records(self.diffusion, images)
+
+    def train(
+        self,
+        records: LatentRecords,
+        plan: PrivacyPlan,
+        folder: Path,
+        ledger: Charges,
+        run: str,
+        told: Told | None = None,
+    ) -> Self:
+        """The same system after private training: see `training.train_privately` for the guarantee."""
+        trained = training.train_privately(
+            self.diffusion, records, plan, self.settings, folder, ledger, run, told
+        )
+        return replace(self, diffusion=trained)
+
+    def held_out_loss(self, records: LatentRecords) -> float:
+        """Mean squared error of what is predicted, on records that were not trained on. A private number."""
+        return training.held_out_loss(self.diffusion, records, self.settings)
+
+    def draw(self, captions: list[str], seed: int) -> Tensor:
+        """Pictures of captions, bytes [B, 3, S, S]. Post-processing; the same for the same seed."""
+        return draw(self.diffusion, captions, self.sampling, seed)
+
+    def eval(self) -> Self:
+        """Freeze every weight; private training thaws what it may change."""
+        self.diffusion.eval()
+        return self
+
+    def to(self, device: torch.device) -> Self:
+        """Move all networks, in place."""
+        self.diffusion.to(device)
+        return self
+
+
+def create(preset: str, vocabulary: Vocabulary, seed: int) -> DpLdm:
+    """Untrained networks of a preset, their weights drawn from `seed`."""
+    return DpLdm(networks.create(preset, vocabulary, seed))

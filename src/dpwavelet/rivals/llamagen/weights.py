@@ -1,0 +1,190 @@
+"""DP-LlamaGen on disk: a folder of ours, or the files that the authors of LlamaGen published.
+
+    config.json  card.json  tokenizer.safetensors  transformer.safetensors
+    vocabulary.json or classes.json, or neither where a text encoder reads captions
+
+Published files (`.pt`, or the same tensors as `.safetensors`) are read as plain tensors; nothing in them is
+run. Their shapes say which network they hold, all but the number of heads.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from dpwavelet.checkpoint import read_json, read_tensors, whole_folder, write_json, write_tensors
+from dpwavelet.errors import ConfigError, ModelError
+from dpwavelet.model import CARD, digest_files, read_card
+from dpwavelet.records import Words
+from dpwavelet.rivals.llamagen.rival import LlamaGen
+from dpwavelet.rivals.llamagen.sampling import PUBLISHED, PUBLISHED_CLASSES, LlamaSampling
+from dpwavelet.rivals.llamagen.tokenizer import VQConfig, VQTokenizer
+from dpwavelet.rivals.llamagen.transformer import LlamaConfig, LlamaTransformer
+from dpwavelet.rivals.llamagen.words import T5, ClassNames
+from dpwavelet.text import Vocabulary
+from dpwavelet.torch_files import read_torch_file
+
+FORMAT = 1
+WRAPPERS = ("ema", "model", "module", "state_dict")
+PREFIXES = ("module.", "_orig_mod.")
+# What files hold beside weights: a record of chosen codes, caches and tables that follow from the shape.
+IGNORED = re.compile(r"quantize\.codebook_used|freqs_cis|causal_mask|.*\.kv_cache\..*|.*\.[kv]_cache")
+PIECES = 32128  # ids of T5
+HEAD = 64  # width of a head of the published networks, but for the 3B and 7B ones
+
+
+def save(rival: LlamaGen, folder: Path) -> None:
+    """Write the folder, whole or not at all."""
+    with whole_folder(folder) as building:
+        parts = {part: asdict(getattr(rival, part).config) for part in ("tokenizer", "transformer")}
+        config = {"format": FORMAT, "kind": "llamagen", "preset": rival.preset, **parts}
+        write_json(building / "config.json", config | {"sampling": asdict(rival.sampling)})
+        if isinstance(rival.words, Vocabulary):
+            rival.words.save(building / "vocabulary.json")
+        elif isinstance(rival.words, ClassNames):
+            write_json(building / "classes.json", list(rival.words.names))
+        for part in ("tokenizer", "transformer"):
+            write_tensors(building / f"{part}.safetensors", getattr(rival, part).state_dict())
+        write_json(building / CARD, {**rival.card, "digests": digest_files(building)})
+
+
+def load(folder: Path, text: T5 | None = None) -> LlamaGen:
+    """Read what `save` wrote, frozen; `text` is the encoder of a model that reads features."""
+    path = folder / "config.json"
+    config = read_json(path)
+    try:
+        if (config["kind"], config["format"]) != ("llamagen", FORMAT):
+            raise ValueError(f"it is {config['kind']} of format {config['format']}")
+        tokenizer = VQTokenizer(
+            VQConfig(**config["tokenizer"] | {"multipliers": tuple(config["tokenizer"]["multipliers"])})
+        )
+        shape = LlamaConfig(**config["transformer"])
+        sampling, preset = LlamaSampling(**config["sampling"]), str(config["preset"])
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
+        raise ModelError(f"{path} does not describe a DP-LlamaGen: {error}.") from error
+    words = _words(folder, shape, text)
+    transformer = LlamaTransformer(shape, text)
+    for network, name in ((tokenizer, "tokenizer"), (transformer, "transformer")):
+        file = folder / f"{name}.safetensors"
+        fill(network, read_tensors(file), file)
+    return LlamaGen(preset, tokenizer, transformer, words, sampling=sampling, card=read_card(folder)).eval()
+
+
+def from_published(
+    tokenizer: Path, transformer: Path, *, image_size: int, words: T5 | ClassNames, heads: int | None = None
+) -> LlamaGen:
+    """The published networks in two files, such as `vq_ds16_t2i.pt` and `t2i_XL_stage1_256.pt`.
+
+    `image_size` is that of the transformer's file. `words` names what it draws: classes, or pieces of T5.
+    """
+    coder = published_tokenizer(tokenizer, image_size)
+    text = words if isinstance(words, T5) else None
+    predictor = published_transformer(transformer, coder.config.side, text=text, heads=heads)
+    if (predictor.config.prefix == "features") != (text is not None):
+        raise ConfigError(
+            f"{transformer} draws by {predictor.config.prefix}; give names of classes to a class-conditional "
+            "network and a T5 encoder to a text-conditional one."
+        )
+    if isinstance(words, ClassNames) and len(words.names) > predictor.config.words - 2:
+        raise ConfigError(
+            f"{transformer} knows {predictor.config.words - 2} classes; {len(words.names)} are too many."
+        )
+    sampling = PUBLISHED if text is not None else PUBLISHED_CLASSES
+    name = f"published: {tokenizer.name}, {transformer.name}"
+    return LlamaGen("published", coder, predictor, words, sampling=sampling, card={"name": name}).eval()
+
+
+def published_tokenizer(path: Path, image_size: int, groups: int = 32) -> VQTokenizer:
+    """The tokenizer in a file, for pictures of this size."""
+    tensors = published_tensors(path)
+    try:
+        channels = len(tensors["encoder.conv_in.weight"])
+        levels = _count(tensors, r"encoder\.conv_blocks\.(\d+)\.")
+        widths = [len(tensors[f"encoder.conv_blocks.{n}.res.0.conv1.weight"]) for n in range(levels)]
+        codes, code_width = tensors["quantize.embedding.weight"].shape
+        config = VQConfig(
+            image_size=image_size,
+            channels=channels,
+            multipliers=tuple(width // channels for width in widths),
+            depth=_count(tensors, r"encoder\.conv_blocks\.0\.res\.(\d+)\."),
+            groups=groups,
+            latent=tensors["quant_conv.weight"].shape[1],
+            codes=codes,
+            code_width=code_width,
+        )
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        raise ModelError(f"{path} holds no tokenizer as LlamaGen names its parts: {error}.") from error
+    network = VQTokenizer(config)
+    fill(network, tensors, path)
+    return network.eval().requires_grad_(False)
+
+
+def published_transformer(
+    path: Path, side: int, *, text: T5 | None = None, heads: int | None = None
+) -> LlamaTransformer:
+    """The transformer in a file, for a raster of `side`; `text` reads the captions of one that wants text."""
+    tensors = published_tensors(path)
+    try:
+        codes, width = tensors["tok_embeddings.weight"].shape
+        shape: dict[str, Any] = {
+            "codes": codes, "side": side, "width": width, "heads": heads or width // HEAD,
+            "inner": len(tensors["layers.0.feed_forward.w1.weight"]),
+            "depth": _count(tensors, r"layers\.(\d+)\."), "blind_prefix": True,
+        }  # fmt: skip
+        if "cls_embedding.cap_proj.fc1.weight" in tensors:
+            positions, features = tensors["cls_embedding.uncond_embedding"].shape
+            shape |= {"prefix": "features", "caption_length": positions + 1, "feature_width": features}
+            shape["words"] = PIECES if text is None else text.pieces
+        else:
+            rows = len(tensors["cls_embedding.embedding_table.weight"])  # the last is no class
+            shape |= {"prefix": "classes", "caption_length": 2, "words": rows - 1 + 2}
+        network = LlamaTransformer(LlamaConfig(**shape), text)
+    except (KeyError, IndexError, ValueError, ConfigError) as error:
+        raise ModelError(f"{path} holds no transformer as LlamaGen names its parts: {error}.") from error
+    fill(network, tensors, path)
+    return network.eval().requires_grad_(False)
+
+
+def published_tensors(path: Path) -> dict[str, Tensor]:
+    """The weights in a published file by name, without the dict around them and what is no weight."""
+    tree: Any = read_tensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
+    tree = next((tree[name] for name in WRAPPERS if isinstance(tree.get(name), dict)), tree)
+    found = {str(name): value for name, value in tree.items() if isinstance(value, Tensor)}
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in found):
+            found = {name.removeprefix(prefix): value for name, value in found.items()}
+    return {name: value for name, value in found.items() if not IGNORED.fullmatch(name)}
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Load tensors of exactly the names and shapes that `network` has."""
+    wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if wanted != found:
+        odd = sorted({name for name, _ in set(wanted.items()) ^ set(found.items())})[:3]
+        raise ModelError(f"{path} does not fit: {odd} are missing, too many or of another shape.")
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+
+
+def _words(folder: Path, shape: LlamaConfig, text: T5 | None) -> Words:
+    if shape.prefix == "words":
+        vocabulary = Vocabulary.load(folder / "vocabulary.json")
+        if len(vocabulary) != shape.words:
+            raise ModelError(
+                f"{folder / 'vocabulary.json'} holds {len(vocabulary)} words, the transformer knows "
+                f"{shape.words}; the folder is damaged or mixed up."
+            )
+        return vocabulary
+    if shape.prefix == "classes":
+        return ClassNames(read_json(folder / "classes.json"))
+    if text is None:
+        raise ConfigError(f"{folder} reads features of a text encoder; open it with a T5.")
+    return text
+
+
+def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    """How many numbers stand in this place of the names."""
+    return len({found[1] for name in tensors if (found := re.match(pattern, name))})
