@@ -215,10 +215,15 @@ class TestTraining:
         records = people([1 + person % 8 for person in range(100)])
         with pytest.raises(IndexError):
             self.drawn(transformer, records, tmp_path)
-        records = replace(records, owners=None)
-        assert (
-            self.drawn(transformer, records, tmp_path / "records") == [float(len(records))] * EVERYONE.steps
-        )
+        with pytest.raises(PrivacyError, match="nothing says whose they are"):
+            self.drawn(transformer, replace(records, owners=None), tmp_path / "records")
+
+    def test_people_under_a_plan_for_records_are_refused(
+        self, transformer: ImageTransformer, tmp_path: Path
+    ) -> None:
+        plan, ledger = replace(EVERYONE, unit="record"), Ledger.open(tmp_path / "ledger.jsonl")
+        with pytest.raises(PrivacyError, match="whose they are is known"):
+            train_privately(transformer, people([1] * 100), plan, SETTINGS, tmp_path, ledger, "a")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ class Sampling:
 
     temperature: float = 0.9
     top_p: float = 0.95
-    guidance: float = 1.5
+    guidance: float = 3.0
     batch_size: int = 32
 
     def __post_init__(self) -> None:

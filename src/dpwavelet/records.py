@@ -9,6 +9,7 @@ batch, k records of one unit in a step.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from dpwavelet.images.variants import Augment, how_many, is_mirrored, mirrored_c
 from dpwavelet.randomness import stream
 from dpwavelet.text import PAD
 
+AT_ONCE = 64  # pictures, always: how many there are must not change how one of them is rounded
 CAPTION_CHOICES = 5  # captions of one record that are kept; a step uses one of them
 
 
@@ -114,6 +116,15 @@ class PrivateTokens:
     def variant_count(self) -> int:
         """V: how many variants of an image there are."""
         return 1 if self.variants is None else 1 + self.variants.shape[1]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of everything in it. Private: whoever has a guess could test it."""
+        found = sha256()
+        for name, tensor in sorted(self.to_tensors().items()):
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            found.update(tensor.contiguous().numpy().tobytes())
+        return found.hexdigest()
 
     @property
     def tables(self) -> dict[str, NDArray[np.int16]]:
@@ -226,11 +237,11 @@ def tokenize(
     """
     rows: list[list[NDArray[np.int16]]] = [[] for _ in range(how_many(augment))]
     texts: list[tuple[str, ...]] = []
-    for indices, pixels in images.batches(128):
-        pictures = from_bytes(pixels).to(tokenizer.spread)
+    for indices, pixels in images.batches(AT_ONCE):
+        pictures = from_bytes(pixels[torch.arange(AT_ONCE) % len(pixels)]).to(tokenizer.spread)
         for number, own in enumerate(rows):
-            ids = tokenizer.encode(variant(pictures, number), scales)
-            own.append(torch.cat(ids, 1).to(torch.int16).numpy(force=True))
+            ids = torch.cat(tokenizer.encode(variant(pictures, number), scales), 1)[: len(indices)]
+            own.append(ids.to(torch.int16).numpy(force=True))
         texts.extend(images.captions(index) or ("",) for index in indices)
         if told is not None:
             told(len(indices))

@@ -163,9 +163,10 @@ def train_privately(
             f"the plan says that {plan.per_unit} records of one unit join a step, but training is told "
             f"{settings.per_unit}; set both to the same number."
         )
+    check_unit(plan, records)
     _check_variants(records, settings)
     checkpoint = Checkpoint(folder, plan, settings, run, ranks.count, _device(transformer).type)
-    source = Source(ranks.share(lambda: checkpoint.source().key))
+    source = Source(ranks.share(lambda: checkpoint.source(records.digest).key))
     student, parameters = learner(transformer, settings)
     module = _module(student)
     clipper = RecordClipper(
@@ -348,24 +349,39 @@ class Checkpoint:
         # Another number of ranks, or another device, would add up the same batch to a slightly different sum.
         self.identity |= {"ranks": ranks, "device": device}
 
-    def source(self) -> Source:
-        """The source of this run: restored if the run was begun, else keyed by the system and kept."""
+    def source(self, records: str | None = None) -> Source:
+        """The source of this run: restored if the run was begun, else keyed by the system and kept.
+
+        `records` is their digest. The key is for these alone: the same noise on a sum of others would show
+        the difference of the two sums.
+        """
         if self.key_path.is_file():
             kept = read_json(self.key_path)
+            if records is not None and kept.setdefault("records", records) != records:
+                raise PrivacyError(
+                    f"{self.key_path.parent} holds the key for other records, or for the same in another "
+                    "order or with other captions; restore those, or begin a new run in another --out."
+                )
             if {name: kept.get(name) for name in self.identity} != self.identity:
                 raise PrivacyError(
                     f"{self.key_path.parent} belongs to another run, plan or settings, or to another number "
                     "of processes or device; resume it unchanged, or begin a new run in another --out."
                 )
+            self._keep(kept)
             return Source(bytes.fromhex(kept["key"]))
         if self.state_path.exists():
             raise PrivacyError(
                 f"{self.state_path} has no run.json beside it, so its randomness is lost; begin anew."
             )
         source = Source()
-        write_json(self.key_path, self.identity | {"key": source.key.hex()})
-        self.key_path.chmod(0o600)
+        bound = {} if records is None else {"records": records}
+        self._keep(self.identity | bound | {"key": source.key.hex()})
         return source
+
+    def _keep(self, told: Mapping[str, Any]) -> None:
+        if not self.key_path.is_file() or read_json(self.key_path) != told:
+            write_json(self.key_path, told)
+            self.key_path.chmod(0o600)
 
     def save(self, optimizer: Adam, steps_done: int) -> None:
         """Replace the state by the one after `steps_done` steps."""
@@ -427,6 +443,18 @@ def _rows(records: PrivateTokens, members: Members, views: Sequence[View]) -> tu
     seen = zip(*(_viewed(records, members.records, view) for view in views), strict=True)
     shares = members.shares / len(views)
     return (*(torch.cat(each, 1) for each in seen), torch.cat([shares] * len(views), 1))
+
+
+def check_unit(plan: PrivacyPlan, records: PrivateTokens) -> None:
+    """Refuse records that tell no people apart under a plan for people, and the other way round.
+
+    A person whose records each toss a coin of their own would move a sum by more than the plan allows.
+    """
+    if (plan.unit == "person") != (records.owners is not None):
+        known = "whose they are is known" if records.owners is not None else "nothing says whose they are"
+        raise PrivacyError(
+            f"the unit of the plan is the {plan.unit}, but of the records {known}; make both for one unit."
+        )
 
 
 def _check_variants(records: PrivateTokens, settings: PrivateTraining) -> None:

@@ -351,6 +351,30 @@ NUMBERS = breaks_of(
     ),
 )
 
+RUNS = breaks_of(
+    "pipeline/refusals.py",
+    "pipeline/test_refusals.py",
+    (
+        "a finished run trained again",
+        "Whoever deletes what it trained gets a second model that no ledger was charged for.",
+        "if closed and not checkpoint.state_path.is_file():",
+        "if False:",
+        "TestLostAccountant::test_a_finished_run_is_not_trained_again",
+    ),
+)
+
+TOKENS = breaks_of(
+    "pipeline/run.py",
+    "pipeline/test_refusals.py",
+    (
+        "tokens of other images kept",
+        "A run trains on one set of records and charges the ledger of another.",
+        "if identity not in own.runs:",
+        "if False:",
+        "TestLostAccountant::test_tokens_of_images_that_no_ledger_was_charged_for_are_made_anew",
+    ),
+)
+
 BREAKS = (
     *PLAN,
     *NUMBERS,
@@ -359,4 +383,6 @@ BREAKS = (
     *ACCOUNTING,
     *LEDGER,
     *BUDGET,
+    *RUNS,
+    *TOKENS,
 )

@@ -16,6 +16,20 @@ TRAINING = breaks_of(
         "TestInterruption::test_steps_are_charged_before_they_are_taken",
     ),
     (
+        "one key for two sets of records",
+        "A run is trained again on other captions with the same noise; the difference of the two has none.",
+        'kept.setdefault("records", records) != records:',
+        "False:",
+        "pipeline/test_refusals.py::TestLostAccountant::test_with_other_captions_its_key_is_refused",
+    ),
+    (
+        "people without owners accepted",
+        "Each record of a person tosses a coin of its own and is clipped alone: k move the sum by k C.",
+        '(plan.unit == "person") != (records.owners is not None):',
+        "False:",
+        "test_units.py::TestTraining::test_the_test_above_would_notice_sampling_over_records",
+    ),
+    (
         "steps not charged",
         "The ledger says that nothing was spent.",
         "ledger.charged_steps(run) <= step:",
@@ -223,7 +237,7 @@ SEVERAL = breaks_of(
     (
         "a key of its own for every rank",
         "Processes draw different batches and noise; what they add up is none of the planned sums.",
-        "Source(ranks.share(lambda: checkpoint.source().key))",
+        "Source(ranks.share(lambda: checkpoint.source(records.digest).key))",
         "checkpoint.source() if ranks.lead else Source()",
         "TestTraining::test_noise_of_the_planned_size_is_added_once",
     ),

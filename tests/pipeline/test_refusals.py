@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageEnhance
 
 from dpwavelet.checkpoint import read_json, write_json
-from dpwavelet.errors import ConfigError
+from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.known import read_known, write_known
 from dpwavelet.images.private import PrivateImages
@@ -20,6 +20,7 @@ from dpwavelet.model import Model
 from dpwavelet.pipeline import RunSettings, Silent, dry_run, make_plan, run
 from dpwavelet.pipeline.prints import Prints, alike, exact_repeats, near_repeats
 from dpwavelet.pipeline.refusals import check_duplicates, check_losses, check_people, check_seen
+from dpwavelet.privacy.budget import Account
 from dpwavelet.privacy.refusals import RULES, Refusal
 from dpwavelet.privacy.verification import read_certificate, verify_release
 from dpwavelet.records import PrivateTokens
@@ -301,6 +302,51 @@ class TestLostAccountant:
         with pytest.raises(Refusal, match="key of its noise") as refusal:
             self.go_on(portraits, tiny_model, stopped)
         assert refusal.value.name == "lost-accountant"
+
+    def test_a_finished_run_is_not_trained_again(
+        self, stopped: Path, portraits: Path, tiny_model: Path
+    ) -> None:
+        self.go_on(portraits, tiny_model, stopped)
+        shutil.rmtree(stopped / "release")
+        (stopped / "private" / "checkpoint" / "state.safetensors").unlink()
+        with pytest.raises(Refusal, match="was finished") as refusal:
+            self.go_on(portraits, tiny_model, stopped)
+        assert refusal.value.name == "lost-accountant"
+        assert not (stopped / "release").exists()
+
+    def test_with_other_captions_its_key_is_refused(
+        self, stopped: Path, portraits: Path, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        """The ledger knows the pictures alone, so it would take these for the same."""
+        other = shutil.copytree(portraits, tmp_path / "other")
+        said = (other / "metadata.jsonl").read_text()
+        (other / "metadata.jsonl").write_text(said.replace(" a ", " no "))
+        (stopped / "private" / "tokens" / "tokens.safetensors").unlink()
+        with pytest.raises(PrivacyError, match="the key for other records"):
+            self.go_on(other, tiny_model, stopped)
+        (stopped / "private" / "tokens" / "tokens.safetensors").unlink()
+        self.go_on(portraits, tiny_model, stopped)
+
+    def test_tokens_of_images_that_no_ledger_was_charged_for_are_made_anew(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def die(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setenv("DPWAVELET_LEDGERS", str(tmp_path / "ledgers"))
+        out, kept = tmp_path / "run", tmp_path / "run" / "private" / "tokens" / "tokens.safetensors"
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Account, "open", die)
+            run(portraits, out, settings(tiny_model, steps=4), Silent())
+        before = PrivateTokens.load(kept).image
+        other = shutil.copytree(portraits, tmp_path / "other")
+        for path in sorted(other.rglob("*.png")):
+            with Image.open(path) as picture:
+                turned = picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+            path.unlink()  # it may be a link to the first set
+            turned.save(path)
+        self.go_on(other, tiny_model, out)
+        assert (PrivateTokens.load(kept).image != before).mean() > 0.5
 
     def test_with_both_it_does(self, stopped: Path, portraits: Path, tiny_model: Path) -> None:
         self.go_on(portraits, tiny_model, stopped)

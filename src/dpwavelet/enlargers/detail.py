@@ -1,7 +1,7 @@
 """The default: the detail model that comes with the weights.
 
-It learned to draw with all of its noise. Drawn with less, its textures are calmer, and on pictures unlike those
-that it learned from they come nearer to real ones (docs/log.md, 2026-11-27).
+It learned to draw with all of its noise. Drawn with less, its textures are calmer, and on pictures unlike
+those that it learned from they come nearer to real ones (docs/log.md, 2026-11-27).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,6 @@ from dpwavelet.enlargers.base import in_batches, known_levels
 from dpwavelet.errors import ConfigError
 from dpwavelet.upsampling import DetailModel
 from dpwavelet.wavelet import analyze
-
 
 NOISE = 0.25  # of the noise that it learned with; 0 draws the same details for any seed
 
@@ -32,7 +31,9 @@ class DetailEnlarger:
 
     def __post_init__(self) -> None:
         if not 0 <= self.noise <= 1:
-            raise ConfigError(f"noise must be from 0 to 1, the noise that was learned with; got {self.noise}.")
+            raise ConfigError(
+                f"noise must be from 0 to 1, the noise that was learned with; got {self.noise}."
+            )
 
     @torch.no_grad()
     def __call__(self, few: Tensor, *, captions: Sequence[str], seed: int, first: int) -> Tensor:

@@ -115,6 +115,13 @@ def check_accountant(ledger: Ledger, run: str, checkpoint: Checkpoint) -> None:
             f"{folder} holds a run that {ledger.path} does not know",
             "Restore the ledger from a copy, or begin anew in another --out.",
         )
+    closed = run in ledger.runs and ledger.runs[run].closed == "finished"
+    if closed and not checkpoint.state_path.is_file():
+        raise Refusal(
+            "lost-accountant",
+            f"this run was finished, but what it trained, {checkpoint.state_path}, is gone",
+            "Restore it, or begin anew in another --out: training it again would spend what nobody counts.",
+        )
     if not checkpoint.key_path.is_file() and (ledger.charged_steps(run) or checkpoint.state_path.exists()):
         raise Refusal(
             "lost-accountant",

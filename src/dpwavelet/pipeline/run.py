@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -93,20 +94,24 @@ def run(
         _rehearse(images, model, enlarger, plan, settings, watch, progress)
     identity = _begin(out, settings, plan, enlarger)
     own = Ledger.open(private / "ledger.jsonl")
-    tokens = _tokens(images, model, private / "tokens" / "tokens.safetensors", settings, progress)
     kind = place(settings.device).type
     checkpoint = Checkpoint(private / "checkpoint", plan, settings.training, identity, ranks.count, kind)
     check_accountant(own, identity, checkpoint)
+    kept = private / "tokens" / "tokens.safetensors"
+    if identity not in own.runs:  # tokens from before the ledger knew the run may be of other images
+        kept.unlink(missing_ok=True)
+    tokens = _tokens(images, model, kept, settings, progress)
     account = Account.open(spendings, own, identity, plan, fingerprint, out.name)
     check_accountant(account.own, identity, checkpoint)
     started = time.monotonic()
-    start = starting_model(model, tokens, plan, settings, checkpoint.source, private, identity, progress)
+    source_of = partial(checkpoint.source, tokens.digest)
+    start = starting_model(model, tokens, plan, settings, source_of, private, identity, progress)
     trained = _train(start, tokens, plan, settings, private, account, identity, progress, ranks)
     training_time = time.monotonic() - started
     ours, public = Pipeline(trained, enlarger), Pipeline(model, enlarger)
     drawn = draw_samples(ours, public, settings, progress)
     write_json(private / "nearness.json", watch.compare(drawn.samples.full))  # it changes nothing about them
-    source = checkpoint.source()
+    source = source_of()
     bought = purchase(images, ours, plan, settings, source, private, identity, progress)
     cost = Cost(training_time, drawn.seconds, machine(settings.device))
     secrets_of_run = {"the fingerprint of the images": fingerprint, **_secrets(data, private)}

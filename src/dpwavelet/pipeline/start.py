@@ -21,6 +21,7 @@ from dpwavelet.privacy.clipping import ClippedSum
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.randomness import Source
 from dpwavelet.records import PrivateTokens
+from dpwavelet.training import check_unit
 from dpwavelet.warm_start import Moving, begin_from, bound_of, release, surprise, with_weights
 
 REHEARSAL = Moving(sequences=8, steps=1, batch_size=4, fit_steps=1)
@@ -44,6 +45,7 @@ def starting_model(
     """
     if (place := warm_place(settings)) is None:
         return model
+    check_unit(plan, tokens)
     path, exact = private / "start.safetensors", private / "surprise.safetensors"
     codes = model.tokenizer.codebook(0).codes
     bound = bound_of(model.transformer, codes)

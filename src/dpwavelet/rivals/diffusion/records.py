@@ -6,6 +6,8 @@ Letters: M records, C x h x w a latent, L caption positions.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,15 @@ class LatentRecords:
 
     def __len__(self) -> int:
         return len(self.latents)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of everything in it; as private as the records."""
+        found = sha256()
+        for table in (self.latents, self.captions, self.empty):
+            found.update(f"{table.dtype} {table.shape}\n".encode())
+            found.update(np.ascontiguousarray(table).tobytes())
+        return found.hexdigest()
 
     def save(self, path: Path) -> None:
         """Write to a safetensors file below `private/`."""

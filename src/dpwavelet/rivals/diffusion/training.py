@@ -116,7 +116,7 @@ def train_privately(
     parameters, device = trained_parameters(student, settings), student.device
     checkpoint = Checkpoint(folder, plan, settings.adam, run, device=device.type)
     checkpoint.identity |= {"finetuning": asdict(settings), "start": _digest(student)}
-    source = checkpoint.source()
+    source = checkpoint.source(records.digest)
     clipper = DrawClipper(
         student,
         parameters,
