@@ -191,3 +191,12 @@ class TestCheck:
         monkeypatch.setitem(__import__("sys").modules, "opacus", None)
         with pytest.raises(ConfigError, match=r"pip install \"dpwavelet\[bench\]\""):
             DrawClipper(own(diffusion).denoiser, {}, max_norm=1.0)
+
+
+def test_a_forward_that_writes_to_a_buffer_is_refused() -> None:
+    """Running statistics of a frozen norm would keep what they saw, and be saved with the weights."""
+    norm = nn.InstanceNorm1d(4, track_running_stats=True)
+    model = nn.Sequential(norm, nn.Flatten(), nn.Linear(24, 2)).requires_grad_(False)
+    clipper = DrawClipper(model, {"2.weight": model[2].weight}, max_norm=1.0)
+    with pytest.raises(PrivacyError, match="weights or buffers"):
+        clipper.accumulate(lambda x: model(x).square().mean(1), torch.randn(5, 4, 6))

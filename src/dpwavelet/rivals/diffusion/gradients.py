@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dpwavelet.errors import ConfigError
+from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.privacy.clipping import Losses, RecordClipper
 from dpwavelet.privacy.layer_gradients import ParameterGradient, StoredGradient
 from dpwavelet.rivals.diffusion.networks import library
@@ -71,8 +71,14 @@ class DrawClipper(RecordClipper):
             warnings.filterwarnings("ignore", "Full backward hook is firing")  # after frozen layers
             hooks = self._opacus.GradSampleModule(self._model, loss_reduction="sum")
             hooks.rearrange_grad_samples = partial(_together, B, hooks.rearrange_grad_samples)
+            before = self._versions()
             try:
                 values = losses(*chunk)
+                if self._versions() != before:
+                    raise PrivacyError(
+                        "the forward pass changed weights or buffers of the model, which would keep what it "
+                        "saw of private records without noise; freeze running statistics."
+                    )
                 if values.dim() != 1 or len(values) != B:
                     raise ConfigError(
                         f"losses must be one for each of {B} records; got {list(values.shape)}."
