@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperCommand
 
-from dpwavelet import __version__, cli_evaluate, cli_key, cli_ledger, cli_models
+from dpwavelet import __version__, cli_compare, cli_evaluate, cli_key, cli_ledger, cli_models
 from dpwavelet import model as models
 from dpwavelet.audit.report import text, write_drawn, write_private
 from dpwavelet.audit.run import AuditSettings, audit_drawn, audit_private, expected_members
 from dpwavelet.checkpoint import whole_folder
 from dpwavelet.cli_progress import Bars, errors
+from dpwavelet.comparison.making import make_weights
+from dpwavelet.comparison.methods import OURS, SYSTEMS
 from dpwavelet.enlargers import DETAIL
 from dpwavelet.errors import ConfigError, DpwaveletError, OutputError
 from dpwavelet.generation import Sampling
@@ -41,7 +43,6 @@ from dpwavelet.pipeline import (
 from dpwavelet.pipeline.forecast import forecast_all
 from dpwavelet.pipeline.release import Samples
 from dpwavelet.pipeline.settings import JUDGED
-from dpwavelet.pretraining import Pretraining, pretrain
 from dpwavelet.pretraining.feature_stage import FeatureTraining, train_features
 from dpwavelet.privacy import registry
 from dpwavelet.privacy.certificate import read_public_key, statement
@@ -60,6 +61,7 @@ app.add_typer(cli_ledger.app, name="ledger")
 app.add_typer(cli_key.app, name="key")
 app.add_typer(cli_models.app, name="models")
 app.command()(cli_evaluate.evaluate)
+app.command(cls=cli_compare.SeveralWords)(cli_compare.compare)
 console = Console()
 USUAL = PrivateTraining()
 
@@ -618,23 +620,22 @@ def pretrain_command(
     data: Annotated[Path, typer.Argument(help="Folder or tar of PUBLIC images.")],
     out: Annotated[Path, typer.Option(help="Model folder to make; OUT.work keeps what resuming needs.")],
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(models.PRESETS)}.")] = "thumb",
+    method: Annotated[str, typer.Option(help=f"Whose weights: {', '.join(SYSTEMS)}.")] = OURS,
     split: Split = None,
     effort: Annotated[float, typer.Option(help="Share of the usual steps: 0.1 is a quick try.")] = 1.0,
     seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
-    """Train tokenizer, transformer and detail model on public images. Never on private ones."""
+    """Train tokenizer, transformer and detail model on public images. Never on private ones.
+
+    With --method, the networks of a system that `compare` puts beside ours.
+    """
     _use(threads)
-    wanted = Pretraining(preset=preset, seed=seed).scaled(effort)
-    shape = models.PRESETS.get(preset)
-    if shape is None:
-        raise ConfigError(f"preset must be one of {', '.join(models.PRESETS)}, got {preset!r}.")
-    images = PublicImages.open(data, shape.tokenizer.image_size, split)
 
     def note(stage: str, step: int, steps: int, numbers: dict[str, float]) -> None:
         errors.print(f"{stage} {step}/{steps}  {_listed(numbers)}", highlight=False)
 
-    pretrain(images, wanted, out, note)
+    make_weights(method, data, split, preset, effort, seed, out, note)
     print(f"model in {out}; look at the sheets in {out}.work")
 
 

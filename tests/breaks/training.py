@@ -206,8 +206,8 @@ RECORDS = breaks_of(
     (
         "records normalised by their batch",
         "A record's tokens then depend on the other records, outside all clipping.",
-        "pictures = from_bytes(pixels).to(tokenizer.spread)",
-        "pictures = from_bytes(pixels) - from_bytes(pixels).mean()",
+        "% len(pixels)]).to(tokenizer.spread)",
+        "% len(pixels)]) - from_bytes(pixels).mean()",
         "TestTokens::test_a_record_has_the_same_tokens_whoever_stands_beside_it",
     ),
 )

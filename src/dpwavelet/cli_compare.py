@@ -1,0 +1,139 @@
+"""`dpwavelet compare`: several methods side by side, with one promise, one clock and one judge."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from dpwavelet.cli_progress import Bars
+from dpwavelet.comparison import Method, TableSettings, make_table
+from dpwavelet.errors import ConfigError
+from dpwavelet.memory import keep_freed_memory
+
+SEVERAL = ("--epsilon", "--methods", "--weights", "--allow")
+USUAL = ("dp-wavelet", "public")
+
+
+class SeveralWords(TyperCommand):
+    """Reads `--methods a b` as `--methods a --methods b`, and so on; DATA comes before all options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse as usual, once every word has its own option."""
+        return super().parse_args(ctx, repeated(args))
+
+
+def repeated(words: list[str]) -> list[str]:
+    """Put the option before every further word that follows a value of it."""
+    found: list[str] = []
+    option, values = "", 0
+    for word in words:
+        if word.startswith("-"):
+            option, values = word.partition("=")[0], int("=" in word)
+        elif option in SEVERAL:
+            if values:
+                found.append(option)
+            values += 1
+        found.append(word)
+    return found
+
+
+def compare(
+    data: Annotated[Path, typer.Argument(help="Folder or tar of records, with a split to be held out.")],
+    epsilon: Annotated[list[float], typer.Option(help="Budgets: --epsilon 1 10 inf; inf is no privacy.")],
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="dp-wavelet, dp-llamagen, dp-ldm; dp-wavelet:2 or :all for its private scales; public, the "
+            "weights without the records, or public:dp-ldm and so on. dp-wavelet and public unless given."
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="Public weights, METHOD=FOLDER; those of dp-wavelet are bundled."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the table and its cells.")] = Path("compared"),
+    seeds: Annotated[int, typer.Option(help="How often each cell is trained, 1 to 10.")] = 2,
+    equal: Annotated[
+        str, typer.Option(help="What every method gets as much of: records, or time to train.")
+    ] = "records",
+    stand_in: Annotated[
+        bool, typer.Option("--stand-in", help="The records are public, and only stand for private ones.")
+    ] = False,
+    spend: Annotated[
+        float | None,
+        typer.Option(help="The records are private: the epsilon that the whole table may cost, as a sum."),
+    ] = None,
+    delta: Annotated[
+        float | None, typer.Option(help="Chance that the promise fails; N^-1.1 unless given.")
+    ] = None,
+    records: Annotated[
+        int | None, typer.Option(help="Number of records to declare; else the count, rounded down to 100s.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Expected records a step; chosen unless given.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps, of dp-wavelet where time is equal; chosen unless given.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Train on records of this split.")] = "train",
+    held_out: Annotated[str, typer.Option(help="Draw for the captions of this split.")] = "test",
+    pictures: Annotated[
+        int, typer.Option(help="At most so many to draw and compare.")
+    ] = TableSettings.pictures,
+    features: Annotated[
+        Path | None, typer.Option(help="Folder of another feature network than the bundled one.")
+    ] = None,
+    ledger: Annotated[
+        Path | None, typer.Option(help="Folder of the data-set ledgers, where records are private.")
+    ] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="A refusal to overrule, where records are private.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads to compute with; all cores unless given.")
+    ] = None,
+) -> None:
+    """Train, draw and measure several methods on the same records, and write a table with charts and sheets.
+
+    The table costs the sum of the epsilon of its cells, and its numbers are exact. So it is for public
+    stand-ins (--stand-in), or for an owner who accepts that cost (--spend). Cells that are done are kept:
+    repeat the command to go on.
+    """
+    keep_freed_memory()
+    settings = TableSettings(
+        methods=tuple(Method.parse(text) for text in methods or USUAL),
+        epsilons=tuple(epsilon),
+        seeds=seeds,
+        weights=dict(_pair(text) for text in weights or ()),
+        equal=_equal(equal),
+        delta=delta,
+        records=records,
+        batch_size=batch_size,
+        steps=steps,
+        split=split,
+        held_out=held_out,
+        pictures=pictures,
+        features=None if features is None else str(features),
+        threads=threads,
+        stand_in=stand_in,
+        spend=spend,
+        allow=tuple(allow or ()),
+        ledger=ledger,
+    )
+    with Bars() as bars:
+        folder = make_table(data, out, settings, bars)
+    print((folder / "table.md").read_text(encoding="utf-8"))
+    print(folder / "report.html")
+
+
+def _equal(text: str) -> Any:
+    """A word as it was typed; another one is refused by the settings."""
+    return text
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, sign, folder = text.partition("=")
+    if not (name and sign and folder):
+        raise ConfigError(f"weights are given as METHOD=FOLDER, such as dp-ldm=weights/ldm; got {text!r}.")
+    return name, folder

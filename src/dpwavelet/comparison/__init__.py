@@ -1,0 +1,16 @@
+"""Several systems side by side on one data set: the same promise, records, captions and measures.
+
+A *cell* is one method, one epsilon and one seed: private training under a plan and a ledger of its own, then
+pictures for the captions of held-out records, compared with those records. Cells are kept by what decides
+them, so a table that was interrupted goes on, and a larger one computes only what is new.
+
+`methods` opens systems, `wavelet` gives ours the face of a rival, `speed` rehearses how fast each one trains,
+`cells` says what is computed, `work` computes one cell in a process of its own, `measures` are its numbers,
+`consent` asks who pays, `table` puts all of it in order, `summary` and `report` write it down.
+"""
+
+from dpwavelet.comparison.methods import Method
+from dpwavelet.comparison.settings import TableSettings
+from dpwavelet.comparison.table import make_table
+
+__all__ = ["Method", "TableSettings", "make_table"]

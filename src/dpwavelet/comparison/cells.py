@@ -1,0 +1,164 @@
+"""The cells of a table: what is computed, under which plan, and by what name it is kept."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dpwavelet.checkpoint import canonical_json
+from dpwavelet.comparison.methods import PLAINLY, Method, System, open_system, place_of, weights_digest
+from dpwavelet.comparison.settings import NO_PRIVACY, TableSettings
+from dpwavelet.images.private import PrivateImages
+from dpwavelet.pipeline.settings import RunSettings, declared, make_plan
+from dpwavelet.privacy.plan import PrivacyPlan
+
+FORMAT = 1  # of what a cell computes: another number computes all of them anew
+REAL = "real against real"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One method, epsilon and seed. Without a method: real pictures in the place of generated ones."""
+
+    method: Method | None
+    epsilon: float  # 0 where no record is learned from, infinity where nothing is private
+    seed: int
+    batch_size: int = 0
+    steps: int = 0
+    plan: PrivacyPlan | None = None  # of private training
+    about: Mapping[str, Any] = field(default_factory=dict)  # the rest of what decides the numbers
+
+    @property
+    def name(self) -> str:
+        """What stands in the table."""
+        return self.method.name if self.method else REAL
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides the numbers, as plain values."""
+        told = {
+            "format": FORMAT,
+            "method": self.name,
+            "epsilon": epsilon_text(self.epsilon),
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "steps": self.steps,
+            "plan": self.plan.to_json() if self.plan else None,
+        }
+        return {**told, **self.about}
+
+    @property
+    def digest(self) -> str:
+        """The name of its files."""
+        return hashlib.sha256(canonical_json(self.identity)).hexdigest()[:24]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What is told of a method in advance, without any record."""
+
+    method: Method
+    place: Path  # of its public weights
+    weights: str  # their digest
+    image_size: int
+    trained_parameters: int
+    parameters: int
+    settings: Mapping[str, Any]
+    card: Mapping[str, Any]
+
+
+def know(method: Method, settings: TableSettings) -> Known:
+    """Open the public weights of a method and close them again."""
+    place = place_of(method.system, settings.weights)
+    system: System = open_system(method, place)
+    return Known(
+        method=method,
+        place=place,
+        weights=weights_digest(place),
+        image_size=system.image_size,
+        trained_parameters=system.rival.trained_parameters if method.trained else 0,
+        parameters=system.parameters,
+        settings=system.settings,
+        card=system.card,
+    )
+
+
+def shape_of(settings: TableSettings, found: int) -> PrivacyPlan:
+    """The plan of a table before its epsilons are put in: declared number, delta, batch and steps."""
+    asked = _asked(settings, 1.0, settings.batch_size, settings.steps)
+    return make_plan(asked, declared(asked, found))
+
+
+def plan_of(settings: TableSettings, found: int, epsilon: float, steps: int) -> PrivacyPlan:
+    """The plan of one private cell, made by the same function for every method."""
+    asked = _asked(settings, epsilon, settings.batch_size, steps)
+    return make_plan(asked, declared(asked, found))
+
+
+def cells_of(
+    settings: TableSettings,
+    known: Mapping[str, Known],
+    steps: Mapping[str, int],
+    found: int,
+    about: Mapping[str, Any],
+) -> list[Cell]:
+    """All cells, seed by seed; `known` and `steps` are of methods by name, `about` is of the data."""
+    shape = shape_of(settings, found)
+    plans = {
+        (method.name, epsilon): plan_of(settings, found, epsilon, steps[method.name])
+        for method in settings.methods
+        for epsilon in _finite(settings)
+        if method.trained
+    }
+    cells = []
+    for seed in range(settings.seeds):
+        cells.append(Cell(method=None, epsilon=0.0, seed=seed, about=about))
+        for method in settings.methods:
+            told = known[method.name]
+            own = {**about, "weights": told.weights, "training": _plain(told.settings)}
+            for epsilon in settings.epsilons if method.trained else (0.0,):
+                if epsilon == NO_PRIVACY and method.system not in PLAINLY:
+                    continue
+                cells.append(
+                    Cell(
+                        method=method,
+                        epsilon=epsilon,
+                        seed=seed,
+                        batch_size=shape.batch_size if method.trained else 0,
+                        steps=steps[method.name] if method.trained else 0,
+                        plan=plans.get((method.name, epsilon)),
+                        about=own,
+                    )
+                )
+    return cells
+
+
+def fingerprint(images: PrivateImages) -> str:
+    """SHA-256 over all that is read of records: their files, captions and labels, in order."""
+    told = [(list(images.captions(index)), images.label(index)) for index in range(len(images))]
+    return hashlib.sha256(canonical_json([images.fingerprint(), images.names, told])).hexdigest()
+
+
+def epsilon_text(epsilon: float) -> str:
+    """As it is typed."""
+    return f"{epsilon:g}"
+
+
+def _asked(settings: TableSettings, epsilon: float, batch_size: int | None, steps: int | None) -> RunSettings:
+    return RunSettings(
+        epsilon=epsilon,
+        delta=settings.delta,
+        records=settings.records,
+        batch_size=batch_size,
+        steps=steps,
+    )
+
+
+def _finite(settings: TableSettings) -> list[float]:
+    return [epsilon for epsilon in settings.epsilons if epsilon != NO_PRIVACY]
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without what changes no result."""
+    return {name: value for name, value in settings.items() if name not in ("charge_every", "compiled")}

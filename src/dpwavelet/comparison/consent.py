@@ -1,0 +1,69 @@
+"""Who pays for a table: asked before anything is computed.
+
+A table is not private as a whole. Its distances are exact, sheets show held-out records, and whoever chooses
+a method by them learns from records past every plan. So nothing is computed before one of two things is said:
+
+    --stand-in          the records are public, and only stand for private ones: nobody is harmed
+    --spend EPSILON     the records are private. EPSILON must be at least the sum of the epsilon of all cells,
+                        those of earlier tables in the same folder included. Every cell is charged to the
+                        ledger of the data set too, so a cap that its owner set holds; the same refusals apply
+                        as to a run; there is no training without privacy; and the folder is for the owner
+                        alone, as private as the images.
+
+The sum is the simplest bound that is true: one person's record takes part in every cell.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from dpwavelet.comparison.cells import Cell
+from dpwavelet.comparison.settings import NO_PRIVACY, TableSettings
+from dpwavelet.errors import ConfigError, PrivacyError
+from dpwavelet.privacy.ledger import Ledger
+
+LEDGERS = "ledgers"
+
+
+def price(cells: Iterable[Cell], out: Path) -> float:
+    """The sum of the epsilon of these cells and of all others that were begun in `out`."""
+    own = {cell.digest: cell.plan.epsilon for cell in cells if cell.plan}
+    earlier = {name: epsilon for name, epsilon in begun(out).items() if name not in own}
+    return sum(own.values()) + sum(earlier.values())
+
+
+def begun(out: Path) -> dict[str, float]:
+    """The epsilon of every cell that has a ledger in `out`."""
+    found: dict[str, float] = {}
+    for path in sorted((out / LEDGERS).glob("*.jsonl")):
+        for name, run in Ledger.open(path).runs.items():
+            found[name] = float(run.begun["plan"]["epsilon"])
+    return found
+
+
+def least_price(settings: TableSettings) -> float:
+    """The sum of the epsilon of the cells that are asked for; known before anything is rehearsed."""
+    finite = sum(epsilon for epsilon in settings.epsilons if epsilon != NO_PRIVACY)
+    return settings.seeds * sum(method.trained for method in settings.methods) * finite
+
+
+def check_consent(settings: TableSettings, cost: float) -> None:
+    """Refuse a table whose price nobody accepted, and name it."""
+    if settings.stand_in and settings.spend is not None:
+        raise ConfigError(
+            "--stand-in says that the records are public, --spend that they are private; give one of them."
+        )
+    if settings.stand_in:
+        return
+    if settings.spend is None:
+        raise PrivacyError(
+            f"this table trains on the records cell by cell, and costs epsilon {cost:g} in all; its numbers "
+            "are exact and have no promise. If anyone may see the records, say --stand-in. If they are "
+            f"private and this is accepted, say --spend {cost:g}."
+        )
+    if NO_PRIVACY in settings.epsilons:
+        raise PrivacyError("with private records there is no cell without privacy: leave out --epsilon inf.")
+    if settings.spend < cost:
+        raise PrivacyError(
+            f"--spend {settings.spend:g} is less than the {cost:g} that this table costs in all; leave out "
+            f"methods, budgets or seeds, or say --spend {cost:g}."
+        )

@@ -1,0 +1,149 @@
+"""The methods of a table by name, and the public weights that each begins with.
+
+dp-wavelet  dp-llamagen  dp-ldm       trained on the records
+dp-wavelet:2  dp-wavelet:all          with so many private scales
+public  public:dp-llamagen            the public weights alone, which no record has touched
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dpwavelet.checkpoint import canonical_json, digest
+from dpwavelet.comparison.wavelet import DpWavelet
+from dpwavelet.errors import ConfigError
+from dpwavelet.model import Model, find
+from dpwavelet.pipeline.settings import open_model
+from dpwavelet.rivals.base import Rival
+from dpwavelet.rivals.llamagen import LlamaGen
+from dpwavelet.training import train_without_privacy
+
+OURS, LLAMAGEN, LDM = "dp-wavelet", "dp-llamagen", "dp-ldm"
+SYSTEMS = (OURS, LLAMAGEN, LDM)
+PLAINLY = (OURS, LLAMAGEN)  # systems that can be trained without privacy too
+PUBLIC = "public"
+BUNDLED = "thumb"  # of ours, unless others are named
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One row of a table, for every epsilon."""
+
+    system: str
+    scales: str = ""  # private ones of ours: a number, all, or as the weights have it
+    trained: bool = True  # on the records
+
+    @classmethod
+    def parse(cls, text: str) -> "Method":
+        """Read a name as it stands in the first lines of this module."""
+        name, _, more = text.partition(":")
+        if name == PUBLIC and (more or OURS) in SYSTEMS:
+            return cls(system=more or OURS, trained=False)
+        if name in SYSTEMS and not more and not text.endswith(":"):
+            return cls(system=name)
+        if name == OURS and (more == "all" or (more.isdecimal() and int(more) > 0)):
+            return cls(system=name, scales=more)
+        raise ConfigError(
+            f"there is no method {text!r}; there are {', '.join(SYSTEMS)}, {OURS}:1 and so on, {OURS}:all, "
+            f"{PUBLIC} and {PUBLIC}:{LLAMAGEN} and so on."
+        )
+
+    @property
+    def name(self) -> str:
+        """As it is typed."""
+        if not self.trained:
+            return PUBLIC if self.system == OURS else f"{PUBLIC}:{self.system}"
+        return f"{self.system}:{self.scales}" if self.scales else self.system
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """One system with its public weights, and what a table says of it."""
+
+    rival: Rival[Any]
+    image_size: int
+    parameters: int  # of all its networks together
+    settings: Mapping[str, Any]  # of its private training
+    card: Mapping[str, Any]
+
+
+def place_of(system: str, weights: Mapping[str, str]) -> Path:
+    """The folder of the public weights of a system; one that was not named is a ConfigError."""
+    if system == OURS:
+        return find(weights.get(system, BUNDLED))
+    if system not in weights:
+        raise ConfigError(
+            f"{system} begins with public weights, which do not ship with the package. Make them with "
+            f"`dpwavelet pretrain PUBLIC_IMAGES --method {system} --out FOLDER`, then give "
+            f"--weights {system}=FOLDER."
+        )
+    if not (place := Path(weights[system])).is_dir():
+        raise ConfigError(f"there is no folder {place}, which --weights names for {system}.")
+    return place
+
+
+def open_system(method: Method, place: Path) -> System:
+    """Read the public weights of a method."""
+    if method.system == OURS:
+        return _ours(place, method.scales)
+    return _llamagen(place) if method.system == LLAMAGEN else _ldm(place)
+
+
+def weights_digest(place: Path) -> str:
+    """SHA-256 of every file below a folder of weights together, with their names."""
+    files = sorted(path for path in place.rglob("*") if path.is_file())
+    told = {path.relative_to(place).as_posix(): digest(path) for path in files}
+    return hashlib.sha256(canonical_json(told)).hexdigest()
+
+
+def trained_plainly(rival: Rival[Any], records: Any, *, steps: int, batch_size: int, seed: int) -> Rival[Any]:
+    """The system after as many steps without clipping, noise and promise; see PLAINLY for which can."""
+    if isinstance(rival, DpWavelet):
+        return rival.with_transformer(
+            train_without_privacy(
+                rival.model.transformer, records, rival.settings,
+                steps=steps, batch_size=batch_size, seed=seed,
+            )
+        )  # fmt: skip
+    if isinstance(rival, LlamaGen):
+        trained = train_without_privacy(
+            rival.transformer, records, rival.settings, steps=steps, batch_size=batch_size, seed=seed
+        )
+        return replace(rival, transformer=trained.eval())
+    raise ConfigError(f"{rival.name} cannot be trained without privacy here; leave out --epsilon inf for it.")
+
+
+def _ours(place: Path, scales: str) -> System:
+    model = Model.from_pretrained(place)
+    if scales:
+        wanted = model.tokenizer.config.scales if scales == "all" else int(scales)
+        model = open_model(str(place), wanted)
+    rival = DpWavelet(model)
+    networks = (model.tokenizer, model.transformer, model.detail)
+    return System(rival, model.image_size, _count(*networks), asdict(rival.settings), model.card)
+
+
+def _llamagen(place: Path) -> System:
+    from dpwavelet.rivals.llamagen.weights import load
+
+    rival = load(place)
+    size = rival.tokenizer.config.image_size
+    parameters = _count(rival.tokenizer, rival.transformer)
+    return System(rival, size, parameters, asdict(rival.settings), rival.card)
+
+
+def _ldm(place: Path) -> System:
+    from dpwavelet.rivals.diffusion import DpLdm, load
+
+    diffusion = load(place)
+    rival = DpLdm(diffusion).eval()
+    parameters = _count(diffusion.autoencoder, diffusion.denoiser)
+    return System(rival, diffusion.image_size, parameters, asdict(rival.settings), diffusion.card)
+
+
+def _count(*networks: nn.Module) -> int:
+    return sum(p.numel() for network in networks for p in network.parameters())

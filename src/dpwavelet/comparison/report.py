@@ -1,0 +1,399 @@
+"""The table as files: `table.md`, `table.csv`, `table.json`, `report.html` with charts, sheets of pictures.
+
+All of them are made from the same rows.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dpwavelet import __version__
+from dpwavelet.checkpoint import read_tensors, write_bytes, write_json
+from dpwavelet.comparison.cells import REAL, Cell, Known
+from dpwavelet.comparison.measures import LEVELS, HeldOut
+from dpwavelet.comparison.methods import PLAINLY
+from dpwavelet.comparison.settings import NO_PRIVACY, TableSettings
+from dpwavelet.comparison.summary import CONFIDENCE, Mean, Row, rows_of
+from dpwavelet.comparison.work import SHOWN
+from dpwavelet.evaluation.spaces import Extractor
+from dpwavelet.images.private import PrivateImages
+from dpwavelet.images.sheet import png, sheet
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.report.blocks import (
+    Bars,
+    Block,
+    Entry,
+    Interval,
+    Intervals,
+    Mark,
+    Missing,
+    Number,
+    Picture,
+    Section,
+    Series,
+    Sheet,
+    Strip,
+    Table,
+)
+from dpwavelet.report.blocks import Row as TableRow
+from dpwavelet.report.figures import measured, plain
+from dpwavelet.report.measured import AnyOrigin
+from dpwavelet.report.origins import MEANINGS, Origin, PrivateOrigin
+from dpwavelet.report.page import Page, as_markdown, render
+
+FORMAT = 1
+SIDE = 96  # of a picture in a sheet
+CAPTIONS = 8  # on the page
+WARNING = (
+    "Private: this page is as sensitive as your images.",
+    "Its distances are exact, it shows records, and no promise covers either.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One number of the table."""
+
+    key: str
+    title: str
+    unit: str = ""
+    scale: float = 1.0  # what stands in a cell is divided by it
+    cost: bool = True  # shown by its mean alone; the CSV and the JSON have its interval too
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """Everything that the files say."""
+
+    data: str
+    settings: TableSettings
+    known: Mapping[str, Known]
+    cells: Sequence[tuple[Cell, Mapping[str, Any]]]
+    cost: float
+    shape: PrivacyPlan
+    held_out: PrivateImages
+    features: Extractor
+
+    @property
+    def origin(self) -> AnyOrigin:
+        """Of every number."""
+        return Origin.PUBLIC if self.settings.stand_in else PrivateOrigin.PRIVATE
+
+    @property
+    def rows(self) -> list[Row]:
+        """The table."""
+        return rows_of(self.cells)
+
+    @property
+    def distances(self) -> list[Column]:
+        """Columns of which less is better, and the one of which more is."""
+        space = self.features
+        return [
+            Column(key="fd_coarse", title=f"{space.label} coarse", cost=False),
+            Column(key="fd_full", title=f"{space.label} full", cost=False),
+            Column(key="kd_full", title=f"{space.kernel_label} full", cost=False),
+            Column(key="perceptual", title="perceptual distance", cost=False),
+            Column(key="class_found", title="class found", cost=False),
+        ]
+
+    @property
+    def columns(self) -> list[Column]:
+        """All of them."""
+        return [*self.distances, *COSTS]
+
+
+COSTS = (
+    Column(key="seconds_per_1000", title="train seconds per 1,000 records"),
+    Column(key="seconds", title="train seconds in all"),
+    Column(key="peak_bytes", title="peak memory", unit="GB", scale=1e9),
+    Column(key="pictures_a_second", title="images per second"),
+    Column(key="trained_parameters", title="trained parameters"),
+    Column(key="records_seen", title="records seen"),
+    Column(key="spent", title="epsilon spent"),
+    Column(key="own_loss", title="own held-out loss", cost=False),
+)
+
+
+def write_report(told: Told, out: Path) -> None:
+    """Write all files anew."""
+    pictures = _pictures(told, out)
+    write_json(out / "table.json", as_json(told))
+    write_bytes(out / "table.csv", as_csv(told).encode())
+    write_bytes(out / "table.md", as_text(told, pictures).encode())
+    write_bytes(out / "report.html", as_page(told, pictures).encode())
+    for budget, rows in pictures.items():
+        write_bytes(out / _sheet_name(budget), png(sheet(list(rows.values()), SIDE)))
+
+
+def as_json(told: Told) -> dict[str, Any]:
+    """For programs: every value of every seed."""
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "data": told.data,
+        "private": not told.settings.stand_in,
+        "allowed": list(told.settings.allow),
+        "epsilon_in_all": told.cost,
+        "confidence": CONFIDENCE,
+        "notes": notes(told),
+        "columns": {column.key: column.title for column in told.columns},
+        "weights": {name: _weights(known) for name, known in told.known.items()},
+        "rows": [
+            {
+                "method": row.method,
+                "epsilon": row.budget,
+                "seeds": row.seeds,
+                "numbers": {name: mean.to_json() for name, mean in row.numbers.items()},
+            }
+            for row in told.rows
+        ],
+    }
+
+
+def as_csv(told: Told) -> str:
+    """One line a row; three columns a number: mean and the ends of its interval."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    keys = [column.key for column in told.columns]
+    ends = [name for key in keys for name in (key, f"{key}_low", f"{key}_high")]
+    writer.writerow(["method", "epsilon", "seeds", *ends])
+    for row in told.rows:
+        cells = [value for key in keys for value in _ends(row.numbers.get(key))]
+        writer.writerow([row.method, row.budget, row.seeds, *cells])
+    return file.getvalue()
+
+
+def as_text(told: Told, pictures: Mapping[str, Mapping[str, Tensor]]) -> str:
+    """The table for people, as Markdown."""
+    lines = [f"# Methods compared on {as_markdown(told.data)}", "", *_paragraphs(notes(told))]
+    titles = ["method", "epsilon", "seeds", *(column.title for column in told.columns)]
+    lines += [_line(titles), _line(["---"] * len(titles))]
+    for row in told.rows:
+        cells = [_shown(row, column) for column in told.columns]
+        lines.append(_line([row.method, row.budget, str(row.seeds), *cells]))
+    lines += ["", "Public weights:", "", _line(["method", *WEIGHTS]), _line(["---"] * (len(WEIGHTS) + 1))]
+    lines += [_line([name, *_weights(known).values()]) for name, known in told.known.items()]
+    lines += ["", "Sheets, with their rows from the top:", ""]
+    lines += [f"- `{_sheet_name(budget)}`: {', '.join(rows)}" for budget, rows in pictures.items()]
+    return "\n".join(lines) + "\n"
+
+
+def as_page(told: Told, pictures: Mapping[str, Mapping[str, Tensor]]) -> str:
+    """The page with charts and sheets."""
+    origin = told.origin
+    weights = Table(
+        title="Public weights",
+        columns=WEIGHTS,
+        rows=[
+            TableRow(name, list(_weights(known).values()), Origin.PUBLIC)
+            for name, known in told.known.items()
+        ],
+        names="Method",
+    )
+    sections: list[Section[AnyOrigin]] = [
+        Section(id="what", heading="What was compared", items=notes(told), blocks=[weights]),
+        Section(
+            id="distances",
+            heading="How near pictures come to held-out records",
+            words=["Real against real is what a perfect generator would reach; it is drawn as a band."],
+            blocks=_charts(told) or [Missing("No distance could be measured.")],
+        ),
+        Section(id="cost", heading="What it took", blocks=[_bars(told, column) for column in COSTS[:5]]),
+        Section(
+            id="sheets",
+            heading="The same captions by every method",
+            blocks=[_sheet(told, budget, rows) for budget, rows in pictures.items()]
+            or [Missing("No method drew anything.")],
+        ),
+    ]
+    return render(
+        Page(
+            title=f"Methods compared on {told.data}",
+            version=__version__,
+            promise="Each private cell keeps its own promise. The table as a whole keeps none: its numbers "
+            "are exact. Everything that was trained for it costs the sum below.",
+            epsilon=told.cost,
+            delta=told.shape.delta * max(len([1 for cell, _ in told.cells if cell.plan]), 1),
+            unit="one record",
+            origins={origin: _meaning(origin), Origin.PUBLIC: MEANINGS[Origin.PUBLIC]}
+            if origin is not Origin.PUBLIC
+            else {origin: _meaning(origin)},
+            sections=sections,
+            warning=() if told.settings.stand_in else WARNING,
+        )
+    )
+
+
+def notes(told: Told) -> list[str]:
+    """What must be said with the numbers."""
+    settings, shape = told.settings, told.shape
+    private = [cell for cell, _ in told.cells if cell.plan]
+    said = [
+        f"All private cells together cost epsilon {told.cost:g}, the sum of theirs, earlier ones in this "
+        "folder included. "
+        + (
+            "The records are public stand-ins, by the word of whoever made this table."
+            if settings.stand_in
+            else "The owner of the records accepted that. The numbers are exact, and as private as they are."
+        ),
+        f"One promise for all: add or remove one record of {shape.records:,}, delta {shape.delta:.3g}, "
+        f"Poisson batches of {shape.batch_size} expected, clipping to {shape.max_norm:g}, epsilon by "
+        "privacy-loss distributions.",
+        "The same number of records seen: every method takes the same number of steps."
+        if settings.equal == "records"
+        else "The same time to train: each method takes as many steps as, by a rehearsal on drawn portraits, "
+        "fit into the seconds of ours. Training without privacy takes as many steps as with it.",
+        f"Pictures are drawn for the captions of the same {settings.pictures:,} held-out records at most. "
+        f"Coarse is the Haar approximation {LEVELS} levels down, enlarged. Real against real: as many of the "
+        "records that were trained on.",
+        f"In brackets: {100 * CONFIDENCE:g} % intervals of the mean over seeds, by Student's t. Noise and "
+        "batches are never seeded: a seed draws pictures, and batches without privacy.",
+        "Time is that of private training with the encoding of records; peak memory is that of a process "
+        "that opens the weights and trains. Own loss is of another kind for each system: compare it within "
+        "one.",
+    ]
+    if any(told.features.columns >= found["numbers"]["pictures"] for _, found in told.cells):
+        said.append(
+            f"{told.features.label} needs more than {told.features.columns:,} pictures of either kind, and "
+            "is left out where there are fewer; the kernel distance is unbiased for any number."
+        )
+    left = [m.name for m in settings.methods if m.trained and m.system not in PLAINLY]
+    if NO_PRIVACY in settings.epsilons and left:
+        said.append(f"There is no training without privacy of {', '.join(left)}.")
+    seen = {name: _images(known) for name, known in told.known.items()}
+    if len(set(seen.values())) > 1:
+        said.append(
+            "The public weights did not all learn from as many images: "
+            + ", ".join(f"{name} {count}" for name, count in seen.items())
+            + "."
+        )
+    if not private:
+        said.append("There is no private cell.")
+    return said
+
+
+WEIGHTS = ("images", "minutes", "parameters", "trained", "SHA-256")
+
+
+def _weights(known: Known) -> dict[str, str]:
+    stages = known.card.get("stages")
+    minutes = [stage.get("minutes") for stage in stages.values()] if isinstance(stages, dict) else []
+    told = [float(each) for each in minutes if each is not None]
+    values = (
+        _images(known),
+        f"{sum(told):.0f}" if told else "not said",
+        f"{known.parameters:,}",
+        f"{known.trained_parameters:,}",
+        known.weights[:8],
+    )
+    return dict(zip(WEIGHTS, values, strict=True))
+
+
+def _images(known: Known) -> str:
+    said = known.card.get("trained_on")
+    count = said.get("images") if isinstance(said, dict) else None
+    return f"{count:,}" if isinstance(count, int) else "not said"
+
+
+def _charts(told: Told) -> list[Block[AnyOrigin]]:
+    """One chart for each distance and budget, with what needs no budget in all of them."""
+    budgets = sorted({row.epsilon for row in told.rows if row.epsilon > 0}) or [0.0]
+    found: list[Block[AnyOrigin]] = []
+    for column in told.distances:
+        for budget in budgets:
+            rows = [row for row in told.rows if row.epsilon in (0.0, budget) and column.key in row.numbers]
+            if rows:
+                title = f"{column.title}, epsilon {budget:g}" if budget else column.title
+                found.append(Intervals(title=title, rows=[_dot(told, row, column) for row in rows]))
+    return found
+
+
+def _dot(told: Told, row: Row, column: Column) -> Interval[AnyOrigin]:
+    mean = row.numbers[column.key]
+    mark = Mark.REFERENCE if row.method == REAL else Mark.OTHER if row.epsilon == 0 else Mark.OURS
+    number = Number(value=mean.value, interval=mean.interval, confidence=CONFIDENCE)
+    return Interval(row.method, number, told.origin, mark)
+
+
+def _bars(told: Told, column: Column) -> Block[AnyOrigin]:
+    rows = [row for row in told.rows if row.method != REAL and column.key in row.numbers]
+    if not rows:
+        return Missing(f"{column.title}: no cell has it.")
+    return Bars(
+        title=column.title,
+        categories=[f"{row.method}, epsilon {row.budget}" for row in rows],
+        series=[Series("mean", [row.numbers[column.key].value / column.scale for row in rows], told.origin)],
+        unit=column.unit,
+        names="Method",
+    )
+
+
+def _sheet(told: Told, budget: str, rows: Mapping[str, Tensor]) -> Sheet[AnyOrigin]:
+    captions = HeldOut.read(told.held_out, told.settings.pictures).captions[:CAPTIONS]
+    entries: list[Entry[AnyOrigin]] = []
+    for place, caption in enumerate(captions):
+        strips = [
+            Strip(name, [Picture(png(pictures[place]), name)], told.origin) for name, pictures in rows.items()
+        ]
+        entries.append(Entry(caption, strips))
+    return Sheet(title=f"Sheet: {budget}", entries=entries)
+
+
+def _pictures(told: Told, out: Path) -> dict[str, dict[str, Tensor]]:
+    """For each budget the pictures of every method, of the first seed, below those of the records."""
+    real = HeldOut.read(told.held_out, told.settings.pictures).pixels[:SHOWN]
+    drawn = {
+        (cell.epsilon, cell.name): read_tensors(out / "cells" / f"{cell.digest}.safetensors")["pictures"]
+        for cell, _ in told.cells
+        if cell.method and cell.seed == 0
+    }
+    always = {name: pictures for (epsilon, name), pictures in drawn.items() if epsilon == 0}
+    budgets = sorted({epsilon for epsilon, _ in drawn if epsilon > 0}) or ([0.0] if drawn else [])
+    return {
+        (f"epsilon {budget:g}" if budget else "no records"): {
+            "held-out record": real,
+            **always,
+            **{name: pictures for (epsilon, name), pictures in drawn.items() if epsilon == budget > 0},
+        }
+        for budget in budgets
+    }
+
+
+def _sheet_name(budget: str) -> str:
+    return f"sheets/{budget.replace(' ', '-')}.png"
+
+
+def _meaning(origin: AnyOrigin) -> str:
+    if isinstance(origin, PrivateOrigin):
+        return MEANINGS[origin]
+    return "settings, public weights, clock times, and numbers about records that are public stand-ins"
+
+
+def _ends(mean: Mean | None) -> tuple[float | str, float | str, float | str]:
+    if mean is None:
+        return "", "", ""
+    return (mean.value, *(mean.interval or ("", "")))
+
+
+def _shown(row: Row, column: Column) -> str:
+    mean = row.numbers.get(column.key)
+    if mean is None:
+        return "-"
+    value = mean.value / column.scale
+    if column.cost or mean.interval is None or mean.interval[0] == mean.interval[1]:
+        return f"{plain(value)} {column.unit}".strip()
+    low, high = (end / column.scale for end in mean.interval)
+    return measured(value, interval=(low, high), unit=column.unit)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _paragraphs(said: Sequence[str]) -> list[str]:
+    return [*(f"- {sentence}" for sentence in said), ""]

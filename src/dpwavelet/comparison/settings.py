@@ -1,0 +1,70 @@
+"""What a table is asked to hold."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from dpwavelet.comparison.methods import OURS, Method
+from dpwavelet.errors import ConfigError
+from dpwavelet.privacy.accounting import check_epsilon
+from dpwavelet.privacy.refusals import check_allowed
+
+Equal = Literal["records", "time"]
+MOST_SEEDS = 10
+NO_PRIVACY = float("inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSettings:
+    """Methods, budgets and seeds, and what is the same for all of them.
+
+    One of two things must be said of the records. `stand_in`: anyone may see them. `spend`: they are private,
+    and their owner accepts that the whole table costs at most this epsilon; see `consent`.
+    """
+
+    methods: tuple[Method, ...]
+    epsilons: tuple[float, ...]  # infinity is training without privacy
+    seeds: int = 2
+    weights: Mapping[str, str] = field(default_factory=dict)  # folders of public weights, by system
+    equal: Equal = "records"  # what every method gets as much of: records seen, or time to train
+    delta: float | None = None
+    records: int | None = None  # declared; the count, rounded down, unless given
+    batch_size: int | None = None
+    steps: int | None = None  # of ours, if time is equal
+    split: str = "train"
+    held_out: str = "test"
+    pictures: int = 800
+    features: str | None = None  # a folder of another feature network than the bundled one
+    threads: int | None = None
+    stand_in: bool = False
+    spend: float | None = None
+    allow: tuple[str, ...] = ()  # refusals that the owner overrules, where records are private
+    ledger: Path | None = None  # the folder of the data-set ledgers, where records are private
+
+    def __post_init__(self) -> None:
+        if not self.methods or not self.epsilons:
+            raise ConfigError("a table needs at least one method and one epsilon.")
+        for what, given in (("methods", self.methods), ("epsilons", self.epsilons)):
+            if len(set(given)) < len(given):
+                raise ConfigError(f"the {what} of a table must differ, got one twice.")
+        for epsilon in self.epsilons:
+            if epsilon != NO_PRIVACY:
+                check_epsilon(epsilon)
+        if not 1 <= self.seeds <= MOST_SEEDS:
+            raise ConfigError(f"seeds must be from 1 to {MOST_SEEDS}, got {self.seeds}.")
+        if self.equal not in get_args(Equal):
+            raise ConfigError(f"equal must be {' or '.join(get_args(Equal))}, got {self.equal!r}.")
+        if self.pictures < 4:
+            raise ConfigError(f"pictures must be at least 4, got {self.pictures}.")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads must be at least 1, got {self.threads}.")
+        if self.split == self.held_out:
+            raise ConfigError(f"the held-out split must be another than {self.split!r}, which is trained on.")
+        check_allowed(self.allow)
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """The systems whose public weights are needed; ours too where the time is taken from it."""
+        own = [method.system for method in self.methods]
+        return tuple(dict.fromkeys([*own, *([OURS] if self.equal == "time" else [])]))

@@ -1,0 +1,175 @@
+"""A whole table: what it costs, the cells that are missing, and the files that show all of them."""
+
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpwavelet.checkpoint import canonical_json, read_json
+from dpwavelet.comparison.cells import Cell, Known, cells_of, fingerprint, know, shape_of
+from dpwavelet.comparison.consent import check_consent, least_price, price
+from dpwavelet.comparison.methods import OURS, Method
+from dpwavelet.comparison.report import Told, write_report
+from dpwavelet.comparison.settings import TableSettings
+from dpwavelet.comparison.speed import Speed
+from dpwavelet.comparison.work import Job, Rehearsal, Work, compute, in_child, read_speed, tell_speed
+from dpwavelet.errors import ConfigError, PrivacyError
+from dpwavelet.evaluation import extractor
+from dpwavelet.features import NAME
+from dpwavelet.images.known import read_known, share_known
+from dpwavelet.images.private import PrivateImages
+from dpwavelet.pipeline.prints import Prints
+from dpwavelet.pipeline.progress import Progress
+from dpwavelet.pipeline.refusals import SEEN_SHARE, check_duplicates, check_people
+from dpwavelet.pipeline.run import fingerprint_of
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.privacy.refusals import Refusal
+
+
+def make_table(
+    data: Path, out: Path, settings: TableSettings, progress: Progress, work: Work = in_child
+) -> Path:
+    """Compute every cell that is missing in `out`, write the table, and return `out`.
+
+    Guarantee: each private cell is (epsilon, delta)-DP by itself, and is charged before its steps are taken.
+    Of the numbers and sheets nothing is promised; see `consent`, which is asked before anything is trained
+    on a record.
+    """
+    check_consent(settings, least_price(settings))
+    known = {method.name: know(method, settings) for method in settings.methods}
+    size = _one_size(known)
+    images = PrivateImages.open(data, size, settings.split)
+    held_out = PrivateImages.open(data, size, settings.held_out)
+    space = extractor(NAME, settings.features)
+    shape = shape_of(settings, len(images))
+    if len(images) < shape.records:
+        raise PrivacyError(
+            f"{shape.records} records were declared, but there are fewer; declare at most what is there."
+        )
+    about = {
+        "data": fingerprint(images),
+        "held_out": fingerprint(held_out),
+        "pictures": settings.pictures,
+        "features": space.digest,
+    }
+    steps = _steps(settings, known, shape, out, work)
+    cells = cells_of(settings, known, steps, len(images), about)
+    check_consent(settings, cost := price(cells, out))
+    owned = None
+    if not settings.stand_in:
+        owned = _check_owned(data, images, known, settings, progress)
+        out.mkdir(parents=True, exist_ok=True)
+        out.chmod(0o700)
+
+    def job(cell: Cell) -> Job:
+        return Job(
+            cell=cell,
+            place=known[cell.name].place if cell.method else None,
+            image_size=size,
+            data=data,
+            split=settings.split,
+            held_out=settings.held_out,
+            pictures=settings.pictures,
+            features=settings.features,
+            out=out,
+            threads=settings.threads,
+            owned=owned,
+            ledger=settings.ledger,
+        )
+
+    missing = [cell for cell in cells if not _path(cell, out).is_file()]
+    progress.begin("cells", len(missing))
+    for cell in missing:
+        work(compute, job(cell))
+        progress.advance(1, f"{cell.name}, epsilon {cell.epsilon:g}, seed {cell.seed}")
+    told = Told(
+        data=data.name,
+        settings=settings,
+        known=known,
+        cells=[(cell, read_json(_path(cell, out))) for cell in cells],
+        cost=cost,
+        shape=shape,
+        held_out=held_out,
+        features=space,
+    )
+    write_report(told, out)
+    return out
+
+
+def _path(cell: Cell, out: Path) -> Path:
+    return out / "cells" / f"{cell.digest}.json"
+
+
+def _one_size(known: Mapping[str, Known]) -> int:
+    sizes = {name: told.image_size for name, told in known.items()}
+    if len(set(sizes.values())) > 1:
+        raise ConfigError(
+            f"all methods must draw pictures of one size, got {sizes}; give weights of the same preset."
+        )
+    return next(iter(sizes.values()))
+
+
+def _steps(
+    settings: TableSettings, known: Mapping[str, Known], shape: PrivacyPlan, out: Path, work: Work
+) -> dict[str, int]:
+    """How many steps each method takes: as many as ours, or as many as fit into the time that ours takes.
+
+    Both times come from rehearsals on drawn portraits, so no clock that ran on records decides a plan.
+    """
+    if settings.equal == "records":
+        return dict.fromkeys(known, shape.steps)
+    ours = _speed(know(Method(system=OURS), settings), out, settings.threads, work)
+    seconds = shape.steps * ours.seconds(shape.batch_size)
+    return {
+        name: _speed(told, out, settings.threads, work).steps_within(seconds, shape.batch_size)
+        for name, told in known.items()
+        if told.method.trained
+    }
+
+
+def _speed(told: Known, out: Path, threads: int | None, work: Work) -> Speed:
+    """How fast a method trains; rehearsed once for the same weights, settings and threads."""
+    what: dict[str, Any] = {
+        "method": told.method.name,
+        "weights": told.weights,
+        "training": dict(told.settings),
+        "threads": threads or torch.get_num_threads(),
+    }
+    path = out / "speeds" / f"{sha256(canonical_json(what)).hexdigest()[:24]}.json"
+    if not path.is_file():
+        work(
+            tell_speed,
+            Rehearsal(
+                method=told.method,
+                place=told.place,
+                image_size=told.image_size,
+                path=path,
+                threads=threads,
+            ),
+        )
+    return read_speed(path)
+
+
+def _check_owned(
+    data: Path,
+    images: PrivateImages,
+    known: Mapping[str, Known],
+    settings: TableSettings,
+    progress: Progress,
+) -> str:
+    """Refuse private records for the reasons that a run refuses them; their fingerprint."""
+    check_people(images, None, settings.allow)
+    progress.begin("checking images", len(images))
+    prints = Prints.of_records(images, progress.advance)
+    check_duplicates(images, prints, None, settings.allow)
+    telling = [pixels for pixels, tells in zip(prints.pixels, prints.sketches.contrast, strict=True) if tells]
+    for told in known.values():
+        if (share := share_known(read_known(told.place), telling)) > SEEN_SHARE:
+            raise Refusal(
+                "same-data",
+                f"the weights in {told.place} have seen {share:.0%} of the pictures in {data}",
+                "Compare methods whose weights never saw them.",
+            )
+    return fingerprint_of(prints)

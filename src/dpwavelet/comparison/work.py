@@ -1,0 +1,265 @@
+"""One cell, computed in a process of its own: train, draw, measure, write. So each has its own peak memory.
+
+    cells/NAME.json           identity and numbers
+    cells/NAME.safetensors    the first pictures, for sheets
+    ledgers/NAME.jsonl        what the cell was charged
+    work/NAME/                checkpoint and key of the noise, until the cell is done
+
+A cell that was interrupted goes on from its checkpoint, and is charged nothing twice.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from dpwavelet.checkpoint import read_json, write_json, write_tensors
+from dpwavelet.comparison.cells import Cell
+from dpwavelet.comparison.consent import LEDGERS
+from dpwavelet.comparison.measures import HeldOut, Judge, Numbers, judge_of, some_of
+from dpwavelet.comparison.methods import Method, open_system, trained_plainly
+from dpwavelet.comparison.speed import REHEARSED, Speed, rehearse
+from dpwavelet.errors import DpwaveletError, OutputError
+from dpwavelet.images.drawn import draw_to
+from dpwavelet.images.private import PrivateImages
+from dpwavelet.memory import keep_freed_memory
+from dpwavelet.pipeline.refusals import check_accountant
+from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
+from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.rivals.base import Rival
+from dpwavelet.training import Checkpoint, PrivateTraining
+
+SHOWN = 16  # pictures that are kept for sheets
+SECONDS_BETWEEN_NOTES = 5.0
+
+J = TypeVar("J")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A cell and where everything lies."""
+
+    cell: Cell
+    place: Path | None  # of the public weights; nothing for real pictures
+    image_size: int
+    data: Path
+    split: str
+    held_out: str
+    pictures: int
+    features: str | None
+    out: Path
+    threads: int | None
+    owned: str | None  # fingerprint of private images, whose own ledger is charged too
+    ledger: Path | None  # the folder of that ledger
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rehearsal:
+    """A method whose speed is to be told, and the file to tell it in."""
+
+    method: Method
+    place: Path
+    image_size: int
+    path: Path
+    threads: int | None
+
+
+class Work(Protocol):
+    """Whoever calls a function with its job, here or elsewhere."""
+
+    def __call__(self, function: Callable[[J], None], job: J) -> None:
+        """Return when it is done; an error of the function is raised here."""
+
+
+def in_child(function: Callable[[J], None], job: J) -> None:
+    """In a fresh process, which ends afterwards."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            refused = pool.submit(_refusal, function, job).result()
+        except BrokenProcessPool as error:
+            raise OutputError(
+                "the process of a cell was ended from outside, as when memory runs out. Cells that are done "
+                "are kept; repeat the command to go on."
+            ) from error
+    if refused is not None:
+        kind, message = refused
+        raise kind(message)
+
+
+def _refusal(function: Callable[[J], None], job: J) -> tuple[type[DpwaveletError], str] | None:
+    """Call, and tell an error of ours in a form that another process can read."""
+    try:
+        function(job)
+    except DpwaveletError as error:
+        kind = next(each for each in type(error).__mro__ if each.__module__ == DpwaveletError.__module__)
+        return kind, str(error)
+    return None
+
+
+def compute(job: Job) -> None:
+    """Compute a cell and write its files, the JSON last."""
+    _use(job.threads)
+    kept = job.out / "cells"
+    held_out = PrivateImages.open(job.data, job.image_size, job.held_out)
+    asked = HeldOut.read(held_out, job.pictures)
+    if job.cell.method is None:
+        numbers = _real(job, judge_of(asked, job.features))
+    else:
+        numbers, pictures = _generated(job, held_out, asked)
+        write_tensors(kept / f"{job.cell.digest}.safetensors", {"pictures": pictures[:SHOWN]})
+    write_json(
+        kept / f"{job.cell.digest}.json",
+        {"identity": job.cell.identity, "threads": torch.get_num_threads(), "numbers": numbers},
+    )
+    shutil.rmtree(_folder(job), ignore_errors=True)
+
+
+def tell_speed(job: Rehearsal) -> None:
+    """Rehearse a method on drawn portraits and write down how fast it trains."""
+    _use(job.threads)
+    rival = open_system(job.method, job.place).rival
+    with TemporaryDirectory(prefix="dpwavelet-") as name:
+        folder = Path(name)
+        draw_to(folder / "portraits", REHEARSED, seed=0, size=job.image_size, workers=1)
+        portraits = PrivateImages.open(folder / "portraits", job.image_size)
+        write_json(job.path, asdict(rehearse(rival, portraits, folder)))
+
+
+def read_speed(path: Path) -> Speed:
+    """What `tell_speed` wrote."""
+    return Speed(**read_json(path))
+
+
+def _real(job: Job, judge: Judge) -> Numbers:
+    """Records that were trained on, as if somebody had generated them: what a perfect generator reaches."""
+    images = PrivateImages.open(job.data, job.image_size, job.split)
+    chosen = some_of(images, len(judge.held_out.pixels), "real against real", job.cell.seed)
+    labels = [images.label(index) for index in chosen]
+    found = judge.numbers(images.pixels(chosen), labels, paired=False)
+    return {"pictures": float(len(chosen)), **found}
+
+
+def _generated(job: Job, held_out: PrivateImages, asked: HeldOut) -> tuple[Numbers, Tensor]:
+    assert job.cell.method is not None and job.place is not None
+    rival = open_system(job.cell.method, job.place).rival
+    costs: Numbers = {"trained_parameters": None}
+    if job.cell.method.trained:
+        costs["trained_parameters"] = float(rival.trained_parameters)
+        rival, more = _trained(job, rival)
+        costs |= more
+    costs["peak_bytes"] = peak_memory()
+    started = time.perf_counter()
+    pictures = rival.draw(list(asked.captions), job.cell.seed)
+    costs["pictures_a_second"] = len(pictures) / (time.perf_counter() - started)
+    costs["own_loss"] = rival.held_out_loss(rival.prepare(held_out))
+    found = judge_of(asked, job.features).numbers(pictures, asked.labels, paired=True)
+    return {"pictures": float(len(pictures)), **found, **costs}, pictures
+
+
+def _trained(job: Job, rival: Rival[Any]) -> tuple[Rival[Any], Numbers]:
+    """The system after training on the records, privately if the cell has a plan, and what it took."""
+    cell = job.cell
+    images = PrivateImages.open(job.data, job.image_size, job.split)
+    started = time.perf_counter()
+    records = rival.prepare(images)
+    preparing = time.perf_counter() - started
+    costs: Numbers = {"seconds_to_prepare": preparing}
+    if cell.plan is not None:  # the accountant's own time is the same for every method, and is not counted
+        costs |= {
+            "spent": cell.plan.pld_epsilon,
+            "delta": cell.plan.delta,
+            "noise_multiplier": cell.plan.noise_multiplier,
+        }
+    watch = Stopwatch(_folder(job) / "seconds.json")
+    if cell.plan is None:
+        rival = trained_plainly(rival, records, steps=cell.steps, batch_size=cell.batch_size, seed=cell.seed)
+    else:
+        rival = _privately(job, cell.plan, rival, records, watch)
+    seconds = watch.seconds
+    seen = cell.steps * cell.batch_size
+    return rival, {
+        **costs,
+        "seconds": preparing + seconds,
+        "seconds_per_1000": 1000 * seconds / seen,
+        "records_seen": float(seen),
+    }
+
+
+def _privately(
+    job: Job, plan: PrivacyPlan, rival: Rival[Any], records: Any, watch: "Stopwatch"
+) -> Rival[Any]:
+    """Train under the cell's own plan, charged to its own ledger and, of private images, to theirs."""
+    run, folder = job.cell.digest, _folder(job)
+    own = Ledger.open(job.out / LEDGERS / f"{run}.jsonl")
+    checkpoint = Checkpoint(folder, plan, PrivateTraining(), run)  # asked only where its files are
+    check_accountant(own, run, checkpoint)
+    ledger: Ledger | Account
+    if job.owned is None:
+        ledger = own
+        if run not in own.runs:
+            own.append({"kind": "begun", "run": run, "plan": plan.to_json()})
+    else:
+        spendings = DataLedger.open(ledger_path(job.owned, job.ledger), job.owned)
+        ledger = Account.open(spendings, own, run, plan, job.owned, f"compare: {job.cell.name}")
+        check_accountant(own, run, checkpoint)
+    trained = rival.train(records, plan, folder, ledger, run, watch.told)
+    watch.keep()
+    ledger.finish(run)
+    return trained
+
+
+class Stopwatch:
+    """Seconds of training, those before an interruption included; up to a few steps of it count twice."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.path, self.clock = path, clock
+        self.before = float(json.loads(path.read_text())["seconds"]) if path.is_file() else 0.0
+        self.started = self.noted = clock()
+
+    @property
+    def seconds(self) -> float:
+        """So far."""
+        return self.before + self.clock() - self.started
+
+    def told(self, step: int, numbers: dict[str, float]) -> None:
+        """Hear of a step; now and then the time is kept."""
+        if self.clock() - self.noted > SECONDS_BETWEEN_NOTES:
+            self.keep()
+
+    def keep(self) -> None:
+        """Write the time down."""
+        self.noted = self.clock()
+        write_json(self.path, {"seconds": self.seconds})
+
+
+def peak_memory() -> float | None:
+    """The most bytes that this process has held so far; nothing where the system does not tell.
+
+    Not `ru_maxrss`: on Linux a process inherits that from whoever started it.
+    """
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+    lines = status.read_text(encoding="utf-8").splitlines()
+    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+
+
+def _folder(job: Job) -> Path:
+    return job.out / "work" / job.cell.digest
+
+
+def _use(threads: int | None) -> None:
+    keep_freed_memory()
+    if threads is not None:
+        torch.set_num_threads(threads)

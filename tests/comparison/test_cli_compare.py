@@ -1,0 +1,151 @@
+"""`dpwavelet compare` as a user meets it, with cells in processes of their own."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from dpwavelet import cli, cli_compare
+from dpwavelet.checkpoint import read_json
+from dpwavelet.comparison import TableSettings, work
+from dpwavelet.errors import OutputError, PrivacyError
+from dpwavelet.privacy.refusals import Refusal
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Run the command line in this process: status, output, errors."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["dpwavelet", *map(str, arguments)])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_words_after_an_option_each_get_their_own() -> None:
+    words = [
+        "data",
+        "--epsilon",
+        "1",
+        "10",
+        "inf",
+        "--methods=a",
+        "b",
+        "--seeds",
+        "2",
+        "--weights",
+        "a=x",
+        "b=y",
+    ]
+    assert cli_compare.repeated(words) == [
+        "data", "--epsilon", "1", "--epsilon", "10", "--epsilon", "inf", "--methods=a", "--methods", "b",
+        "--seeds", "2", "--weights", "a=x", "--weights", "b=y",
+    ]  # fmt: skip
+
+
+def test_a_table_is_printed_and_the_next_call_finds_it_there(
+    people: Path,
+    asked: TableSettings,
+    made: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*_: object) -> None:
+        pytest.fail("there was nothing to compute")
+
+    monkeypatch.setattr(work, "compute", never)
+    weights = [f"{name}={folder}" for name, folder in asked.weights.items()]
+    status, out, err = call(
+        capsys, "compare", people, "--epsilon", "8", "inf", "--methods", "dp-wavelet", "dp-llamagen",
+        "public", "--weights", *weights, "--out", made, "--batch-size", "20", "--steps", "3",
+        "--pictures", "16",
+        "--features", str(asked.features), "--stand-in",
+    )  # fmt: skip
+    assert status == 0, err
+    assert "| real against real | - | 2 |" in out
+    assert "| dp-wavelet | 8 | 2 |" in out
+    assert out.strip().splitlines()[-1] == str(made / "report.html")
+
+
+@pytest.mark.slow
+def test_a_cell_has_a_process_and_so_a_peak_of_its_own(
+    people: Path, asked: TableSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = bytearray(1_000_000_000)
+    held[::4096] = b"1" * len(held[::4096])
+    status, _, err = call(
+        capsys, "compare", people, "--epsilon", "8", "--methods", "dp-wavelet", "--seeds", "1",
+        "--weights", f"dp-wavelet={asked.weights['dp-wavelet']}", "--out", tmp_path / "out",
+        "--batch-size", "20", "--steps", "2", "--pictures", "16", "--features", str(asked.features),
+        "--stand-in", "--threads", "1",
+    )  # fmt: skip
+    assert status == 0, err
+    rows = read_json(tmp_path / "out" / "table.json")["rows"]
+    assert 1e8 < rows[1]["numbers"]["peak_bytes"]["mean"] < 1e9 < (work.peak_memory() or 2e9)
+    del held
+
+
+def refuse(word: str) -> None:
+    raise Refusal("duplicates", word, "Leave one of each.")
+
+
+@pytest.mark.slow
+def test_a_refusal_comes_back_from_the_process_of_a_cell() -> None:
+    with pytest.raises(PrivacyError, match="something was found twice"):
+        work.in_child(refuse, "something was found twice")
+
+
+@pytest.mark.slow
+def test_a_process_that_is_ended_from_outside_is_told() -> None:
+    with pytest.raises(OutputError, match="repeat the command to go on"):
+        work.in_child(os._exit, 9)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ([], ["--stand-in", "--spend"]),
+        (["--stand-in", "--methods", "dp-gan"], ["dp-gan", "dp-llamagen"]),
+        (["--stand-in", "--methods", "dp-ldm"], ["pretrain PUBLIC_IMAGES --method dp-ldm"]),
+        (["--stand-in", "--weights", "dp-ldm"], ["METHOD=FOLDER"]),
+        (["--stand-in", "--equal", "money"], ["records or time"]),
+        (["--stand-in", "--split", "none"], ["no split 'none'"]),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_status_2(
+    people: Path, asked: TableSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    more: list[str], words: list[str],
+) -> None:  # fmt: skip
+    given = [
+        "--weights",
+        f"dp-wavelet={asked.weights['dp-wavelet']}",
+        "--epsilon",
+        "1",
+        "--out",
+        tmp_path / "out",
+    ]
+    status, _, err = call(capsys, "compare", people, *given, *more)
+    assert status == 2
+    for word in words:
+        assert word in " ".join(err.split()), err
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_another_method_are_made_by_pretrain(
+    portraits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = call(
+        capsys, "pretrain", portraits, "--method", "nothing", "--out", tmp_path / "a", "--preset", "tiny"
+    )
+    assert status == 2
+    assert "dp-wavelet, dp-llamagen, dp-ldm" in err
+    status, _, err = call(
+        capsys, "pretrain", portraits, "--method", "dp-llamagen", "--preset", "tiny", "--effort", "0.0001",
+        "--out", tmp_path / "made",
+    )  # fmt: skip
+    assert status == 0, err
+    assert read_json(tmp_path / "made" / "config.json")["kind"] == "llamagen"

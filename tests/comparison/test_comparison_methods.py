@@ -1,0 +1,165 @@
+"""Methods by name, their public weights, and our own method with the face of a rival."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from dpwavelet.comparison.methods import (
+    Method,
+    open_system,
+    place_of,
+    trained_plainly,
+    weights_digest,
+)
+from dpwavelet.comparison.wavelet import DpWavelet
+from dpwavelet.errors import ConfigError
+from dpwavelet.images.private import PrivateImages
+from dpwavelet.images.sheet import from_bytes
+from dpwavelet.model import Model
+from dpwavelet.pipeline.generator import Pipeline
+from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.records import PrivateTokens
+from dpwavelet.rivals import Rival
+from dpwavelet.wavelet import analyze
+
+PLAN = PrivacyPlan(epsilon=8, delta=1e-3, records=120, batch_size=20, steps=2, max_norm=1.0)
+
+
+@pytest.fixture(scope="module")
+def rival(tiny_model: Path) -> DpWavelet:
+    return DpWavelet(Model.from_pretrained(tiny_model))
+
+
+@pytest.fixture(scope="module")
+def records(rival: DpWavelet, portraits: Path) -> PrivateTokens:
+    return rival.prepare(PrivateImages.open(portraits, 32))
+
+
+class TestNames:
+    """What may be typed, and what comes of it."""
+
+    @pytest.mark.parametrize(
+        ("text", "system", "scales", "trained"),
+        [
+            ("dp-wavelet", "dp-wavelet", "", True),
+            ("dp-wavelet:2", "dp-wavelet", "2", True),
+            ("dp-wavelet:all", "dp-wavelet", "all", True),
+            ("dp-llamagen", "dp-llamagen", "", True),
+            ("public", "dp-wavelet", "", False),
+            ("public:dp-ldm", "dp-ldm", "", False),
+        ],
+    )
+    def test_a_name_is_read_and_told_as_it_was_typed(
+        self, text: str, system: str, scales: str, trained: bool
+    ) -> None:
+        method = Method.parse(text)
+        assert (method.system, method.scales, method.trained) == (system, scales, trained)
+        assert method.name == text
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "dp-gan",
+            "dp-wavelet:",
+            "dp-wavelet:0",
+            "dp-wavelet:-1",
+            "dp-ldm:2",
+            "public:x",
+            "public:dp-wavelet:2",
+        ],
+    )
+    def test_what_is_no_method_is_refused_with_those_there_are(self, text: str) -> None:
+        with pytest.raises(ConfigError, match="dp-llamagen"):
+            Method.parse(text)
+
+
+class TestWeights:
+    """Each method begins with a folder."""
+
+    @pytest.mark.parametrize("system", ["dp-llamagen", "dp-ldm"])
+    def test_without_weights_the_error_says_how_to_make_them(self, system: str, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=f"pretrain PUBLIC_IMAGES --method {system} --out"):
+            place_of(system, {})
+        with pytest.raises(ConfigError, match="no folder"):
+            place_of(system, {system: str(tmp_path / "nowhere")})
+
+    def test_ours_are_bundled(self) -> None:
+        assert place_of("dp-wavelet", {}).name == "thumb"
+
+    def test_the_digest_is_of_all_files_and_their_names(self, tmp_path: Path) -> None:
+        (tmp_path / "unet").mkdir()
+        (tmp_path / "unet" / "a").write_text("1")
+        seen = {weights_digest(tmp_path)}
+        (tmp_path / "unet" / "a").write_text("2")
+        seen.add(weights_digest(tmp_path))
+        (tmp_path / "unet" / "a").rename(tmp_path / "unet" / "b")
+        seen.add(weights_digest(tmp_path))
+        (tmp_path / "vae").mkdir()
+        (tmp_path / "unet" / "b").rename(tmp_path / "vae" / "b")
+        seen.add(weights_digest(tmp_path))
+        assert len(seen) == 4
+
+    def test_private_scales_are_as_asked(self, tiny_model: Path) -> None:
+        found = [
+            open_system(Method.parse(name), tiny_model).rival
+            for name in ("dp-wavelet:1", "dp-wavelet:2", "dp-wavelet:all")
+        ]
+        assert [rival.model.private_scales for rival in found if isinstance(rival, DpWavelet)] == [1, 2, 3]
+        with pytest.raises(ConfigError, match="from 1 to 3"):
+            open_system(Method.parse("dp-wavelet:4"), tiny_model)
+
+    def test_a_system_tells_of_its_size(self, tiny_model: Path) -> None:
+        system = open_system(Method.parse("dp-wavelet"), tiny_model)
+        model = Model.from_pretrained(tiny_model)
+        numbers = [
+            sum(p.numel() for p in part.parameters())
+            for part in (model.tokenizer, model.transformer, model.detail)
+        ]
+        assert system.parameters == sum(numbers)
+        assert system.rival.trained_parameters == numbers[1]
+        assert system.image_size == 32
+
+
+class TestOurs:
+    """DP-Wavelet with the face of a rival."""
+
+    def test_a_record_is_what_it_is_in_a_run(
+        self, rival: DpWavelet, records: PrivateTokens, portraits: Path
+    ) -> None:
+        few = rival.prepare(PrivateImages.open(portraits, 32).first(3))
+        assert few.image.tolist() == records.image[:3].tolist()
+        pixels = from_bytes(PrivateImages.open(portraits, 32).pixels([1]))
+        assert few.image[1].tolist() == rival.model.tokenizer.encode(pixels, 1)[0][0].tolist()
+
+    def test_it_trains_under_a_plan_and_draws_as_the_pipeline_does(
+        self, rival: DpWavelet, records: PrivateTokens, tmp_path: Path
+    ) -> None:
+        face: Rival[PrivateTokens] = rival
+        ledger = Ledger.open(tmp_path / "ledger.jsonl")
+        ledger.append({"kind": "begun", "run": "a", "plan": PLAN.to_json()})
+        trained = face.train(records, PLAN, tmp_path / "work", ledger, "a")
+        assert ledger.charged_steps("a") == 2
+        assert isinstance(trained, DpWavelet)
+        assert not any(p.requires_grad for p in trained.model.transformer.parameters())
+        drawn = trained.draw(["a woman", "a man"], 3)
+        assert drawn.dtype == torch.uint8
+        coarse, _ = Pipeline(trained.model).draw(["a woman", "a man"], seed=3)
+        assert torch.allclose(analyze(from_bytes(drawn), 2)[0], coarse.clamp(-1, 1), atol=0.3)
+        assert trained.held_out_loss(records) != rival.held_out_loss(records)
+        assert not torch.equal(drawn, rival.draw(["a woman", "a man"], 3))
+
+    def test_without_privacy_it_learns_in_a_few_steps(self, rival: DpWavelet, records: PrivateTokens) -> None:
+        trained = trained_plainly(rival, records, steps=6, batch_size=60, seed=0)
+        assert trained.held_out_loss(records) < rival.held_out_loss(records)  # type: ignore[operator]
+
+    def test_what_cannot_be_trained_plainly_says_so(self) -> None:
+        class Other:
+            name = "another"
+
+        refused: Callable[..., object] = trained_plainly
+        with pytest.raises(ConfigError, match="another cannot be trained without privacy"):
+            refused(Other(), None, steps=1, batch_size=1, seed=0)

@@ -1,0 +1,430 @@
+"""A table from end to end: what is computed, what is kept, what is charged, and what the files say."""
+
+import csv
+import json
+import math
+import shutil
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_tables import Here, split_portraits
+
+from dpwavelet.checkpoint import read_json, read_tensors, write_json
+from dpwavelet.comparison import Method, TableSettings, make_table, work
+from dpwavelet.comparison.cells import REAL
+from dpwavelet.errors import ConfigError, PrivacyError
+from dpwavelet.images.private import PrivateImages
+from dpwavelet.pipeline.progress import Silent
+from dpwavelet.privacy.budget import Cap, DataLedger, ledger_path
+from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.plan import PrivacyPlan
+
+
+def cells(out: Path) -> list[dict[str, Any]]:
+    return [read_json(path) for path in sorted((out / "cells").glob("*.json"))]
+
+
+def again(people: Path, out: Path, settings: TableSettings) -> Here:
+    here = Here()
+    make_table(people, out, settings, Silent(), here)
+    return here
+
+
+def one(asked: TableSettings, **changes: Any) -> TableSettings:
+    """The smallest table."""
+    few = {"methods": (Method.parse("dp-wavelet"),), "epsilons": (8.0,), "seeds": 1}
+    return replace(asked, **{**few, **changes})
+
+
+class TestCells:
+    """Each is computed once and kept by what decides it."""
+
+    def test_there_is_one_for_each_method_epsilon_and_seed_and_real_pictures_beside(self, made: Path) -> None:
+        found = sorted(
+            (c["identity"]["method"], c["identity"]["epsilon"], c["identity"]["seed"]) for c in cells(made)
+        )
+        trained = [
+            (name, eps, seed)
+            for name in ("dp-llamagen", "dp-wavelet")
+            for eps in ("8", "inf")
+            for seed in (0, 1)
+        ]
+        assert found == [*trained, ("public", "0", 0), ("public", "0", 1), (REAL, "0", 0), (REAL, "0", 1)]
+
+    def test_a_second_call_computes_nothing_and_says_the_same(
+        self, people: Path, asked: TableSettings, made: Path
+    ) -> None:
+        names = ("table.json", "table.csv", "table.md", "report.html")
+        before = [(made / name).read_bytes() for name in names]
+        assert again(people, made, asked).jobs == []
+        assert [(made / name).read_bytes() for name in names] == before
+
+    def test_a_larger_table_computes_only_what_is_new(
+        self, people: Path, asked: TableSettings, made: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(made, tmp_path / "out")
+        here = again(people, tmp_path / "out", replace(asked, seeds=3))
+        assert {job.cell.seed for job in here.jobs} == {2}
+        assert len(here.jobs) == 6
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"steps": 4},
+            {"batch_size": 21},
+            {"pictures": 15},
+            {"delta": 1e-4},
+            {"records": 101},
+            {"epsilons": (7.0,)},
+        ],
+        ids=lambda changes: next(iter(changes)),
+    )
+    def test_another_setting_is_another_cell(
+        self,
+        people: Path,
+        asked: TableSettings,
+        made: Path,
+        changes: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        assert self.wanted(people, one(asked), made, monkeypatch) == []
+        assert "dp-wavelet" in self.wanted(people, one(asked, **changes), made, monkeypatch)
+
+    def test_other_captions_weights_or_features_are_other_cells(
+        self, people: Path, asked: TableSettings, made: Path, features: Path, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        other = tmp_path / "people"
+        shutil.copytree(people, other)
+        text = (other / "metadata.jsonl").read_text()
+        (other / "metadata.jsonl").write_text(text.replace("smiling", "grinning"))
+        assert "grinning" in (other / "metadata.jsonl").read_text()
+        assert len(self.wanted(other, one(asked), made, monkeypatch)) == 2
+        weights = tmp_path / "weights"
+        shutil.copytree(asked.weights["dp-wavelet"], weights)
+        assert self.wanted(people, one(asked, weights={"dp-wavelet": str(weights)}), made, monkeypatch) == []
+        (weights / "more.txt").write_text("another file")
+        assert self.wanted(people, one(asked, weights={"dp-wavelet": str(weights)}), made, monkeypatch) == [
+            "dp-wavelet"
+        ]
+
+    @staticmethod
+    def wanted(
+        people: Path, settings: TableSettings, out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> list[str]:
+        """Names of the cells that would be computed."""
+        found: list[str] = []
+
+        def stop(function: Any, job: Any) -> None:
+            found.append(job.cell.name)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("dpwavelet.comparison.table.read_json", lambda path: {})
+            patch.setattr("dpwavelet.comparison.table.write_report", lambda told, out: None)
+            make_table(people, out, settings, Silent(), stop)
+        return found
+
+    def test_a_cell_that_is_killed_goes_on_and_is_charged_once(
+        self, people: Path, asked: TableSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Killed(BaseException):
+            pass
+
+        def kill(*_: object) -> None:
+            raise Killed
+
+        out, settings = tmp_path / "out", one(asked, steps=12)
+        with monkeypatch.context() as patch:
+            patch.setattr(work, "SECONDS_BETWEEN_NOTES", 1e9)
+            patch.setattr(work.Stopwatch, "keep", kill)
+            with pytest.raises(Killed):
+                again(people, out, settings)
+        (ledger,) = (out / "ledgers").iterdir()
+        assert Ledger.open(ledger).charged_steps(ledger.stem) == 12
+        key = read_json(out / "work" / ledger.stem / "run.json")["key"]
+        assert key
+        again(people, out, settings)
+        run = Ledger.open(ledger).runs[ledger.stem]
+        assert (run.charged, run.closed) == (12, "finished")
+        assert [e["kind"] for e in Ledger.open(ledger).entries] == ["begun", "charged", "charged", "finished"]
+        assert not (out / "work" / ledger.stem).exists()
+
+    def test_a_cell_whose_key_is_gone_is_not_trained_again_for_nothing(
+        self, people: Path, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        again(people, out, one(asked))
+        for path in (out / "cells").iterdir():
+            path.unlink()
+        with pytest.raises(PrivacyError, match="lost-accountant"):
+            again(people, out, one(asked))
+
+
+class TestPromise:
+    """One plan for all, and a ledger for each."""
+
+    def test_every_private_cell_has_the_same_plan(self, made: Path) -> None:
+        plans = [c["identity"]["plan"] for c in cells(made) if c["identity"]["plan"]]
+        assert len(plans) == 4
+        assert all(plan == plans[0] for plan in plans)
+        expected = {"epsilon": 8.0, "records": 100, "batch_size": 20, "steps": 3, "unit": "record"}
+        assert expected.items() <= plans[0].items()
+        assert plans[0]["delta"] == pytest.approx(100**-1.1)
+
+    def test_every_private_cell_has_a_ledger_with_all_its_charges(self, made: Path) -> None:
+        private = {
+            path.stem for path in (made / "cells").glob("*.json") if read_json(path)["identity"]["plan"]
+        }
+        assert {path.stem for path in (made / "ledgers").iterdir()} == private
+        for path in (made / "ledgers").iterdir():
+            run = Ledger.open(path).runs[path.stem]
+            identity = read_json(made / "cells" / f"{path.stem}.json")["identity"]
+            assert run.begun["plan"] == identity["plan"]
+            assert (run.charged, run.closed) == (3, "finished")
+
+    def test_what_a_cell_spent_is_what_its_plan_costs(self, made: Path) -> None:
+        for cell in cells(made):
+            if (plan := cell["identity"]["plan"]) is None:
+                assert "spent" not in cell["numbers"]
+            else:
+                assert cell["numbers"]["spent"] == PrivacyPlan.from_json(plan).pld_epsilon <= 8.0
+
+    def test_two_seeds_have_noise_of_their_own(
+        self, people: Path, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        """The promise is keyed by the system: the same cell anew is another model."""
+        pictures = []
+        for name in ("a", "b"):
+            out = tmp_path / name
+            again(people, out, one(asked))
+            (path,) = (out / "cells").glob("*.safetensors")
+            pictures.append(read_tensors(path)["pictures"])
+        assert not torch.equal(*pictures)
+
+    def test_keys_of_noise_are_gone_when_cells_are_done(self, made: Path) -> None:
+        assert not list((made / "work").iterdir())
+
+
+class TestConsent:
+    """Nothing is computed before somebody says who pays."""
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({}, "costs epsilon 16 in all.*--stand-in.*--spend 16"),
+            ({"spend": 15.9}, "--spend 15.9 is less than the 16"),
+            ({"spend": 16.0, "epsilons": (8.0, math.inf)}, "leave out --epsilon inf"),
+        ],
+    )
+    def test_without_consent_nothing_is_touched(
+        self, people: Path, asked: TableSettings, tmp_path: Path, changes: dict[str, Any], words: str
+    ) -> None:
+        settings = one(asked, seeds=2, stand_in=False, **changes)
+        here = Here()
+        with pytest.raises(PrivacyError, match=words):
+            make_table(people, tmp_path / "out", settings, Silent(), here)
+        assert here.jobs == []
+        assert not (tmp_path / "out").exists()
+
+    def test_both_at_once_contradict_each_other(
+        self, people: Path, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        with pytest.raises(ConfigError, match="give one of them"):
+            make_table(people, tmp_path, one(asked, spend=100.0), Silent(), Here())
+
+    def test_an_owner_pays_in_the_ledger_of_the_images_too(
+        self, people: Path, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        out, settings = tmp_path / "out", one(asked, stand_in=False, spend=8.0, ledger=tmp_path / "ledgers")
+        here = again(people, out, settings)
+        owned = here.jobs[0].owned
+        ledger = DataLedger.open(ledger_path(owned, tmp_path / "ledgers"), owned)
+        ((name, run),) = ledger.runs.items()
+        assert (run.charged, run.closed) == (3, "finished")
+        assert (out / "ledgers" / f"{name}.jsonl").is_file()
+        assert out.stat().st_mode & 0o777 == 0o700
+        page = (out / "report.html").read_text()
+        assert "as sensitive as your images" in page
+        assert read_json(out / "table.json")["private"] is True
+
+    def test_earlier_tables_in_the_folder_count(self, people: Path, asked: TableSettings, made: Path) -> None:
+        settings = one(asked, stand_in=False, epsilons=(1.0,), spend=32.0)
+        with pytest.raises(PrivacyError, match="less than the 33"):
+            make_table(people, made, settings, Silent(), Here())
+
+    def test_a_cap_holds(self, people: Path, asked: TableSettings, tmp_path: Path) -> None:
+        settings = one(asked, stand_in=False, spend=8.0, ledger=tmp_path / "ledgers")
+        owned = PrivateImages.open(people, 32, "train").fingerprint()
+        DataLedger.open(ledger_path(owned, tmp_path / "ledgers"), owned).set_cap(Cap(2.0, 1e-3))
+        with pytest.raises(PrivacyError, match="may cost epsilon 2"):
+            make_table(people, tmp_path / "out", settings, Silent(), Here())
+        assert {path.name for path in (tmp_path / "out" / "cells").glob("*.safetensors")} == set()
+
+    def test_private_records_that_occur_twice_are_refused(self, asked: TableSettings, tmp_path: Path) -> None:
+        folder = split_portraits(tmp_path / "people", 101, 10)
+        shutil.copy(folder / "000000.png", folder / "000001.png")
+        settings = one(asked, stand_in=False, spend=8.0, ledger=tmp_path / "ledgers")
+        with pytest.raises(PrivacyError, match="duplicates"):
+            make_table(folder, tmp_path / "out", settings, Silent(), Here())
+
+
+class TestFiles:
+    """All files say the same."""
+
+    def test_means_and_intervals_are_those_of_the_cells(self, made: Path) -> None:
+        told = read_json(made / "table.json")
+        for row in told["rows"]:
+            own = [
+                c["numbers"]["fd_full"] for c in cells(made)
+                if c["identity"]["method"] == row["method"]
+                and row["epsilon"] in (c["identity"]["epsilon"], "-", "no records")
+            ]  # fmt: skip
+            number = row["numbers"]["fd_full"]
+            assert sorted(number["values"]) == sorted(own)
+            assert number["mean"] == pytest.approx(statistics.fmean(own))
+            wide = 12.7062 * abs(own[0] - own[1]) / 2  # t of one degree of freedom; s / sqrt(2) of two values
+            assert number["interval"][1] - number["mean"] == pytest.approx(wide, rel=1e-3)
+
+    def test_csv_and_markdown_hold_the_rows_of_the_json(self, made: Path) -> None:
+        told = read_json(made / "table.json")
+        lines = list(csv.DictReader((made / "table.csv").read_text().splitlines()))
+        assert [(each["method"], each["epsilon"]) for each in lines] == [
+            (row["method"], row["epsilon"]) for row in told["rows"]
+        ]
+        text = (made / "table.md").read_text().splitlines()
+        header = next(i for i, line in enumerate(text) if line.startswith("| method | epsilon"))
+        shown = [line.strip("| ").split(" | ") for line in text[header + 2 :][: len(lines)]]
+        titles = text[header].strip("| ").split(" | ")
+        for row, line, cellsof in zip(told["rows"], lines, shown, strict=True):
+            assert cellsof[:2] == [row["method"], row["epsilon"]]
+            for key, title in told["columns"].items():
+                number = row["numbers"].get(key)
+                cell = cellsof[titles.index(title)]
+                if number is None:
+                    assert line[key] == ""
+                    assert cell == "-"
+                    continue
+                assert float(line[key]) == number["mean"]
+                low, high = number["interval"]
+                assert [float(line[f"{key}_low"]), float(line[f"{key}_high"])] == [low, high]
+                scale = 1e9 if key == "peak_bytes" else 1
+                first = float(cell.split(" ")[0].replace(",", ""))
+                error = max((high - low) / scale / 20, 1e-3 * abs(number["mean"]) / scale)
+                assert first == pytest.approx(number["mean"] / scale, abs=error)
+
+    def test_real_against_real_comes_first_and_has_distances_but_no_cost(self, made: Path) -> None:
+        first = read_json(made / "table.json")["rows"][0]
+        assert first["method"] == REAL
+        assert {"fd_coarse", "fd_full", "kd_full"} <= first["numbers"].keys()
+        assert not {"seconds", "perceptual", "spent"} & first["numbers"].keys()
+        page = (made / "report.html").read_text()
+        assert REAL in page
+        assert "attainable" in page
+
+    def test_real_pictures_are_nearer_than_what_an_untrained_model_draws(self, made: Path) -> None:
+        rows = {(r["method"], r["epsilon"]): r["numbers"] for r in read_json(made / "table.json")["rows"]}
+        for key in ("fd_full", "kd_full"):
+            assert rows[REAL, "-"][key]["mean"] < rows["public", "no records"][key]["mean"]
+
+    def test_costs_are_told_of_what_was_trained(self, made: Path) -> None:
+        for row in read_json(made / "table.json")["rows"]:
+            numbers = row["numbers"]
+            if row["method"] in (REAL, "public"):
+                assert "seconds" not in numbers
+                continue
+            assert numbers["records_seen"]["mean"] == 60
+            assert numbers["seconds"]["mean"] > numbers["seconds_per_1000"]["mean"] * 60 / 1000 > 0
+            assert numbers["peak_bytes"]["mean"] > 1e8
+            assert numbers["pictures_a_second"]["mean"] > 0
+            assert numbers["trained_parameters"]["mean"] > 1e4
+
+    def test_the_notes_say_what_it_costs_and_what_differs(self, made: Path) -> None:
+        text = (made / "table.md").read_text()
+        assert "cost epsilon 32, the sum of theirs" in text
+        assert "public stand-ins, by the word" in text
+        assert "did not all learn from as many images" in text
+        assert "dp-llamagen 7" in text
+
+    def test_sheets_show_the_same_captions_by_every_method(self, made: Path) -> None:
+        assert {path.name for path in (made / "sheets").iterdir()} == {"epsilon-8.png", "epsilon-inf.png"}
+        rows = "held-out record, public, dp-wavelet, dp-llamagen"
+        assert f"- `sheets/epsilon-8.png`: {rows}" in (made / "table.md").read_text()
+        page = (made / "report.html").read_text()
+        assert page.count("Sheet: epsilon 8") == 1
+        assert "held-out record" in page
+
+    def test_pictures_beside_a_cell_are_those_of_the_sheet(self, made: Path) -> None:
+        for path in (made / "cells").glob("*.safetensors"):
+            pictures = read_tensors(path)["pictures"]
+            assert pictures.shape == (16, 3, 32, 32)
+            assert pictures.dtype == torch.uint8
+
+    def test_json_is_read_by_any_program(self, made: Path) -> None:
+        json.loads((made / "table.json").read_text(), parse_constant=pytest.fail)
+
+
+class TestThreeSystems:
+    """All rivals in one table, and the same time for each."""
+
+    def test_dp_ldm_stands_beside_the_others_and_has_no_cell_without_privacy(
+        self, people: Path, asked: TableSettings, ldm: Path, tmp_path: Path
+    ) -> None:
+        names = ("dp-ldm", "public:dp-ldm")
+        settings = one(
+            asked,
+            methods=tuple(map(Method.parse, names)),
+            epsilons=(8.0, math.inf),
+            weights={"dp-ldm": str(ldm)},
+        )
+        again(people, tmp_path / "out", settings)
+        told = read_json(tmp_path / "out" / "table.json")
+        assert [(row["method"], row["epsilon"]) for row in told["rows"]] == [
+            (REAL, "-"), ("public:dp-ldm", "no records"), ("dp-ldm", "8"),
+        ]  # fmt: skip
+        assert any("no training without privacy of dp-ldm" in note for note in told["notes"])
+
+    def test_in_the_same_time_a_slower_method_takes_fewer_steps(
+        self, people: Path, asked: TableSettings, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A step of DP-LlamaGen takes four times as long here as one of ours: 12 steps become 3."""
+        rehearsed: list[str] = []
+        found: list[Any] = []
+
+        def act(function: Any, job: Any) -> None:
+            if function is work.tell_speed:
+                rehearsed.append(job.method.name)
+                slow = 4.0 if job.method.name == "dp-llamagen" else 1.0
+                write_json(job.path, {"step": slow * 0.5, "record": slow * 0.025})
+            else:
+                found.append(job.cell)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("dpwavelet.comparison.table.read_json", lambda path: {})
+            patch.setattr("dpwavelet.comparison.table.write_report", lambda told, out: None)
+            settings = replace(asked, equal="time", steps=12, seeds=1)
+            make_table(people, tmp_path / "out", settings, Silent(), act)
+            make_table(people, tmp_path / "out", settings, Silent(), act)  # nothing is rehearsed again
+        assert sorted(rehearsed) == ["dp-llamagen", "dp-wavelet"]
+        steps = {(cell.name, cell.epsilon): (cell.steps, cell.plan and cell.plan.steps) for cell in found}
+        assert steps["dp-wavelet", 8.0] == (12, 12)
+        assert steps["dp-llamagen", 8.0] == (3, 3)
+        assert steps["dp-llamagen", math.inf] == (3, None)
+        assert steps["public", 0.0] == (0, None)
+        plans = [cell.plan for cell in found if cell.plan]
+        assert len({(p.epsilon, p.delta, p.batch_size, p.records, p.max_norm) for p in plans}) == 1
+
+    def test_a_rehearsal_tells_a_speed_and_touches_no_record(
+        self, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(work, "REHEARSED", 8)
+        path = tmp_path / "speed.json"
+        work.tell_speed(
+            work.Rehearsal(
+                method=Method.parse("dp-wavelet"), place=tiny_model, image_size=32, path=path, threads=None
+            )
+        )
+        assert 0 < work.read_speed(path).seconds(20) < 60
