@@ -140,6 +140,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("build/recipe"))
     parser.add_argument("--keep", action="store_true", help="keep what was trained, as model folders")
+    parser.add_argument("--compiled", action="store_true", help="train in compiled chunks, as --compile does")
     parser.add_argument("--table", action="store_true", help="compute nothing")
     parser.add_argument("--list", action="store_true")
     return parser.parse_args()
@@ -164,7 +165,9 @@ def run(cell: Cell, changes: Changes, wanted: argparse.Namespace) -> dict[str, A
     """Train, draw and compare."""
     usual = {"learning_rate", "batch", "steps", "warm_start", "private_scales", "max_norm"}
     first = RunSettings(epsilon=cell.epsilon)
-    training = replace(first.training, **{n: v for n, v in changes.items() if n not in usual})
+    training = replace(
+        first.training, compiled=wanted.compiled, **{n: v for n, v in changes.items() if n not in usual}
+    )
     if "learning_rate" in changes:
         training = replace(training, learning_rate=training.learning_rate * changes["learning_rate"])
     model = open_model(wanted.model, changes.get("private_scales"))

@@ -237,9 +237,23 @@ LAYER_GRADIENTS = breaks_of(
     (
         "Gram form allows for one rounding of two",
         "Where products round to 16 bits, scaling a record changes how it rounds, by more than was added.",
-        "max(4 * rounding, accumulation)",
-        "max(rounding, accumulation)",
+        "moved = 4 * rounding * R",
+        "moved = rounding * R",
         "test_the_gram_form_bounds_what_it_releases_when_scaling_changes_how_factors_round",
+    ),
+    (
+        "short factors released as if scaling did not round",
+        "A weight makes factors longer than 16 bits, and the product that adds records up rounds them.",
+        "moved = rounding * torch.minimum(long, R)",
+        "moved = torch.zeros_like(R)",
+        "test_rounding_of_scaled_short_factors_is_bounded_and_nearly_as_large_as_that",
+    ),
+    (
+        "long factors measured as if they were short",
+        "Of factors in single precision both round, once where measured and once where released.",
+        "short = G.dtype == torch.bfloat16",
+        "short = True",
+        "test_what_no_product_rounds_is_measured_as_short_only_in_sixteen_bits",
     ),
     (
         "norm layers measured by their raw input",

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.privacy.clipping import PRECISIONS, RecordClipper
-from dpwavelet.privacy.layer_gradients import GramGradient, StoredGradient
+from dpwavelet.privacy.layer_gradients import GramGradient, StoredGradient, Use, parameter_gradient
 
 VOCABULARY, WIDTH = 7, 8
 
@@ -341,10 +341,11 @@ def test_thousands_of_chunks_add_up_without_rounding():
     assert float(sums[1] - sums[0]) == pytest.approx(1 / (1 + 2**-14), abs=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["exact", "fast"])
-@pytest.mark.parametrize("case", ["aligned", "cancelling", "nearly cancelling", "underflowing"])
-def test_the_gram_form_bounds_what_it_releases(precision, case):
-    """Even where rounding grows the product, or where the Gram form sees nothing but rounding."""
+CASES = ["aligned", "cancelling", "nearly cancelling", "underflowing"]
+
+
+def factors_of(case):
+    """Inputs and output gradients of 50 records whose Gram matrices are hard to take."""
     torch.manual_seed(0)
     A, G = torch.ones(50, 16, 64), torch.ones(50, 16, 64)
     if case.endswith("cancelling"):
@@ -352,13 +353,58 @@ def test_the_gram_form_bounds_what_it_releases(precision, case):
         G = G - G.mean(1, keepdim=True) + (1e-4 if case.startswith("nearly") else 0.0)
     elif case == "underflowing":
         A, G = 1e-25 * A, 1e18 * G
-    bounds = GramGradient(A, G).squared_norms(PRECISIONS[precision].rounding).sqrt()
+    return A, G
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+@pytest.mark.parametrize("case", CASES)
+def test_the_gram_form_bounds_what_it_releases(precision, case):
+    """Even where rounding grows the product, or where the Gram form sees nothing but rounding."""
+    A, G = factors_of(case)
+    bounds = GramGradient(A, G, short=False).squared_norms(PRECISIONS[precision].rounding).sqrt()
     scaled = 0.3 * G
     if precision == "fast":  # round by hand what only some processors round
         A, scaled = A.bfloat16().float(), scaled.bfloat16().float()
     for i, bound in enumerate(bounds):
-        released = GramGradient(A[i : i + 1], scaled[i : i + 1]).weighted_sum(torch.ones(1))
+        released = GramGradient(A[i : i + 1], scaled[i : i + 1], short=False).weighted_sum(torch.ones(1))
         assert released.double().norm() <= 0.3 * bound
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_gram_form_of_short_factors_bounds_what_it_releases(case):
+    """Only scaling rounds them: here by hand, as it does where products take bfloat16."""
+    A, G = (side.bfloat16().float() for side in factors_of(case))
+    bounds = GramGradient(A, G, short=True).squared_norms(PRECISIONS["fast"].rounding).sqrt()
+    for factor in torch.linspace(0.5, 1.0, 97):
+        scaled = (factor * A).bfloat16().float()
+        for i, bound in enumerate(bounds[:5]):
+            released = GramGradient(scaled[i : i + 1], G[i : i + 1], short=True).weighted_sum(torch.ones(1))
+            assert released.double().norm() <= factor * bound
+
+
+def test_rounding_of_scaled_short_factors_is_bounded_and_nearly_as_large_as_that():
+    """All numbers round up at once; and the bound is not loose where positions differ."""
+    A, G, factor = torch.ones(1, 16, 64), torch.ones(1, 16, 128), 0.5 * (1 + 2.0**-8 + 2.0**-16)
+    measured, allowed = (GramGradient(A, G, short=True).squared_norms(u).sqrt() for u in (0.0, 2.0**-8))
+    scaled = (factor * A).bfloat16().float()
+    released = GramGradient(scaled, G, short=True).weighted_sum(torch.ones(1)).norm()
+    assert 1.003 * factor * measured < released <= factor * allowed
+    torch.manual_seed(0)
+    A, G = torch.randn(8, 96, 192).bfloat16().float(), torch.randn(8, 96, 576).bfloat16().float()
+    measured, allowed = (GramGradient(A, G, short=True).squared_norms(u).sqrt() for u in (0.0, 2.0**-8))
+    assert (allowed < 1.015 * measured).all()
+
+
+def test_what_no_product_rounds_is_measured_as_short_only_in_sixteen_bits():
+    """A layer that computed in bfloat16 hands over short factors; one in float32 must not claim to."""
+    torch.manual_seed(0)
+    linear = nn.Linear(128, 256)
+    x, G = torch.randn(3, 5, 128), torch.randn(3, 5, 256)
+    assert not parameter_gradient([Use(linear, "weight", x, G)]).short
+    found = parameter_gradient([Use(linear, "weight", x, G.bfloat16())])
+    assert found.short
+    assert torch.equal(found.A, x.bfloat16().float())
+    assert torch.equal(found.G, G.bfloat16().float())
 
 
 def test_stored_gradients_in_sixteen_bits_add_up_in_single_precision():
@@ -376,9 +422,11 @@ def test_the_gram_form_bounds_what_it_releases_when_scaling_changes_how_factors_
     u, e = 2.0**-8, 2.0**-16
     A = torch.tensor([1 + 3 * u - e, -(1 + u + e)]).repeat(8)[None, :, None].expand(1, 16, 64)
     G = torch.ones(1, 16, 128)
-    bound = GramGradient(A.bfloat16().float(), G).squared_norms(PRECISIONS["fast"].rounding).sqrt()
+    bound = (
+        GramGradient(A.bfloat16().float(), G, short=False).squared_norms(PRECISIONS["fast"].rounding).sqrt()
+    )
     for factor in torch.linspace(0.5, 1.0, 4001):
-        released = GramGradient((factor * A).bfloat16().float(), G).weighted_sum(torch.ones(1))
+        released = GramGradient((factor * A).bfloat16().float(), G, short=False).weighted_sum(torch.ones(1))
         assert released.norm() <= factor * bound
 
 
@@ -459,7 +507,7 @@ def test_sums_are_not_rounded_to_what_the_model_computes_in(T):
 def test_both_forms_of_a_linear_gradient_agree(seed, B, T):
     torch.manual_seed(seed)
     A, G, factors = torch.randn(B, T, 5).double(), torch.randn(B, T, 3).double(), torch.rand(B).double()
-    gram, stored = GramGradient(A, G), StoredGradient(G.mT @ A)
+    gram, stored = GramGradient(A, G, short=False), StoredGradient(G.mT @ A)
     assert torch.allclose(gram.squared_norms(0.0), stored.squared_norms(0.0), rtol=1e-9, atol=1e-12)
     assert torch.allclose(gram.weighted_sum(factors), stored.weighted_sum(factors))
 

@@ -85,15 +85,21 @@ def _factors(use: Use) -> tuple[Tensor, Tensor]:
 def _product(A: Tensor, G: Tensor, room: Tensor | None) -> ParameterGradient:
     """G^T A in the faster form."""
     (B, T, i), o = A.shape, G.shape[2]
-    # Measured: while this holds, two T x T Gram matrices cost less than writing B x i x o floats.
-    if T * (i + o) < 0.6 * i * o:
-        return GramGradient(_single(A), _single(G))
-    if G.dtype == torch.bfloat16:
-        A = A.to(torch.bfloat16)  # as the layer took it; what is stored depends on its own record alone
-    else:
+    short = G.dtype == torch.bfloat16
+    if short:
+        A = A.to(torch.bfloat16)  # as the layer took it, and a function of its own record alone
+    # Measured: while this holds, two T x T Gram matrices cost less than writing B x i x o numbers.
+    if T * (i + o) < (1.0 if short and _fast_products(G.device) else 0.6) * i * o:
+        return GramGradient(_single(A), _single(G), short)
+    if not short:
         A, G = _single(A), _single(G)
     fits = room is not None and room.shape == (B, o, i) and room.dtype == A.dtype
     return StoredGradient(torch.bmm(G.mT, A, out=room if fits else None))
+
+
+def _fast_products(device: torch.device) -> bool:
+    """Whether products of bfloat16 numbers are cheap beside memory."""
+    return device.type != "cpu" or torch.cpu._is_amx_tile_supported()
 
 
 def _summed(use: Use) -> Tensor:
@@ -171,10 +177,15 @@ class GramGradient:
     hides a norm which the released product then has. With R = sum over t of |A_t| |G_t|, the sum is off by
     a few units in the last place of R^2 at most. Rounding both factors moves G^T A by 2 `rounding` R at most,
     once where it is measured and once more, differently, where it is released; all is added.
+
+    Short factors, which bfloat16 holds, are rounded by no product until a record's weight has made its A
+    longer, so only what is released is. That moves G^T A by `rounding` |A| |G|_2 at most, and the largest
+    singular value of G is no more than the root of the length of G G^T.
     """
 
     A: Tensor  # [B, T, i]
     G: Tensor  # [B, T, o]
+    short: bool
 
     def squared_norms(self, rounding: float) -> Tensor:
         """Two Gram matrices [B, T, T] and what rounding may hide."""
@@ -183,16 +194,16 @@ class GramGradient:
         R = (a * g).sum(1)
         accumulation = _accumulation(R)
         squared = (AA * GG).sum((1, 2)).clamp(min=0.0) + accumulation * R.square()
-        return (squared.sqrt() + max(4 * rounding, accumulation) * R).square()
+        moved = 4 * rounding * R
+        if self.short:
+            long = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(GG, dim=(1, 2)).sqrt()
+            moved = rounding * torch.minimum(long, R)
+        return (squared.sqrt() + moved + accumulation * R).square()
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
-        """One product over records and positions, with the factors on its smaller side."""
-        A, G = self.A, self.G
-        if A.shape[2] < G.shape[2]:
-            A = A * factors[:, None, None]
-        else:
-            G = G * factors[:, None, None]
-        return G.flatten(0, 1).mT @ A.flatten(0, 1)
+        """One product over records and positions."""
+        A = self.A * factors[:, None, None]
+        return self.G.flatten(0, 1).mT @ A.flatten(0, 1)
 
 
 @dataclass(frozen=True)
