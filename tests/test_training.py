@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,14 @@ from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.randomness import Source
 from dpwavelet.records import CAPTION_CHOICES, PrivateTokens, tokenize
-from dpwavelet.training import Adam, PrivateTraining, held_out_loss, train_privately, train_without_privacy
+from dpwavelet.training import (
+    HEADS,
+    Adam,
+    PrivateTraining,
+    held_out_loss,
+    train_privately,
+    train_without_privacy,
+)
 from dpwavelet.transformer import ImageTransformer, TransformerConfig
 
 SETTINGS = PrivateTraining(chunk=16, mixed_precision=False, charge_every=2)
@@ -149,7 +157,7 @@ class TestPromise:
 
         def total(chosen: list[int]) -> Tensor:
             clipper = RecordClipper(student, dict(student.named_parameters()), max_norm=0.7)
-            for chunk, own in training._chunks(np.array(chosen), 16):
+            for chunk, own in training.chunks(np.array(chosen), 16):
                 clipper.accumulate(
                     partial(training._losses, student, SETTINGS, records.scales),
                     *training._viewed(records, chunk, *views),
@@ -222,8 +230,33 @@ class TestInterruption:
     ) -> None:
         trained(transformer, tmp_path)
         plan, settings = change()
+        (tmp_path / "ledger.jsonl").unlink()  # or it would be the first to notice another plan
         with pytest.raises(PrivacyError, match="another run, plan or settings"):
             trained(transformer, tmp_path, plan, settings)
+
+    def test_another_plan_than_the_ledger_was_told_is_refused(
+        self, transformer: ImageTransformer, tmp_path: Path
+    ) -> None:
+        ledger = Ledger.open(tmp_path / "ledger.jsonl")
+        with pytest.raises(PrivacyError, match="begun with another plan, or not at all"):
+            train_privately(transformer, made_up(120), PLAN, SETTINGS, tmp_path / "work", ledger, "a")
+        ledger.append({"kind": "begun", "run": "a", "plan": replace(PLAN, epsilon=1.0).to_json()})
+        with pytest.raises(PrivacyError, match="begun with another plan, or not at all"):
+            trained(transformer, tmp_path)
+        assert not (tmp_path / "work").exists()
+
+    def test_another_model_to_start_from_is_refused(
+        self, transformer: ImageTransformer, tmp_path: Path
+    ) -> None:
+        """Even where what differs is not trained: the same noise would hide another sum."""
+        settings = replace(SETTINGS, parameters="attention")
+        trained(transformer, tmp_path, settings=settings)
+        other = deepcopy(transformer)
+        with torch.no_grad():
+            next(p for name, p in other.named_parameters() if name.startswith(HEADS)).view(-1)[0] += 1e-6
+        with pytest.raises(PrivacyError, match="the key for another model to start from"):
+            trained(other, tmp_path, settings=settings)
+        trained(transformer, tmp_path, settings=settings)
 
     def test_a_state_without_its_key_is_refused(self, transformer: ImageTransformer, tmp_path: Path) -> None:
         trained(transformer, tmp_path)

@@ -189,7 +189,7 @@ def clipped_sum(
 ) -> Tensor:
     """The sum over these records as the loop of training computes it."""
     clipper = RecordClipper(model, dict(model.named_parameters()), max_norm=max_norm, precision=precision)
-    for chunk, own in training._chunks(np.array(units), asked.units_at_once):
+    for chunk, own in training.chunks(np.array(units), asked.units_at_once):
         members = Members(chunk[:, None], torch.ones(len(chunk), 1))
         rows = training._rows(records, members, views)
         clipper.accumulate(partial(training._unit_losses, model, asked, records.scales), *rows, records=own)

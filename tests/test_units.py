@@ -63,7 +63,7 @@ def clipped_sum(
     views = training._views(source, 0, len(records), settings)
     coins = source.uniforms(("members", 0), len(records))
     clipper = RecordClipper(transformer, dict(transformer.named_parameters()), max_norm=C)
-    for chunk, own in training._chunks(units, settings.units_at_once):
+    for chunk, own in training.chunks(units, settings.units_at_once):
         rows = training._rows(records, records.members(chunk, coins, settings.per_unit), views)
         clipper.accumulate(
             partial(training._unit_losses, transformer, settings, records.scales), *rows, records=own

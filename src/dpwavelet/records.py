@@ -9,7 +9,6 @@ batch, k records of one unit in a step.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dpwavelet.checkpoint import read_tensors, write_tensors
+from dpwavelet.checkpoint import digest_of, read_tensors, write_tensors
 from dpwavelet.errors import DataError
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes
@@ -120,11 +119,7 @@ class PrivateTokens:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of everything in it. Private: whoever has a guess could test it."""
-        found = sha256()
-        for name, tensor in sorted(self.to_tensors().items()):
-            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            found.update(tensor.contiguous().numpy().tobytes())
-        return found.hexdigest()
+        return digest_of(self.to_tensors())
 
     @property
     def tables(self) -> dict[str, NDArray[np.int16]]:

@@ -30,10 +30,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dpwavelet.adapters import adapt, is_of_pair, merge, size
-from dpwavelet.checkpoint import read_json, read_tensors, write_json, write_tensors
+from dpwavelet.checkpoint import canonical_json, digest_of, read_json, read_tensors, write_json, write_tensors
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.images.variants import AUGMENTS, Augment, how_many
-from dpwavelet.privacy.clipping import RecordClipper
+from dpwavelet.privacy.clipping import MOST, RecordClipper
 from dpwavelet.privacy.ledger import Charges
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.randomness import Source, stream
@@ -106,6 +106,8 @@ class PrivateTraining:
         for name in ("chunk", "charge_every", "per_unit", "views", "rank"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.chunk > MOST:
+            raise ConfigError(f"chunk must be at most {MOST}, got {self.chunk}; it changes no sum.")
 
     @property
     def units_at_once(self) -> int:
@@ -165,8 +167,11 @@ def train_privately(
         )
     check_unit(plan, records)
     _check_variants(records, settings)
+    if ranks.lead:
+        check_begun(plan, ledger, run)
     checkpoint = Checkpoint(folder, plan, settings, run, ranks.count, _device(transformer).type)
-    source = Source(ranks.share(lambda: checkpoint.source(records.digest).key))
+    start_digest = digest_of(_module(transformer).state_dict())
+    source = Source(ranks.share(lambda: checkpoint.source(records.digest, start_digest).key))
     student, parameters = learner(transformer, settings)
     module = _module(student)
     clipper = RecordClipper(
@@ -178,7 +183,7 @@ def train_privately(
     if settings.compiled:
         k = 1 if records.owners is None else settings.per_unit
         shape = (settings.units_at_once, records.captions.shape[2], k * settings.views)
-        with _repeatable(_device(student)):
+        with repeatable(_device(student)):
             clipper.compile(losses_of, *_drawn_units(student, records.scales, *shape))
     optimizer = Adam(parameters, settings, plan.steps)
     start = int(ranks.share(lambda: str(checkpoint.load(optimizer)).encode()))
@@ -192,9 +197,9 @@ def train_privately(
         views = _views(source, step, len(records), settings)
         coins = source.uniforms(("members", step), len(records))
         losses, clipped_share = [0.0], [0.0]
-        for chunk, own in _chunks(ranks.own(batch), settings.units_at_once):
+        for chunk, own in chunks(ranks.own(batch), settings.units_at_once):
             rows = _rows(records, records.members(chunk, coins, settings.per_unit), views)
-            with _repeatable(_device(student)):
+            with repeatable(_device(student)):
                 found = clipper.accumulate(
                     losses_of, *(each.to(_device(student)) for each in rows), records=own
                 )
@@ -332,6 +337,13 @@ class Adam:
         return min((step + 1) / warm, after[self.settings.schedule])
 
 
+_OTHER = {
+    "records": "other records, or for the same in another order or with other captions; restore those, or "
+    "begin a new run in another --out",
+    "start": "another model to start from; restore its folder, or begin a new run in another --out",
+}
+
+
 class Checkpoint:
     """A private run on disk: the key of its randomness, its plan, and the optimizer after some step."""
 
@@ -349,19 +361,19 @@ class Checkpoint:
         # Another number of ranks, or another device, would add up the same batch to a slightly different sum.
         self.identity |= {"ranks": ranks, "device": device}
 
-    def source(self, records: str | None = None) -> Source:
+    def source(self, records: str | None = None, start: str | None = None) -> Source:
         """The source of this run: restored if the run was begun, else keyed by the system and kept.
 
-        `records` is their digest. The key is for these alone: the same noise on a sum of others would show
-        the difference of the two sums.
+        `records` and `start` are digests, of the records and of the weights that training starts from. The
+        key is for these alone: the same noise on another sum would show the difference of the two sums.
         """
+        bound = {"records": records, "start": start}
+        bound = {name: digest for name, digest in bound.items() if digest is not None}
         if self.key_path.is_file():
             kept = read_json(self.key_path)
-            if records is not None and kept.setdefault("records", records) != records:
-                raise PrivacyError(
-                    f"{self.key_path.parent} holds the key for other records, or for the same in another "
-                    "order or with other captions; restore those, or begin a new run in another --out."
-                )
+            for name, digest in bound.items():
+                if kept.setdefault(name, digest) != digest:
+                    raise PrivacyError(f"{self.key_path.parent} holds the key for {_OTHER[name]}.")
             if {name: kept.get(name) for name in self.identity} != self.identity:
                 raise PrivacyError(
                     f"{self.key_path.parent} belongs to another run, plan or settings, or to another number "
@@ -374,7 +386,6 @@ class Checkpoint:
                 f"{self.state_path} has no run.json beside it, so its randomness is lost; begin anew."
             )
         source = Source()
-        bound = {} if records is None else {"records": records}
         self._keep(self.identity | bound | {"key": source.key.hex()})
         return source
 
@@ -457,6 +468,15 @@ def check_unit(plan: PrivacyPlan, records: PrivateTokens) -> None:
         )
 
 
+def check_begun(plan: PrivacyPlan, ledger: Charges, run: str) -> None:
+    """Refuse to charge steps of one plan to a run that was begun with another."""
+    if canonical_json(ledger.plan_of(run)) != canonical_json(plan.to_json()):
+        raise PrivacyError(
+            f"the ledger says that run {run} was begun with another plan, or not at all, so its charges "
+            "would not be what is spent. Begin a run with this plan first."
+        )
+
+
 def _check_variants(records: PrivateTokens, settings: PrivateTraining) -> None:
     if records.variant_count < (wanted := how_many(settings.augment)):
         raise ConfigError(
@@ -511,7 +531,7 @@ def _drawn_units(
     return tuple(each.to(_device(transformer)) for each in (*rows, torch.full((count, k), 1 / k)))
 
 
-def _chunks(batch: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], int]]:
+def chunks(batch: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], int]]:
     """Cut a batch into chunks of one shape; the last is filled up with rows that do not count."""
     for start in range(0, len(batch), size):
         chunk = batch[start : start + size]
@@ -538,7 +558,7 @@ def _autocast(transformer: TokenModel, enabled: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
+def repeatable(device: torch.device) -> Iterator[None]:
     """On a GPU allow only what gives the same bits again; a step that is repeated must repeat its sum.
 
     torch raises where it knows no such way, in the rehearsal of a run and so before anything is charged.

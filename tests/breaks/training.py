@@ -18,9 +18,23 @@ TRAINING = breaks_of(
     (
         "one key for two sets of records",
         "A run is trained again on other captions with the same noise; the difference of the two has none.",
-        'kept.setdefault("records", records) != records:',
-        "False:",
+        "source(records.digest, start_digest)",
+        "source(None, start_digest)",
         "pipeline/test_refusals.py::TestLostAccountant::test_with_other_captions_its_key_is_refused",
+    ),
+    (
+        "one key for two models",
+        "A run is finished twice, from two models, with one noise; the difference of the two has none.",
+        "source(records.digest, start_digest)",
+        "source(records.digest)",
+        "TestInterruption::test_another_model_to_start_from_is_refused",
+    ),
+    (
+        "charges to a run of another plan",
+        "The ledger and whoever composes it count one promise, and another is spent.",
+        "if canonical_json(ledger.plan_of(run)) != canonical_json(plan.to_json()):",
+        "if False:",
+        "TestInterruption::test_another_plan_than_the_ledger_was_told_is_refused",
     ),
     (
         "people without owners accepted",
@@ -87,8 +101,8 @@ TRAINING = breaks_of(
     (
         "large batch cut to one chunk",
         "Whether a record takes part then depends on those before it.",
-        "in _chunks(ranks.own(batch), settings.units_at_once):",
-        "in _chunks(ranks.own(batch)[: settings.chunk], settings.units_at_once):",
+        "in chunks(ranks.own(batch), settings.units_at_once):",
+        "in chunks(ranks.own(batch)[: settings.chunk], settings.units_at_once):",
         "test_training_breaks.py::test_every_drawn_record_is_in_the_sum_of_its_step_once",
     ),
     (
@@ -237,7 +251,7 @@ SEVERAL = breaks_of(
     (
         "a key of its own for every rank",
         "Processes draw different batches and noise; what they add up is none of the planned sums.",
-        "Source(ranks.share(lambda: checkpoint.source(records.digest).key))",
+        "Source(ranks.share(lambda: checkpoint.source(records.digest, start_digest).key))",
         "checkpoint.source() if ranks.lead else Source()",
         "TestTraining::test_noise_of_the_planned_size_is_added_once",
     ),

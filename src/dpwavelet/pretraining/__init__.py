@@ -106,7 +106,7 @@ def pretrain(images: PublicImages, run: Pretraining, out: Path, note: Note) -> M
     _same_run(work / "run.json", run)
     public = PublicPixels.read(images)
     model = models.create(run.preset, Vocabulary.of(public.captions), run.seed)
-    log = _Log(work / "log.jsonl", note)
+    log = Log(work / "log.jsonl", note)
     for name, stage in STAGES.items():
         schedule: Schedule = getattr(run, name)
         state = work / f"{name}.safetensors"
@@ -144,7 +144,7 @@ def stage_sheet(model: Model, public: PublicPixels, stage: str, seed: int, count
     return sheet(rows, 96)
 
 
-class _Log:
+class Log:
     """Curves on disk, one JSON object a line, and passed on to whoever watches."""
 
     def __init__(self, path: Path, note: Note) -> None:

@@ -267,6 +267,10 @@ class Account:
         """Up to how many steps this run has been charged in both ledgers."""
         return min(self.data.charged_steps(run), self.own.charged_steps(run))
 
+    def plan_of(self, run: str) -> Mapping[str, Any]:
+        """What this run was begun with in its own ledger."""
+        return self.own.plan_of(run)
+
     def append(self, entry: Mapping[str, Any]) -> int:
         """Add an entry to both ledgers and return its position in the run's own."""
         self.data.append(entry)

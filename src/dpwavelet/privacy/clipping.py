@@ -24,6 +24,7 @@ from dpwavelet.privacy.layer_gradients import ParameterGradient, StoredGradient,
 from dpwavelet.privacy.trained_layers import MIXED, owners, require_records_first, require_separate_records
 
 SMALLEST = 1e-10  # clipping norm
+MOST = 1024  # records of a chunk: float32 adds them up in one product, and its rounding was measured so far
 
 Losses = Callable[..., Tensor]
 """Runs the model forward on the tensors of a chunk, records first, and returns one loss a record [B]."""
@@ -373,6 +374,11 @@ def _mask(chunk: tuple[Tensor, ...], records: int | None) -> Tensor:
         raise ConfigError(
             "autocast is on around the clipper, so norms and sums would be rounded to 16 bits; use it inside "
             "the losses, around the model alone."
+        )
+    if len(chunk[0]) > MOST:
+        raise ConfigError(
+            f"a chunk has at most {MOST} records, got {len(chunk[0])}: how one larger sum rounds was not "
+            "measured. Accumulate smaller chunks; they add up in double precision."
         )
     mask = torch.ones(len(chunk[0]), device=chunk[0].device)
     if records is not None:

@@ -44,6 +44,9 @@ class Charges(Protocol):
     def charged_steps(self, run: str) -> int:
         """Up to how many steps this run has been charged, whether or not it took them."""
 
+    def plan_of(self, run: str) -> Mapping[str, Any]:
+        """What this run was begun with, as `PrivacyPlan.to_json` gives it; empty if it was not begun."""
+
     def append(self, entry: Mapping[str, Any]) -> int:
         """Add an entry and return its position; on return the disk has it."""
 
@@ -160,6 +163,10 @@ class Ledger:
     def charged_steps(self, run: str) -> int:
         """Up to how many steps this run has been charged, whether or not it took them."""
         return self.runs[run].charged if run in self.runs else 0
+
+    def plan_of(self, run: str) -> Mapping[str, Any]:
+        """What this run was begun with, as `PrivacyPlan.to_json` gives it; empty if it was not begun."""
+        return self.runs[run].begun["plan"] if run in self.runs else {}
 
     def finish(self, run: str) -> int:
         """Close a run, once; the position of the entry that closed it."""

@@ -92,7 +92,7 @@ class TestGradients:
 
         def total(chosen: list[int]) -> Tensor:
             clipper = DrawClipper(mine.denoiser, parameters, max_norm=bound)
-            for chunk, count in training._chunks(np.array(chosen), 4):
+            for chunk, count in training.chunks(np.array(chosen), 4):
                 losses = partial(record_losses, mine, SETTINGS)
                 clipper.accumulate(losses, *rows(mine, records, chunk.tolist()), records=count)
             return vector(clipper.finish().values)

@@ -216,7 +216,7 @@ class TestInterruption:
         other = diffusion.with_denoiser(deepcopy(diffusion.denoiser))
         with torch.no_grad():
             other.denoiser.unet.conv_in.bias[0] += 1e-6
-        with pytest.raises(PrivacyError, match="another run, plan or settings"):
+        with pytest.raises(PrivacyError, match="the key for another model to start from"):
             trained(other, records, tmp_path)
 
 

@@ -24,7 +24,7 @@ from dpwavelet.features import FeatureNetwork, perceptual_distance
 from dpwavelet.images.known import write_known
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import png, sheet
-from dpwavelet.pretraining import _Log
+from dpwavelet.pretraining import Log
 from dpwavelet.pretraining.detail_stage import Judge
 from dpwavelet.pretraining.loop import Note, Schedule, finished, restore, run_stage
 from dpwavelet.pretraining.stages import PublicPixels
@@ -64,7 +64,7 @@ def pretrain(images: PublicImages, run: DiffusionPretraining, out: Path, note: N
     _same_run(work / "run.json", run)
     public = PublicPixels.read(images)
     diffusion = create(run.preset, Vocabulary.of(public.captions), run.seed)
-    log = _Log(work / "log.jsonl", note)
+    log = Log(work / "log.jsonl", note)
     stages: dict[str, tuple[Train, nn.Module, Schedule, str]] = {
         "autoencoder": (train_autoencoder, diffusion.autoencoder, run.autoencoder, "autoencoder."),
         "denoiser": (train_denoiser, diffusion.denoiser, run.denoiser, "average."),

@@ -8,7 +8,6 @@ taken, and a run goes on from its checkpoint as that of `dpwavelet.training` doe
 Letters: M records, B records of a chunk, K draws of a record, C x h x w a latent, L caption positions.
 """
 
-import hashlib
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -20,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dpwavelet.checkpoint import digest_of
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.privacy.ledger import Charges
 from dpwavelet.privacy.plan import PrivacyPlan
@@ -28,7 +28,16 @@ from dpwavelet.records import CAPTION_CHOICES
 from dpwavelet.rivals.diffusion.gradients import DrawClipper
 from dpwavelet.rivals.diffusion.networks import Denoiser, LatentDiffusion, attention_blocks
 from dpwavelet.rivals.diffusion.records import LatentRecords
-from dpwavelet.training import Adam, Checkpoint, PrivateTraining, Schedule, Told, _chunks, _repeatable
+from dpwavelet.training import (
+    Adam,
+    Checkpoint,
+    PrivateTraining,
+    Schedule,
+    Told,
+    check_begun,
+    chunks,
+    repeatable,
+)
 
 Trained = Literal["modules", "attention"]
 NO_CAPTION = -1
@@ -112,11 +121,12 @@ def train_privately(
     """
     if plan.unit != "record":
         raise PrivacyError(f"DP-LDM protects records, but the unit of the plan is the {plan.unit}.")
+    check_begun(plan, ledger, run)
     student = deepcopy(diffusion.denoiser)
     parameters, device = trained_parameters(student, settings), student.device
     checkpoint = Checkpoint(folder, plan, settings.adam, run, device=device.type)
-    checkpoint.identity |= {"finetuning": asdict(settings), "start": _digest(student)}
-    source = checkpoint.source(records.digest)
+    checkpoint.identity |= {"finetuning": asdict(settings)}
+    source = checkpoint.source(records.digest, digest_of(student.state_dict()))
     clipper = DrawClipper(
         student,
         parameters,
@@ -132,9 +142,9 @@ def train_privately(
             steps = min(step + settings.charge_every, plan.steps)
             ledger.append({"kind": "charged", "run": run, "steps": steps})
         losses, clipped = [0.0], [0.0]
-        for chunk, own in _chunks(batch, settings.records_at_once):
+        for chunk, own in chunks(batch, settings.records_at_once):
             rows = _rows(learned, records, settings, source, step, chunk)
-            with _repeatable(device):
+            with repeatable(device):
                 found = clipper.accumulate(partial(record_losses, learned, settings), *rows, records=own)
             losses.extend(found.losses.tolist())
             clipped.extend((found.norms > plan.max_norm).float().tolist())
@@ -235,13 +245,3 @@ def _made_up(diffusion: LatentDiffusion, K: int, count: int = 3) -> tuple[Tensor
     captions = diffusion.denoiser.embedder.encode([f"picture {number}" for number in range(count)])
     times = _spread(generator.random((count, K)), diffusion.times)
     return tuple(each.to(diffusion.denoiser.device) for each in (latents, captions, times, noise))
-
-
-def _digest(network: nn.Module) -> str:
-    """SHA-256 of the weights that a run begins with: a checkpoint goes on from those alone."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(
-            name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        )
-    return digest.hexdigest()
