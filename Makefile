@@ -7,11 +7,11 @@ BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-# The table of recipes takes days; ask for parts of it by hand.
-BENCHMARKS := $(sort $(filter-out benchmarks/_% benchmarks/recipe.py,$(wildcard benchmarks/*.py)))
+# The tables of recipes and of results take days; ask for them, or for parts, by hand.
+BENCHMARKS := $(sort $(filter-out benchmarks/_% benchmarks/recipe.py benchmarks/results.py,$(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: install check fix test mutants bench demo docs clean help
+.PHONY: install check fix test mutants bench results results-quick demo docs clean help
 
 install: $(STAMP) ## make .venv with the pinned tools and this package in it
 
@@ -42,6 +42,12 @@ mutants: $(STAMP) ## break the promise on purpose and see a test fail; ARGS="--o
 bench: $(STAMP) ## time every script in benchmarks/, one after another
 	@for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python $$script || exit 1; done
 
+results: $(STAMP) ## the tables of three methods on stand-ins, in days; ARGS="--sets scenes6" narrows it
+	$(BIN)/python benchmarks/results.py $(ARGS)
+
+results-quick: $(STAMP) ## the same in half an hour, to test the machinery; it ranks nothing
+	$(BIN)/python benchmarks/results.py --quick $(ARGS)
+
 demo: build/demo/portraits ## a whole private run on 8,000 drawn portraits
 	$(BIN)/dpwavelet run build/demo/portraits --epsilon 8 --samples 64 --captions examples/captions.txt \
 		--out build/demo/run
@@ -58,4 +64,4 @@ clean: ## remove caches and everything under build/ and dist/; .venv stays
 	find src tests benchmarks examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -264,6 +264,14 @@ class TestInterruption:
         with pytest.raises(PrivacyError, match="randomness is lost"):
             trained(transformer, tmp_path)
 
+    def test_the_state_of_another_run_is_refused(self, transformer: ImageTransformer, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            trained(transformer, tmp_path / name)
+        state = Path("work") / "state.safetensors"
+        (tmp_path / "a" / state).replace(tmp_path / "b" / state)
+        with pytest.raises(PrivacyError, match="not written by this run"):
+            trained(transformer, tmp_path / "b")
+
     def test_two_runs_draw_different_noise(self, transformer: ImageTransformer, tmp_path: Path) -> None:
         first, second = (weights(trained(transformer, tmp_path / name)) for name in ("a", "b"))
         assert not torch.equal(first, second)

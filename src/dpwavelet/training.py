@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
@@ -396,7 +397,13 @@ class Checkpoint:
 
     def save(self, optimizer: Adam, steps_done: int) -> None:
         """Replace the state by the one after `steps_done` steps."""
-        write_tensors(self.state_path, optimizer.state() | {"steps": torch.tensor(steps_done)})
+        own = {"steps": torch.tensor(steps_done), "of": self._seal()}
+        write_tensors(self.state_path, optimizer.state() | own)
+
+    def _seal(self) -> Tensor:
+        """What marks a state as this run's: a digest of its key."""
+        key = bytes.fromhex(read_json(self.key_path)["key"])
+        return torch.frombuffer(bytearray(sha256(key).digest()), dtype=torch.uint8)
 
     def load(self, optimizer: Adam) -> int:
         """Restore the optimizer; the number of steps it has taken."""
@@ -404,6 +411,11 @@ class Checkpoint:
             return 0
         tensors = read_tensors(self.state_path)
         steps = int(tensors.pop("steps"))
+        if not torch.equal(tensors.pop("of", torch.empty(0)), self._seal()):
+            raise PrivacyError(
+                f"{self.state_path} was not written by this run, which would go on from what another learnt; "
+                "restore its own, or begin a new run in another --out."
+            )
         optimizer.restore(tensors)
         return steps
 

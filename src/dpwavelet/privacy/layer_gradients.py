@@ -137,9 +137,12 @@ def _normalized(layer: nn.LayerNorm | nn.RMSNorm, A: Tensor) -> Tensor:
     return normalized
 
 
-def _accumulation(sums: Tensor) -> float:
-    """Relative rounding of a long sum: a few units in the last place."""
-    return 16.0 * torch.finfo(sums.dtype).eps
+def _accumulation(sums: Tensor, terms: int) -> float:
+    """How far sums of so many terms are off at most, in whatever order they are added, over their lengths.
+
+    Half a unit in the last place for each term, and some more for what is done to the sums.
+    """
+    return (0.5 * terms + 16.0) * torch.finfo(sums.dtype).eps
 
 
 @dataclass(frozen=True)
@@ -175,8 +178,9 @@ class GramGradient:
 
     |G^T A|^2 = sum over positions s, t of (A_s . A_t)(G_s . G_t). The terms may cancel, so that rounding
     hides a norm which the released product then has. With R = sum over t of |A_t| |G_t|, the sum is off by
-    a few units in the last place of R^2 at most. Rounding both factors moves G^T A by 2 `rounding` R at most,
-    once where it is measured and once more, differently, where it is released; all is added.
+    i + o + 2 T roundings of R^2 at most, whatever the order of its additions. Rounding both factors moves
+    G^T A by 2 `rounding` R at most, once where it is measured and once more, differently, where it is
+    released; all is added.
 
     Short factors, which bfloat16 holds, are rounded by no product until a record's weight has made its A
     longer, so only what is released is. That moves G^T A by `rounding` |A| |G|_2 at most, and the largest
@@ -192,8 +196,8 @@ class GramGradient:
         AA, GG = self.A @ self.A.mT, self.G @ self.G.mT
         a, g = (gram.diagonal(dim1=1, dim2=2).sqrt() + _FLOOR for gram in (AA, GG))  # lengths [B, T]
         R = (a * g).sum(1)
-        accumulation = _accumulation(R)
-        squared = (AA * GG).sum((1, 2)).clamp(min=0.0) + accumulation * R.square()
+        accumulation = _accumulation(R, self.A.shape[2] + self.G.shape[2] + 2 * self.A.shape[1])
+        squared = (AA * GG).sum(2).sum(1).clamp(min=0.0) + accumulation * R.square()
         moved = 4 * rounding * R
         if self.short:
             long = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(GG, dim=(1, 2)).sqrt()
@@ -222,7 +226,7 @@ class RowGradient:
         same = self.ids[:, :, None] == self.ids[:, None, :]  # [B, T, T]
         norms = torch.linalg.vector_norm(same.to(self.G.dtype) @ self.G, dim=2)
         R = (same * torch.linalg.vector_norm(self.G, dim=2)[:, None]).sum(2)
-        bounds = norms + max(rounding, _accumulation(R)) * R
+        bounds = norms + max(rounding, _accumulation(R, sum(self.G.shape[1:]))) * R
         squares: Tensor = bounds.square() / same.sum(2)
         return squares.sum(1)
 

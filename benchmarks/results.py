@@ -1,0 +1,379 @@
+"""The tables of results: three methods on stand-ins, from public weights to published files, in one command.
+
+    python benchmarks/results.py --threads 2                          # days; goes on where it was interrupted
+    python benchmarks/results.py --sets scenes6 --publish docs/results
+    python benchmarks/results.py --quick                              # tests the machinery, ranks nothing
+
+1. `dpwavelet pretrain` makes the public weights of both rivals, at full size, in build/rivals/METHOD. Ours
+   are those that ship. With --quick ours are made anew too, by the same small effort as theirs.
+2. `dpwavelet compare --stand-in` makes the table of each set in OUT/SET. A set that is not here is skipped.
+3. --publish FOLDER copies the tables and a page of charts to FOLDER/SET, and never a picture.
+
+Every step keeps what it has done: after an interruption, repeat the command. For stand-ins alone.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dpwavelet.checkpoint import read_json, whole_folder, write_bytes
+from dpwavelet.comparison.methods import (
+    LDM,
+    LLAMAGEN,
+    OURS,
+    SYSTEMS,
+    Method,
+    open_system,
+    place_of,
+    weights_digest,
+)
+from dpwavelet.images.drawn import draw_to
+from dpwavelet.images.public import PublicImages
+from dpwavelet.images.sheet import png
+from dpwavelet.pretraining.drawn_heads import draw_heads
+from dpwavelet.randomness import stream
+
+SIDE = 64  # of the pictures of `thumb`, in pixels
+PORTRAITS = "portraits"
+SETS = ("celeba_faces", "scenes6", "flickr1k_captions", "mednist64", PORTRAITS)
+PUBLIC_SET = "public/tinyimagenet64.tar.xz"  # what ours learned from
+RIVALS = Path("build/rivals")
+QUICK_END = "-quick"
+COPIED = ("table.md", "table.csv", "table.json")
+CHARTS = "charts.html"
+NOTHING_RANKED = (
+    "This is a quick run. It tests the machinery and ranks nothing: every method begins from weights that "
+    "have hardly been trained, and takes a few steps on few records. Quote no number of it."
+)
+
+Words = list[str]
+Call = Callable[[Words], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much is done: the same for every method."""
+
+    sets: Sequence[str]
+    epsilons: Sequence[str]
+    seeds: int
+    methods: Sequence[str] = (OURS, LLAMAGEN, LDM, "public", f"public:{LLAMAGEN}", f"public:{LDM}")
+    made: Sequence[str] = (LLAMAGEN, LDM)  # whose public weights are trained first
+    effort: float = 1.0  # share of the usual steps of that
+    portraits: tuple[int, int] = (8000, 800)  # drawn to train on, and held out
+    public: int | None = None  # at most so many public images
+    options: Sequence[str] = ()  # of compare, beyond its defaults
+    preset: str = "thumb"
+
+
+FULL = Size(sets=SETS, epsilons=("1", "10", "inf"), seeds=2)
+QUICK = Size(
+    sets=(PORTRAITS, "flickr1k_captions"),
+    epsilons=("10",),
+    seeds=1,
+    made=SYSTEMS,
+    effort=0.005,
+    portraits=(1000, 100),
+    public=1000,
+    options=("--batch-size", "50", "--steps", "8", "--pictures", "32"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where everything lies."""
+
+    out: Path  # a folder for each set
+    weights: Path  # a folder for each method that is pretrained
+
+    @classmethod
+    def of(cls, out: Path, quick: bool) -> "Places":
+        """A quick run has folders of its own, named after those of a full one."""
+        if out.name.endswith(QUICK_END):
+            raise SystemExit(
+                f"--out may not end with {QUICK_END}: such folders are of quick runs, which add it."
+            )
+        if not quick:
+            return cls(out=out, weights=RIVALS)
+        own = out.with_name(out.name + QUICK_END)
+        return cls(out=own, weights=own / "weights")
+
+    def weights_of(self, size: Size) -> dict[str, str]:
+        """The folders of public weights that compare is told of, by system."""
+        return {system: str(self.weights / system) for system in size.made}
+
+
+def main() -> None:
+    wanted = arguments()
+    size = QUICK if wanted.quick else FULL
+    places = Places.of(wanted.out, wanted.quick)
+    if wanted.quick and wanted.publish:
+        raise SystemExit("A quick run ranks nothing, so it is not published: leave out --publish or --quick.")
+    if wanted.quick:
+        tell_quick(places.out)
+    make_weights(size, places, wanted.threads, called)
+    for name in wanted.sets or size.sets:
+        if make_table(name, size, places, wanted.threads, called) and wanted.publish:
+            publish(name, size, places, command_of(wanted), wanted.publish)
+    if wanted.quick:
+        print(NOTHING_RANKED)
+
+
+def arguments(words: Words | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sets", nargs="+", choices=SETS, help="all of them; with --quick two")
+    parser.add_argument("--quick", action="store_true", help="a small run that ranks nothing")
+    parser.add_argument("--out", type=Path, default=Path("build/results"), help=f"--quick adds {QUICK_END}")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--publish", type=Path, metavar="FOLDER", help="such as docs/results")
+    return parser.parse_args(words)
+
+
+def called(words: Words) -> None:
+    """Run `dpwavelet` with these words; whatever it refuses ends this program too."""
+    print("dpwavelet", *words, flush=True)
+    if status := subprocess.run([sys.executable, "-m", "dpwavelet", *words], check=False).returncode:
+        raise SystemExit(status)
+
+
+def tell_quick(out: Path) -> None:
+    print(NOTHING_RANKED, flush=True)
+    write_bytes(out / "README.md", f"{NOTHING_RANKED}\n".encode())
+
+
+def make_weights(size: Size, places: Places, threads: int, call: Call) -> None:
+    """Pretrain every method whose folder is not there yet; `pretrain` goes on from its own checkpoints."""
+    for method in size.made:
+        if not (folder := places.weights / method).is_dir():
+            data, split = public_images(size, places.out)
+            call(pretrain_words(method, data, split, folder, size, threads))
+
+
+def pretrain_words(method: str, data: Path, split: str | None, out: Path, size: Size, threads: int) -> Words:
+    return [
+        "pretrain", str(data), "--method", method, "--preset", size.preset, "--effort", f"{size.effort:g}",
+        *(["--split", split] if split else []), "--threads", str(threads), "--out", str(out),
+    ]  # fmt: skip
+
+
+def make_table(name: str, size: Size, places: Places, threads: int, call: Call) -> bool:
+    """The table of one set; False, and one line, where the set is not here."""
+    data = records(name, size, places.out)
+    if data is None:
+        print(f"{name} is skipped: it is not here. DPWAVELET_DATA names the folder of the staged sets.")
+        return False
+    note_begun(places.out / name, threads)
+    call(compare_words(data, places.out / name, size, places, threads))
+    return True
+
+
+def records(name: str, size: Size, out: Path) -> Path | None:
+    """The records of a set, if they are here."""
+    if name == PORTRAITS:
+        return draw_portraits(out / "data" / PORTRAITS, *size.portraits)
+    return staged(f"private/{name}.tar.xz")
+
+
+def compare_words(data: Path, out: Path, size: Size, places: Places, threads: int) -> Words:
+    return [
+        "compare", str(data), "--stand-in", "--epsilon", *size.epsilons, "--methods", *size.methods,
+        "--weights", *(f"{system}={folder}" for system, folder in places.weights_of(size).items()),
+        "--seeds", str(size.seeds), *size.options, "--threads", str(threads), "--out", str(out),
+    ]  # fmt: skip
+
+
+def staged(name: str) -> Path | None:
+    """A file of the staged sets, if it is here."""
+    named = os.environ.get("DPWAVELET_DATA")
+    place = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+    return path if (path := place / name).is_file() else None
+
+
+def draw_portraits(folder: Path, train: int, test: int) -> Path:
+    """Drawn portraits, of which the last are held out."""
+    if not folder.is_dir():
+        with whole_folder(folder) as building:
+            draw_to(building, train + test, seed=0, size=SIDE)
+            lines = (building / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+            rows = [
+                json.loads(line) | {"split": "train" if place < train else "test"}
+                for place, line in enumerate(lines)
+            ]
+            write_rows(building, rows)
+    return folder
+
+
+def public_images(size: Size, out: Path) -> tuple[Path, str | None]:
+    """What public weights learn from, and its split."""
+    path = staged(PUBLIC_SET)
+    if size.public is None:
+        if path is None:
+            raise SystemExit(
+                f"The public set {PUBLIC_SET} is not here, and the rivals have no weights yet: set "
+                f"DPWAVELET_DATA, or put weights into {RIVALS}."
+            )
+        return path, "train"
+    folder = out / "data" / "public"
+    if not folder.is_dir():
+        write_pictures(folder, *(few_of(path, size.public) if path else drawn_heads(size.public)))
+    return folder, None
+
+
+def few_of(path: Path, count: int) -> tuple[Tensor, list[str]]:
+    """The first images of the public set with their captions."""
+    images = PublicImages.open(path, SIDE, "train")
+    indices = range(min(count, len(images)))
+    return images.pixels(indices), [images.captions(index)[0] for index in indices]
+
+
+def drawn_heads(count: int) -> tuple[Tensor, list[str]]:
+    """Heads drawn by rule before smooth colours; by another hand than the portraits of the table."""
+    colours = torch.from_numpy(stream(0, "behind heads").integers(256, size=(64, 3, 4, 4)).astype(np.float32))
+    behind = F.interpolate(colours, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+    pixels, captions = draw_heads(count, behind.to(torch.uint8).numpy(), seed=1)
+    return torch.from_numpy(pixels), captions
+
+
+def write_pictures(folder: Path, pixels: Tensor, captions: Sequence[str]) -> None:
+    with whole_folder(folder) as building:
+        names = [f"{place:06d}.png" for place in range(len(pixels))]
+        for name, picture in zip(names, pixels, strict=True):
+            (building / name).write_bytes(png(picture))
+        write_rows(building, [{"file_name": n, "text": t} for n, t in zip(names, captions, strict=True)])
+
+
+def write_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    write_bytes(folder / "metadata.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def note_begun(table: Path, threads: int) -> None:
+    """Add who computes from here on, so that a table that took several calls says so."""
+    line = {
+        "before": cells_in(table),
+        "commit": commit(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "threads": threads,
+    }
+    table.mkdir(parents=True, exist_ok=True)
+    with (table / "made.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def made_by(table: Path) -> list[str]:
+    """Each call that computed cells of a table, in words."""
+    calls = [json.loads(line) for line in (table / "made.jsonl").read_text(encoding="utf-8").splitlines()]
+    ends = [*(call["before"] for call in calls[1:]), cells_in(table)]
+    return [
+        f"{end - call['before']} cells on {call['date']} at commit {call['commit']}, {call['machine']}, "
+        f"threads: {call['threads']}"
+        for call, end in zip(calls, ends, strict=True)
+        if end > call["before"]
+    ]
+
+
+def cells_in(table: Path) -> int:
+    return len(list((table / "cells").glob("*.json")))
+
+
+def publish(name: str, size: Size, places: Places, command: str, to: Path) -> None:
+    """Copy the table of a set, its charts and what made it to `to`/name: the files named here, no others."""
+    table = places.out / name
+    if read_json(table / "table.json")["private"]:
+        raise SystemExit(f"{table} is made of private records; it is never published.")
+    files = {file: (table / file).read_bytes() for file in COPIED}
+    files[CHARTS] = charts_of((table / "report.html").read_text(encoding="utf-8")).encode()
+    files["README.md"] = head_of(name, size, places, command).encode()
+    with whole_folder(to / name) as building:
+        for file, content in files.items():
+            write_bytes(building / file, content)
+
+
+def charts_of(page: str) -> str:
+    """The page of a table without its sheets, which show held-out records."""
+    page = re.sub(r'<section aria-labelledby="sheets">.*?</section>', "", page, flags=re.DOTALL)
+    page = re.sub(r'<li><a href="#sheets">.*?</li>', "", page)
+    if re.search(r"<(img|image|picture|object|embed)\b|data:image|base64", page):
+        raise SystemExit("The page of charts still holds a picture; nothing is published.")
+    return page
+
+
+def head_of(name: str, size: Size, places: Places, command: str) -> str:
+    """What made a table, above links to it."""
+    told = places.weights_of(size)
+    systems = dict.fromkeys(Method.parse(text).system for text in size.methods)
+    weights = []
+    for system in systems:
+        place = place_of(system, told)
+        card = open_system(Method.parse(system), place).card
+        weights.append(f"| {system} | `{weights_digest(place)}` | {steps_of(card.get('run'))} |")
+    return "\n".join(
+        [
+            f"# {name}",
+            "",
+            f"[Table](table.md), [CSV](table.csv), [JSON](table.json), [charts]({CHARTS}). Made by "
+            f"`{command}`. Sheets that the table names are not here: they show held-out "
+            "pictures. [What is fair and what is not](../README.md).",
+            "",
+            "Computed in these calls:",
+            "",
+            *(f"- {line}" for line in made_by(places.out / name)),
+            "",
+            "| public weights | SHA-256 of all files | steps of their training |",
+            "|---|---|---|",
+            *weights,
+            "",
+        ]
+    )
+
+
+def steps_of(run: Any) -> str:
+    """The stages of a public training with their steps, as a card tells them."""
+    stages = run.items() if isinstance(run, dict) else ()
+    told = [
+        f"{name} {stage['steps']:,}" for name, stage in stages if isinstance(stage, dict) and "steps" in stage
+    ]
+    return ", ".join(told) or "not said"
+
+
+def command_of(wanted: argparse.Namespace) -> str:
+    """The command in what decides its results; folders are left out."""
+    sets = ["--sets", *wanted.sets] if wanted.sets else []
+    return " ".join(["python benchmarks/results.py", *sets, "--threads", str(wanted.threads)])
+
+
+def machine() -> str:
+    """Processor, cores and library."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.+)", info.read_text()) if info.is_file() else []
+    processor = names[0] if names else platform.machine()
+    return f"{processor}, {os.cpu_count()} cores, torch {torch.__version__}"
+
+
+def commit() -> str:
+    """The commit, with a plus where the code differs from it."""
+    told, dirty = (
+        subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
+        for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "src"])
+    )
+    return told + ("+" if dirty else "")
+
+
+if __name__ == "__main__":
+    main()
