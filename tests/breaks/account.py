@@ -288,6 +288,13 @@ BUDGET = breaks_of(
     "privacy/budget.py",
     "privacy/test_budget.py",
     (
+        "a copy of a folder goes on after the other has finished",
+        "Both train under the charges of one, each with the noise of its key.",
+        'if there and there.closed == "finished" and here and here.charged < there.charged:',
+        "if False:",
+        "TestAccount::test_a_copy_left_behind_does_not_take_the_steps_of_a_finished_run",
+    ),
+    (
         "cap not asked",
         "Runs on the same images may cost more than their owner allows.",
         "if not _affords(self.cap, after):",
@@ -375,6 +382,18 @@ TOKENS = breaks_of(
     ),
 )
 
+COMPARISON = breaks_of(
+    "comparison/work.py",
+    "comparison/test_comparison_table.py",
+    (
+        "one name for a cell in every folder",
+        "Two folders train it, each with noise of its own, and the ledger of the images counts one.",
+        '{"run": f"{cell.digest}-{secrets.token_hex(8)}"}',
+        '{"run": cell.digest}',
+        "TestConsent::test_the_same_cell_in_another_folder_is_charged_too",
+    ),
+)
+
 BREAKS = (
     *PLAN,
     *NUMBERS,
@@ -385,4 +404,5 @@ BREAKS = (
     *BUDGET,
     *RUNS,
     *TOKENS,
+    *COMPARISON,
 )

@@ -20,7 +20,7 @@ from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.pipeline.progress import Silent
 from dpwavelet.privacy.budget import Cap, DataLedger, ledger_path
-from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.ledger import Ledger, Run
 from dpwavelet.privacy.plan import PrivacyPlan
 
 
@@ -144,11 +144,11 @@ class TestCells:
             with pytest.raises(Killed):
                 again(people, out, settings)
         (ledger,) = (out / "ledgers").iterdir()
-        assert Ledger.open(ledger).charged_steps(ledger.stem) == 12
+        assert only_run(ledger).charged == 12
         key = read_json(out / "work" / ledger.stem / "run.json")["key"]
         assert key
         again(people, out, settings)
-        run = Ledger.open(ledger).runs[ledger.stem]
+        run = only_run(ledger)
         assert (run.charged, run.closed) == (12, "finished")
         assert [e["kind"] for e in Ledger.open(ledger).entries] == ["begun", "charged", "charged", "finished"]
         assert not (out / "work" / ledger.stem).exists()
@@ -162,6 +162,12 @@ class TestCells:
             path.unlink()
         with pytest.raises(PrivacyError, match="lost-accountant"):
             again(people, out, one(asked))
+
+
+def only_run(path: Path) -> Run:
+    """What a cell's ledger says of its one training."""
+    (run,) = Ledger.open(path).runs.values()
+    return run
 
 
 class TestPromise:
@@ -181,7 +187,7 @@ class TestPromise:
         }
         assert {path.stem for path in (made / "ledgers").iterdir()} == private
         for path in (made / "ledgers").iterdir():
-            run = Ledger.open(path).runs[path.stem]
+            run = only_run(path)
             identity = read_json(made / "cells" / f"{path.stem}.json")["identity"]
             assert run.begun["plan"] == identity["plan"]
             assert (run.charged, run.closed) == (3, "finished")
@@ -205,6 +211,16 @@ class TestPromise:
             pictures.append(read_tensors(path)["pictures"])
         assert not torch.equal(*pictures)
 
+    def test_a_key_that_a_crash_left_is_gone_after_the_next_table(
+        self, people: Path, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        again(people, out, one(asked))
+        (own,) = (out / "ledgers").iterdir()
+        write_json(out / "work" / own.stem / "run.json", {"key": "00"})
+        again(people, out, one(asked))
+        assert not (out / "work" / own.stem).exists()
+
     def test_keys_of_noise_are_gone_when_cells_are_done(self, made: Path) -> None:
         assert not list((made / "work").iterdir())
 
@@ -217,6 +233,7 @@ class TestConsent:
         [
             ({}, "costs epsilon 16 in all.*--stand-in.*--spend 16"),
             ({"spend": 15.9}, "--spend 15.9 is less than the 16"),
+            ({"spend": math.nan}, "--spend nan is less than the 16"),
             ({"spend": 16.0, "epsilons": (8.0, math.inf)}, "leave out --epsilon inf"),
         ],
     )
@@ -245,7 +262,8 @@ class TestConsent:
         ledger = DataLedger.open(ledger_path(owned, tmp_path / "ledgers"), owned)
         ((name, run),) = ledger.runs.items()
         assert (run.charged, run.closed) == (3, "finished")
-        assert (out / "ledgers" / f"{name}.jsonl").is_file()
+        (own,) = (out / "ledgers").iterdir()
+        assert list(Ledger.open(own).runs) == [name] and name.startswith(own.stem)
         assert out.stat().st_mode & 0o777 == 0o700
         page = (out / "report.html").read_text()
         assert "as sensitive as your images" in page
@@ -255,6 +273,38 @@ class TestConsent:
         settings = one(asked, stand_in=False, epsilons=(1.0,), spend=32.0)
         with pytest.raises(PrivacyError, match="less than the 33"):
             make_table(people, made, settings, Silent(), Here())
+
+    def test_the_same_cell_in_another_folder_is_charged_too(
+        self, people: Path, asked: TableSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each folder has noise of its own, also one that was left before its first charge."""
+
+        class Killed(BaseException):
+            pass
+
+        def kill(*_: object, **__: object) -> None:
+            raise Killed
+
+        settings = one(asked, stand_in=False, spend=8.0, ledger=tmp_path / "ledgers")
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr("dpwavelet.training.Adam", kill)  # the key is there, and nothing was charged
+            again(people, tmp_path / "a", settings)
+        for name in ("b", "a"):
+            here = again(people, tmp_path / name, settings)
+        owned = here.jobs[0].owned
+        runs = DataLedger.open(ledger_path(owned, tmp_path / "ledgers"), owned).runs
+        assert [(run.charged, run.closed) for run in runs.values()] == [(3, "finished")] * 2
+
+    @pytest.mark.parametrize("first", ["stand-in", "private"])
+    def test_a_folder_stays_what_it_was_begun_as(
+        self, people: Path, asked: TableSettings, tmp_path: Path, first: str
+    ) -> None:
+        public = one(asked)
+        private = one(asked, stand_in=False, spend=16.0, ledger=tmp_path / "ledgers")
+        one_way, other = (public, private) if first == "stand-in" else (private, public)
+        again(people, tmp_path / "out", one_way)
+        with pytest.raises(PrivacyError, match="was begun with --"):
+            again(people, tmp_path / "out", other)
 
     def test_a_cap_holds(self, people: Path, asked: TableSettings, tmp_path: Path) -> None:
         settings = one(asked, stand_in=False, spend=8.0, ledger=tmp_path / "ledgers")

@@ -483,6 +483,14 @@ class TestAccount:
         with pytest.raises(PrivacyError, match="what it learnt is lost"):
             house.open()
 
+    def test_a_copy_left_behind_does_not_take_the_steps_of_a_finished_run(self, house: House) -> None:
+        house.open()
+        copy = house.own.path.read_bytes()
+        house.train([])
+        house.own.path.write_bytes(copy)
+        with pytest.raises(PrivacyError, match="another copy of the folder has taken its steps"):
+            house.open()
+
     def test_an_abandoned_run_cannot_go_on(self, house: House) -> None:
         house.open().append(charged(15))
         house.data.abandon("a")

@@ -16,6 +16,7 @@ The sum is the simplest bound that is true: one person's record takes part in ev
 from collections.abc import Iterable
 from pathlib import Path
 
+from dpwavelet.checkpoint import read_json, write_json
 from dpwavelet.comparison.cells import Cell
 from dpwavelet.comparison.settings import NO_PRIVACY, TableSettings
 from dpwavelet.errors import ConfigError, PrivacyError
@@ -32,12 +33,27 @@ def price(cells: Iterable[Cell], out: Path) -> float:
 
 
 def begun(out: Path) -> dict[str, float]:
-    """The epsilon of every cell that has a ledger in `out`."""
+    """The epsilon of every cell that has a ledger in `out`, by its digest."""
     found: dict[str, float] = {}
     for path in sorted((out / LEDGERS).glob("*.jsonl")):
-        for name, run in Ledger.open(path).runs.items():
-            found[name] = float(run.begun["plan"]["epsilon"])
+        runs = Ledger.open(path).runs.values()
+        found[path.stem] = sum(float(run.begun["plan"]["epsilon"]) for run in runs)
     return found
+
+
+def remember(settings: TableSettings, out: Path) -> None:
+    """Note in the folder whether its records are private, and refuse a table that says otherwise.
+
+    Cells of a stand-in were charged to nobody, and those of private records are for their owner alone.
+    """
+    path, private = out / "records.json", not settings.stand_in
+    if not path.is_file():
+        write_json(path, {"private": private})
+    if read_json(path)["private"] != private:
+        said = (
+            "--stand-in: its cells were charged to nobody" if private else "--spend: it is its owner's alone"
+        )
+        raise PrivacyError(f"{out} was begun with {said}. Choose another --out.")
 
 
 def least_price(settings: TableSettings) -> float:
@@ -62,7 +78,7 @@ def check_consent(settings: TableSettings, cost: float) -> None:
         )
     if NO_PRIVACY in settings.epsilons:
         raise PrivacyError("with private records there is no cell without privacy: leave out --epsilon inf.")
-    if settings.spend < cost:
+    if not settings.spend >= cost * (1 - 1e-9):  # a sum of tenths is not quite what it says
         raise PrivacyError(
             f"--spend {settings.spend:g} is less than the {cost:g} that this table costs in all; leave out "
             f"methods, budgets or seeds, or say --spend {cost:g}."

@@ -216,7 +216,12 @@ def as_page(told: Told, pictures: Mapping[str, Mapping[str, Tensor]]) -> str:
             title=f"Methods compared on {told.data}",
             version=__version__,
             promise="Each private cell keeps its own promise. The table as a whole keeps none: its numbers "
-            "are exact. Everything that was trained for it costs the sum below.",
+            "are exact. "
+            + (
+                "Cells at epsilon inf had no privacy at all; all others together cost the sum below."
+                if NO_PRIVACY in told.settings.epsilons
+                else "Everything that was trained for it costs the sum below."
+            ),
             epsilon=told.cost,
             delta=told.shape.delta * max(len([1 for cell, _ in told.cells if cell.plan]), 1),
             unit="one record",

@@ -1,5 +1,6 @@
 """A whole table: what it costs, the cells that are missing, and the files that show all of them."""
 
+import shutil
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 
 from dpwavelet.checkpoint import canonical_json, read_json
 from dpwavelet.comparison.cells import Cell, Known, cells_of, fingerprint, know, shape_of
-from dpwavelet.comparison.consent import check_consent, least_price, price
+from dpwavelet.comparison.consent import check_consent, least_price, price, remember
 from dpwavelet.comparison.methods import OURS, Method
 from dpwavelet.comparison.report import Told, write_report
 from dpwavelet.comparison.settings import TableSettings
@@ -62,6 +63,7 @@ def make_table(
         owned = _check_owned(data, images, known, settings, progress)
         out.mkdir(parents=True, exist_ok=True)
         out.chmod(0o700)
+    remember(settings, out)
 
     def job(cell: Cell) -> Job:
         return Job(
@@ -80,6 +82,9 @@ def make_table(
         )
 
     missing = [cell for cell in cells if not _path(cell, out).is_file()]
+    for cell in cells:  # the key of a cell that is done, if a crash left it
+        if cell not in missing and (left := out / "work" / cell.digest).exists():
+            shutil.rmtree(left)
     progress.begin("cells", len(missing))
     for cell in missing:
         work(compute, job(cell))

@@ -9,6 +9,7 @@ A cell that was interrupted goes on from its checkpoint, and is charged nothing 
 """
 
 import json
+import secrets
 import shutil
 import time
 from collections.abc import Callable
@@ -200,8 +201,9 @@ def _privately(
     job: Job, plan: PrivacyPlan, rival: Rival[Any], records: Any, watch: "Stopwatch"
 ) -> Rival[Any]:
     """Train under the cell's own plan, charged to its own ledger and, of private images, to theirs."""
-    run, folder = job.cell.digest, _folder(job)
-    own = Ledger.open(job.out / LEDGERS / f"{run}.jsonl")
+    folder = _folder(job)
+    own = Ledger.open(job.out / LEDGERS / f"{job.cell.digest}.jsonl")
+    run = _run_of(job.cell, own, folder)
     checkpoint = Checkpoint(folder, plan, PrivateTraining(), run)  # asked only where its files are
     check_accountant(own, run, checkpoint)
     ledger: Ledger | Account
@@ -217,6 +219,19 @@ def _privately(
     watch.keep()
     ledger.finish(run)
     return trained
+
+
+def _run_of(cell: Cell, own: Ledger, folder: Path) -> str:
+    """What the ledgers call the training of this cell in this folder.
+
+    No other folder has the same name for it: each has a key of its own, so each must be charged.
+    """
+    path = folder / "id.json"
+    if own.runs:
+        return next(iter(own.runs))
+    if not path.is_file():
+        write_json(path, {"run": f"{cell.digest}-{secrets.token_hex(8)}"})
+    return str(read_json(path)["run"])
 
 
 class Stopwatch:

@@ -255,6 +255,11 @@ class Account:
                 f"run {run} was charged {there.charged} steps, but {own.path} does not know it: what it "
                 "learnt is lost. Restore its private folder, or abandon it and begin anew in another --out."
             )
+        if there and there.closed == "finished" and here and here.charged < there.charged:
+            raise PrivacyError(
+                f"run {run} was finished, but {own.path} knows only a part of it: another copy of the folder "
+                "has taken its steps. Go on with that copy, or begin another run in another --out."
+            )
         if there is None:
             data.append(entry)
         if here is None:
