@@ -15,13 +15,17 @@ from small_tables import Here, split_portraits
 
 from dpwavelet.checkpoint import read_json, read_tensors, write_json
 from dpwavelet.comparison import Method, TableSettings, make_table, work
-from dpwavelet.comparison.cells import REAL
-from dpwavelet.errors import ConfigError, PrivacyError
+from dpwavelet.comparison.cells import REAL, plan_of
+from dpwavelet.comparison.consent import check_consent
+from dpwavelet.errors import ConfigError, DataError, ModelError, PrivacyError
 from dpwavelet.images.private import PrivateImages
+from dpwavelet.model import Model
 from dpwavelet.pipeline.progress import Silent
 from dpwavelet.privacy.budget import Cap, DataLedger, ledger_path
 from dpwavelet.privacy.ledger import Ledger, Run
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.report.figures import up
+from dpwavelet.rivals.llamagen.weights import load, save
 
 
 def cells(out: Path) -> list[dict[str, Any]]:
@@ -218,8 +222,19 @@ class TestPromise:
         again(people, out, one(asked))
         (own,) = (out / "ledgers").iterdir()
         write_json(out / "work" / own.stem / "run.json", {"key": "00"})
-        again(people, out, one(asked))
+        again(people, out, one(asked, methods=(Method.parse("public"),)))
         assert not (out / "work" / own.stem).exists()
+
+    def test_a_key_that_cannot_be_removed_is_told(
+        self, people: Path, asked: TableSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def stuck(path: Path, ignore_errors: bool = False) -> None:
+            if not ignore_errors:
+                raise OSError("stuck")
+
+        monkeypatch.setattr(work.shutil, "rmtree", stuck)
+        with pytest.raises(OSError, match="stuck"):
+            again(people, tmp_path / "out", one(asked))
 
     def test_keys_of_noise_are_gone_when_cells_are_done(self, made: Path) -> None:
         assert not list((made / "work").iterdir())
@@ -233,7 +248,8 @@ class TestConsent:
         [
             ({}, "costs epsilon 16 in all.*--stand-in.*--spend 16"),
             ({"spend": 15.9}, "--spend 15.9 is less than the 16"),
-            ({"spend": math.nan}, "--spend nan is less than the 16"),
+            ({"spend": math.nan}, "must be a finite number, got nan; say --spend 16"),
+            ({"spend": math.inf}, "must be a finite number, got inf; say --spend 16"),
             ({"spend": 16.0, "epsilons": (8.0, math.inf)}, "leave out --epsilon inf"),
         ],
     )
@@ -246,6 +262,12 @@ class TestConsent:
             make_table(people, tmp_path / "out", settings, Silent(), here)
         assert here.jobs == []
         assert not (tmp_path / "out").exists()
+
+    def test_a_sum_of_tenths_is_what_it_says(self, asked: TableSettings) -> None:
+        settings = one(asked, stand_in=False, epsilons=(0.1,), seeds=3, spend=0.3)
+        check_consent(settings, 0.1 + 0.1 + 0.1)
+        with pytest.raises(PrivacyError, match="less than"):
+            check_consent(settings, 0.3001)
 
     def test_both_at_once_contradict_each_other(
         self, people: Path, asked: TableSettings, tmp_path: Path
@@ -314,12 +336,169 @@ class TestConsent:
             make_table(people, tmp_path / "out", settings, Silent(), Here())
         assert {path.name for path in (tmp_path / "out" / "cells").glob("*.safetensors")} == set()
 
+    def test_a_cap_that_not_all_cells_fit_under_lets_none_begin(
+        self, people: Path, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        settings = one(asked, seeds=2, stand_in=False, spend=16.0, ledger=tmp_path / "ledgers")
+        plan = plan_of(settings, 110, 8.0, 3)
+        owned = PrivateImages.open(people, 32, "train").fingerprint()
+        path, here = ledger_path(owned, tmp_path / "ledgers"), Here()
+        DataLedger.open(path, owned).set_cap(Cap(8.0, plan.delta))
+        DataLedger.open(path, owned).check_room(plan)
+        with pytest.raises(PrivacyError, match="with these 2 runs it would be"):
+            make_table(people, tmp_path / "out", settings, Silent(), here)
+        assert (here.jobs, DataLedger.open(path, owned).runs) == ([], {})
+        assert not (tmp_path / "out").exists()
+
+    def test_a_cell_that_was_begun_has_its_room_already(
+        self, people: Path, asked: TableSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Killed(BaseException):
+            pass
+
+        def kill(*_: object, **__: object) -> None:
+            raise Killed
+
+        settings = one(asked, stand_in=False, spend=8.0, ledger=tmp_path / "ledgers")
+        owned = PrivateImages.open(people, 32, "train").fingerprint()
+        path = ledger_path(owned, tmp_path / "ledgers")
+        DataLedger.open(path, owned).set_cap(Cap(8.0, plan_of(settings, 110, 8.0, 3).delta))
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr("dpwavelet.training.Adam", kill)
+            again(people, tmp_path / "out", settings)
+        again(people, tmp_path / "out", settings)
+        (run,) = DataLedger.open(path, owned).runs.values()
+        assert (run.charged, run.closed) == (3, "finished")
+
     def test_private_records_that_occur_twice_are_refused(self, asked: TableSettings, tmp_path: Path) -> None:
         folder = split_portraits(tmp_path / "people", 101, 10)
         shutil.copy(folder / "000000.png", folder / "000001.png")
         settings = one(asked, stand_in=False, spend=8.0, ledger=tmp_path / "ledgers")
         with pytest.raises(PrivacyError, match="duplicates"):
             make_table(folder, tmp_path / "out", settings, Silent(), Here())
+
+    def test_a_table_that_would_pay_for_noise_alone_is_refused(
+        self, people: Path, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        settings = one(
+            asked, epsilons=(0.1,), steps=1, stand_in=False, spend=1.0, ledger=tmp_path / "ledgers"
+        )
+        self.refused(people, tmp_path, settings, "few-records")
+
+    @pytest.mark.parametrize("name", ["dp-wavelet", "dp-llamagen"])
+    def test_weights_that_name_the_set_are_refused(
+        self, people: Path, asked: TableSettings, tmp_path: Path, name: str
+    ) -> None:
+        card = {"started_from": {"trained_on": {"names": ["CelebA faces"]}}}
+        if name == "dp-wavelet":
+            shutil.copytree(asked.weights[name], tmp_path / "weights")
+            write_json(tmp_path / "weights" / "card.json", card)
+        else:
+            save(replace(load(Path(asked.weights[name])), card=card), tmp_path / "weights")
+        data = tmp_path / "celeba_faces"
+        shutil.copytree(people, data)
+        self.refused(data, tmp_path, self.with_weights(asked, tmp_path, name), "learned from CelebA faces")
+
+    @pytest.mark.parametrize("name", ["dp-wavelet", "dp-llamagen"])
+    def test_weights_without_finite_losses_are_refused(
+        self, people: Path, asked: TableSettings, tmp_path: Path, name: str
+    ) -> None:
+        place = Path(asked.weights[name])
+        broken = Model.from_pretrained(place) if name == "dp-wavelet" else load(place)
+        with torch.no_grad():
+            next(broken.transformer.parameters()).fill_(math.nan)
+        if isinstance(broken, Model):
+            broken.save_pretrained(tmp_path / "weights")
+        else:
+            save(broken, tmp_path / "weights")
+        self.refused(people, tmp_path, self.with_weights(asked, tmp_path, name), "no finite number")
+
+    @staticmethod
+    def with_weights(asked: TableSettings, tmp_path: Path, name: str) -> TableSettings:
+        return one(
+            asked,
+            methods=(Method.parse(name),),
+            weights={name: str(tmp_path / "weights")},
+            stand_in=False,
+            spend=8.0,
+            ledger=tmp_path / "ledgers",
+        )
+
+    @staticmethod
+    def refused(data: Path, tmp_path: Path, settings: TableSettings, words: str) -> None:
+        """Before any cell is begun."""
+        here = Here()
+        with pytest.raises(PrivacyError, match=words):
+            make_table(data, tmp_path / "out", settings, Silent(), here)
+        assert here.jobs == []
+        assert not (tmp_path / "ledgers").exists()
+        assert not (tmp_path / "out").exists()
+
+
+class TestOpenedAgain:
+    """A cell opens records and weights long after it was named by them."""
+
+    @pytest.mark.parametrize(
+        ("what", "kind"),
+        [("trained on", DataError), ("held out", DataError), ("weights", ModelError)],
+    )
+    def test_others_than_the_cell_is_named_by_are_refused_before_training(
+        self, people: Path, asked: TableSettings, tmp_path: Path, what: str, kind: type[Exception]
+    ) -> None:
+        data, weights, out = tmp_path / "people", tmp_path / "weights", tmp_path / "out"
+        shutil.copytree(people, data)
+        shutil.copytree(asked.weights["dp-wavelet"], weights)
+
+        def changed(function: Any, job: Any) -> None:
+            if job.cell.method is None:
+                return
+            if what == "trained on":
+                shutil.copy(data / "000001.png", data / "000000.png")
+            elif what == "held out":
+                shutil.copy(data / "000128.png", data / "000129.png")
+            else:
+                (weights / "more.txt").write_text("another file")
+            function(job)
+
+        settings = one(asked, weights={"dp-wavelet": str(weights)})
+        with pytest.raises(kind, match="not those that this table was begun with"):
+            make_table(data, out, settings, Silent(), changed)
+        assert not (out / "ledgers").exists()
+        assert not (out / "cells").exists()
+
+
+class TestSums:
+    """What all cells of a folder cost together, wherever it is told."""
+
+    def test_both_sums_are_over_earlier_cells_too(
+        self, people: Path, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        again(people, out, one(asked, delta=1e-3))
+        again(people, out, one(asked, epsilons=(1.0,), delta=1e-4))
+        told = read_json(out / "table.json")
+        assert told["epsilon_in_all"] == 9.0
+        assert told["delta_in_all"] == pytest.approx(1.1e-3, rel=1e-12)
+        page = (out / "report.html").read_text()
+        assert "<dt>epsilon</dt><dd>9</dd>" in page
+        assert f"<dt>delta</dt><dd>{up(1.1e-3)}</dd>" in page
+        assert "cost epsilon 9 at delta 0.0011, the sums of theirs" in (out / "table.md").read_text()
+
+    def test_none_is_told_where_a_cell_had_no_privacy_now_or_earlier(
+        self, people: Path, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        for epsilon in (math.inf, 8.0):
+            again(people, out, one(asked, epsilons=(epsilon,)))
+            told = read_json(out / "table.json")
+            assert (told["epsilon_in_all"], told["delta_in_all"]) == (None, None)
+            page, text = (out / "report.html").read_text(), (out / "table.md").read_text()
+            assert "<dt>epsilon</dt><dd>none</dd>" in page
+            assert "<dt>delta</dt><dd>none</dd>" in page
+            for words in (page, text):
+                assert "no epsilon holds for everything that was trained" in words
+                assert "cost epsilon" not in words
+                assert "costs the sum" not in words
 
 
 class TestFiles:
@@ -394,7 +573,7 @@ class TestFiles:
 
     def test_the_notes_say_what_it_costs_and_what_differs(self, made: Path) -> None:
         text = (made / "table.md").read_text()
-        assert "cost epsilon 32, the sum of theirs" in text
+        assert "no epsilon holds for everything" in text
         assert "public stand-ins, by the word" in text
         assert "did not all learn from as many images" in text
         assert "dp-llamagen 7" in text

@@ -198,7 +198,7 @@ class TestSameData:
         draw_to(tmp_path / "others", 100, seed=9, size=32)
         write_known(model, PublicImages.open(tmp_path / "others", 32))
         images = PrivateImages.open(portraits, 32)
-        check_seen(portraits, prints(images), Model.from_pretrained(model), str(model))
+        check_seen(portraits, prints(images), str(model), Model.from_pretrained(model).card)
         assert len(read_known(model)) == 100
 
     @pytest.mark.parametrize(("shared", "refuses"), [(1, False), (2, True)])
@@ -209,9 +209,9 @@ class TestSameData:
         write_known(model, PublicImages(images.folder.first(shared), 32))
         if refuses:
             with pytest.raises(Refusal, match="2% of the pictures"):
-                check_seen(portraits, prints(images), Model.from_pretrained(model), str(model))
+                check_seen(portraits, prints(images), str(model), Model.from_pretrained(model).card)
         else:
-            check_seen(portraits, prints(images), Model.from_pretrained(model), str(model))
+            check_seen(portraits, prints(images), str(model), Model.from_pretrained(model).card)
 
     @pytest.mark.parametrize("depth", [0, 2])
     def test_a_card_that_names_the_set_is_believed_through_a_chain_of_models(
@@ -222,9 +222,9 @@ class TestSameData:
             card = {"started_from": card}
         write_json(model / "card.json", card)
         images, loaded = PrivateImages.open(portraits, 32), Model.from_pretrained(model)
-        check_seen(portraits, prints(images), loaded, str(model))
+        check_seen(portraits, prints(images), str(model), loaded.card)
         with pytest.raises(Refusal, match="CelebA faces"):
-            check_seen(tmp_path / "celeba_faces.tar.xz", prints(images), loaded, str(model))
+            check_seen(tmp_path / "celeba_faces.tar.xz", prints(images), str(model), loaded.card)
 
 
 class TestLosses:

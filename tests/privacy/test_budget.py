@@ -169,6 +169,14 @@ class TestCap:
         with pytest.raises(PrivacyError, match="may cost epsilon 3"):
             ledger.check_room(PLAN)
 
+    def test_check_room_takes_several_plans_together(self, path: Path, ledger: DataLedger) -> None:
+        ledger.set_cap(Cap(5.0, DELTA))
+        ledger.check_room()
+        ledger.check_room(PLAN)
+        with pytest.raises(PrivacyError, match="with these 2 runs it would be"):
+            ledger.check_room(PLAN, PLAN)
+        assert ledger.runs == {}
+
     def test_the_histogram_of_a_plan_counts_too(self, ledger: DataLedger) -> None:
         training_alone = epsilon_pld((COUNTING.event,), DELTA)
         assert training_alone < COUNTING.pld_epsilon / 1.001

@@ -13,11 +13,13 @@ a method by them learns from records past every plan. So nothing is computed bef
 The sum is the simplest bound that is true: one person's record takes part in every cell.
 """
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from dpwavelet.checkpoint import read_json, write_json
-from dpwavelet.comparison.cells import Cell
+from dpwavelet.comparison.cells import Cell, epsilon_text
 from dpwavelet.comparison.settings import NO_PRIVACY, TableSettings
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.privacy.ledger import Ledger
@@ -25,20 +27,37 @@ from dpwavelet.privacy.ledger import Ledger
 LEDGERS = "ledgers"
 
 
-def price(cells: Iterable[Cell], out: Path) -> float:
-    """The sum of the epsilon of these cells and of all others that were begun in `out`."""
-    own = {cell.digest: cell.plan.epsilon for cell in cells if cell.plan}
-    earlier = {name: epsilon for name, epsilon in begun(out).items() if name not in own}
-    return sum(own.values()) + sum(earlier.values())
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """What private training costs in all: both are sums over the same cells."""
+
+    epsilon: float
+    delta: float
 
 
-def begun(out: Path) -> dict[str, float]:
-    """The epsilon of every cell that has a ledger in `out`, by its digest."""
-    found: dict[str, float] = {}
+def price(cells: Iterable[Cell], out: Path) -> Price:
+    """The price of these cells and of all others that were begun in `out`."""
+    own = {
+        cell.digest: Price(epsilon=cell.plan.epsilon, delta=cell.plan.delta) for cell in cells if cell.plan
+    }
+    return _together((begun(out) | own).values())
+
+
+def begun(out: Path) -> dict[str, Price]:
+    """The price of every cell that has a ledger in `out`, by its digest."""
+    found: dict[str, Price] = {}
     for path in sorted((out / LEDGERS).glob("*.jsonl")):
-        runs = Ledger.open(path).runs.values()
-        found[path.stem] = sum(float(run.begun["plan"]["epsilon"]) for run in runs)
+        plans = [run.begun["plan"] for run in Ledger.open(path).runs.values()]
+        found[path.stem] = _together(
+            Price(epsilon=float(plan["epsilon"]), delta=float(plan["delta"])) for plan in plans
+        )
     return found
+
+
+def without_privacy(out: Path) -> bool:
+    """Whether a cell in `out` was trained without privacy: then no epsilon holds for all of them."""
+    found = (read_json(path)["identity"]["epsilon"] for path in (out / "cells").glob("*.json"))
+    return epsilon_text(NO_PRIVACY) in found
 
 
 def remember(settings: TableSettings, out: Path) -> None:
@@ -78,8 +97,17 @@ def check_consent(settings: TableSettings, cost: float) -> None:
         )
     if NO_PRIVACY in settings.epsilons:
         raise PrivacyError("with private records there is no cell without privacy: leave out --epsilon inf.")
+    if not math.isfinite(settings.spend):
+        raise PrivacyError(f"--spend must be a finite number, got {settings.spend:g}; say --spend {cost:g}.")
     if not settings.spend >= cost * (1 - 1e-9):  # a sum of tenths is not quite what it says
         raise PrivacyError(
             f"--spend {settings.spend:g} is less than the {cost:g} that this table costs in all; leave out "
             f"methods, budgets or seeds, or say --spend {cost:g}."
         )
+
+
+def _together(prices: Iterable[Price]) -> Price:
+    found = list(prices)
+    return Price(
+        epsilon=math.fsum(each.epsilon for each in found), delta=math.fsum(each.delta for each in found)
+    )

@@ -15,6 +15,7 @@ from torch import Tensor
 from dpwavelet import __version__
 from dpwavelet.checkpoint import read_tensors, write_bytes, write_json
 from dpwavelet.comparison.cells import REAL, Cell, Known
+from dpwavelet.comparison.consent import Price
 from dpwavelet.comparison.measures import LEVELS, HeldOut
 from dpwavelet.comparison.methods import PLAINLY
 from dpwavelet.comparison.settings import NO_PRIVACY, TableSettings
@@ -49,6 +50,7 @@ from dpwavelet.report.page import Page, as_markdown, render
 FORMAT = 1
 SIDE = 96  # of a picture in a sheet
 CAPTIONS = 8  # on the page
+NO_SUM = "Cells at epsilon inf had no privacy at all, so no epsilon holds for everything that was trained."
 WARNING = (
     "Private: this page is as sensitive as your images.",
     "Its distances are exact, it shows records, and no promise covers either.",
@@ -74,7 +76,8 @@ class Told:
     settings: TableSettings
     known: Mapping[str, Known]
     cells: Sequence[tuple[Cell, Mapping[str, Any]]]
-    cost: float
+    cost: Price
+    without_privacy: bool  # whether some cell in the folder had none: then no epsilon holds for all
     shape: PrivacyPlan
     held_out: PrivateImages
     features: Extractor
@@ -138,7 +141,8 @@ def as_json(told: Told) -> dict[str, Any]:
         "data": told.data,
         "private": not told.settings.stand_in,
         "allowed": list(told.settings.allow),
-        "epsilon_in_all": told.cost,
+        "epsilon_in_all": None if told.without_privacy else told.cost.epsilon,
+        "delta_in_all": None if told.without_privacy else told.cost.delta,
         "confidence": CONFIDENCE,
         "notes": notes(told),
         "columns": {column.key: column.title for column in told.columns},
@@ -217,13 +221,9 @@ def as_page(told: Told, pictures: Mapping[str, Mapping[str, Tensor]]) -> str:
             version=__version__,
             promise="Each private cell keeps its own promise. The table as a whole keeps none: its numbers "
             "are exact. "
-            + (
-                "Cells at epsilon inf had no privacy at all; all others together cost the sum below."
-                if NO_PRIVACY in told.settings.epsilons
-                else "Everything that was trained for it costs the sum below."
-            ),
-            epsilon=told.cost,
-            delta=told.shape.delta * max(len([1 for cell, _ in told.cells if cell.plan]), 1),
+            + (NO_SUM if told.without_privacy else "Everything that was trained for it costs the sum below."),
+            epsilon=None if told.without_privacy else told.cost.epsilon,
+            delta=None if told.without_privacy else told.cost.delta,
             unit="one record",
             origins={origin: _meaning(origin), Origin.PUBLIC: MEANINGS[Origin.PUBLIC]}
             if origin is not Origin.PUBLIC
@@ -239,8 +239,13 @@ def notes(told: Told) -> list[str]:
     settings, shape = told.settings, told.shape
     private = [cell for cell, _ in told.cells if cell.plan]
     said = [
-        f"All private cells together cost epsilon {told.cost:g}, the sum of theirs, earlier ones in this "
-        "folder included. "
+        (
+            NO_SUM
+            if told.without_privacy
+            else f"All private cells together cost epsilon {told.cost.epsilon:g} at delta "
+            f"{told.cost.delta:.3g}, the sums of theirs, earlier ones in this folder included."
+        )
+        + " "
         + (
             "The records are public stand-ins, by the word of whoever made this table."
             if settings.stand_in

@@ -10,8 +10,9 @@ import torch
 
 from dpwavelet.checkpoint import canonical_json, read_json
 from dpwavelet.comparison.cells import Cell, Known, cells_of, fingerprint, know, shape_of
-from dpwavelet.comparison.consent import check_consent, least_price, price, remember
+from dpwavelet.comparison.consent import check_consent, least_price, price, remember, without_privacy
 from dpwavelet.comparison.methods import OURS, Method
+from dpwavelet.comparison.owned import check_owned
 from dpwavelet.comparison.report import Told, write_report
 from dpwavelet.comparison.settings import TableSettings
 from dpwavelet.comparison.speed import Speed
@@ -19,14 +20,9 @@ from dpwavelet.comparison.work import Job, Rehearsal, Work, compute, in_child, r
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.evaluation import extractor
 from dpwavelet.features import NAME
-from dpwavelet.images.known import read_known, share_known
 from dpwavelet.images.private import PrivateImages
-from dpwavelet.pipeline.prints import Prints
 from dpwavelet.pipeline.progress import Progress
-from dpwavelet.pipeline.refusals import SEEN_SHARE, check_duplicates, check_people
-from dpwavelet.pipeline.run import fingerprint_of
 from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.privacy.refusals import Refusal
 
 
 def make_table(
@@ -57,10 +53,12 @@ def make_table(
     }
     steps = _steps(settings, known, shape, out, work)
     cells = cells_of(settings, known, steps, len(images), about)
-    check_consent(settings, cost := price(cells, out))
+    cost = price(cells, out)
+    check_consent(settings, cost.epsilon)
+    missing = [cell for cell in cells if not _path(cell, out).is_file()]
     owned = None
     if not settings.stand_in:
-        owned = _check_owned(data, images, known, settings, progress)
+        owned = check_owned(data, images, known, missing, out, settings, progress)
         out.mkdir(parents=True, exist_ok=True)
         out.chmod(0o700)
     remember(settings, out)
@@ -81,9 +79,8 @@ def make_table(
             ledger=settings.ledger,
         )
 
-    missing = [cell for cell in cells if not _path(cell, out).is_file()]
-    for cell in cells:  # the key of a cell that is done, if a crash left it
-        if cell not in missing and (left := out / "work" / cell.digest).exists():
+    for left in (out / "work").glob("*"):  # the keys of cells that are done, if a crash left them
+        if (out / "cells" / f"{left.name}.json").is_file():
             shutil.rmtree(left)
     progress.begin("cells", len(missing))
     for cell in missing:
@@ -95,6 +92,7 @@ def make_table(
         known=known,
         cells=[(cell, read_json(_path(cell, out))) for cell in cells],
         cost=cost,
+        without_privacy=without_privacy(out),
         shape=shape,
         held_out=held_out,
         features=space,
@@ -155,26 +153,3 @@ def _speed(told: Known, out: Path, threads: int | None, work: Work) -> Speed:
             ),
         )
     return read_speed(path)
-
-
-def _check_owned(
-    data: Path,
-    images: PrivateImages,
-    known: Mapping[str, Known],
-    settings: TableSettings,
-    progress: Progress,
-) -> str:
-    """Refuse private records for the reasons that a run refuses them; their fingerprint."""
-    check_people(images, None, settings.allow)
-    progress.begin("checking images", len(images))
-    prints = Prints.of_records(images, progress.advance)
-    check_duplicates(images, prints, None, settings.allow)
-    telling = [pixels for pixels, tells in zip(prints.pixels, prints.sketches.contrast, strict=True) if tells]
-    for told in known.values():
-        if (share := share_known(read_known(told.place), telling)) > SEEN_SHARE:
-            raise Refusal(
-                "same-data",
-                f"the weights in {told.place} have seen {share:.0%} of the pictures in {data}",
-                "Compare methods whose weights never saw them.",
-            )
-    return fingerprint_of(prints)

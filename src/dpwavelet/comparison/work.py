@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 
 from dpwavelet.checkpoint import read_json, write_json, write_tensors
-from dpwavelet.comparison.cells import Cell
+from dpwavelet.comparison.cells import Cell, fingerprint
 from dpwavelet.comparison.consent import LEDGERS
 from dpwavelet.comparison.measures import HeldOut, Judge, Numbers, judge_of, some_of
-from dpwavelet.comparison.methods import Method, open_system, trained_plainly
+from dpwavelet.comparison.methods import Method, open_system, trained_plainly, weights_digest
 from dpwavelet.comparison.speed import REHEARSED, Speed, rehearse
-from dpwavelet.errors import DpwaveletError, OutputError
+from dpwavelet.errors import DataError, DpwaveletError, ModelError, OutputError
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.memory import keep_freed_memory
@@ -43,6 +43,7 @@ from dpwavelet.training import Checkpoint, PrivateTraining
 
 SHOWN = 16  # pictures that are kept for sheets
 SECONDS_BETWEEN_NOTES = 5.0
+REPEAT = "Restore them, or repeat the command for a table of what is there now."
 
 J = TypeVar("J")
 
@@ -113,6 +114,7 @@ def compute(job: Job) -> None:
     _use(job.threads)
     kept = job.out / "cells"
     held_out = PrivateImages.open(job.data, job.image_size, job.held_out)
+    _check_images(job, held_out, job.held_out, "held_out")
     asked = HeldOut.read(held_out, job.pictures)
     if job.cell.method is None:
         numbers = _real(job, judge_of(asked, job.features))
@@ -123,7 +125,8 @@ def compute(job: Job) -> None:
         kept / f"{job.cell.digest}.json",
         {"identity": job.cell.identity, "threads": torch.get_num_threads(), "numbers": numbers},
     )
-    shutil.rmtree(_folder(job), ignore_errors=True)
+    if (left := _folder(job)).exists():
+        shutil.rmtree(left)
 
 
 def tell_speed(job: Rehearsal) -> None:
@@ -145,14 +148,26 @@ def read_speed(path: Path) -> Speed:
 def _real(job: Job, judge: Judge) -> Numbers:
     """Records that were trained on, as if somebody had generated them: what a perfect generator reaches."""
     images = PrivateImages.open(job.data, job.image_size, job.split)
+    _check_images(job, images, job.split, "data")
     chosen = some_of(images, len(judge.held_out.pixels), "real against real", job.cell.seed)
     labels = [images.label(index) for index in chosen]
     found = judge.numbers(images.pixels(chosen), labels, paired=False)
     return {"pictures": float(len(chosen)), **found}
 
 
+def _check_images(job: Job, images: PrivateImages, split: str, what: str) -> None:
+    """Refuse records that are not those the cell was named by: they are opened again, perhaps hours later."""
+    if fingerprint(images) != job.cell.identity[what]:
+        raise DataError(
+            f"the images of the split {split!r} in {job.data} are not those that this table was begun with. "
+            f"{REPEAT}"
+        )
+
+
 def _generated(job: Job, held_out: PrivateImages, asked: HeldOut) -> tuple[Numbers, Tensor]:
     assert job.cell.method is not None and job.place is not None
+    if weights_digest(job.place) != job.cell.identity["weights"]:
+        raise ModelError(f"the weights in {job.place} are not those that this table was begun with. {REPEAT}")
     rival = open_system(job.cell.method, job.place).rival
     costs: Numbers = {"trained_parameters": None}
     if job.cell.method.trained:
@@ -172,6 +187,7 @@ def _trained(job: Job, rival: Rival[Any]) -> tuple[Rival[Any], Numbers]:
     """The system after training on the records, privately if the cell has a plan, and what it took."""
     cell = job.cell
     images = PrivateImages.open(job.data, job.image_size, job.split)
+    _check_images(job, images, job.split, "data")
     started = time.perf_counter()
     records = rival.prepare(images)
     preparing = time.perf_counter() - started
@@ -203,7 +219,7 @@ def _privately(
     """Train under the cell's own plan, charged to its own ledger and, of private images, to theirs."""
     folder = _folder(job)
     own = Ledger.open(job.out / LEDGERS / f"{job.cell.digest}.jsonl")
-    run = _run_of(job.cell, own, folder)
+    run = _name_run(job.cell, job.out)
     checkpoint = Checkpoint(folder, plan, PrivateTraining(), run)  # asked only where its files are
     check_accountant(own, run, checkpoint)
     ledger: Ledger | Account
@@ -221,17 +237,25 @@ def _privately(
     return trained
 
 
-def _run_of(cell: Cell, own: Ledger, folder: Path) -> str:
-    """What the ledgers call the training of this cell in this folder.
+def begun_as(cell: Cell, out: Path) -> str | None:
+    """What the ledgers call the training of this cell in `out`; nothing before it is named."""
+    own = Ledger.open(out / LEDGERS / f"{cell.digest}.jsonl")
+    if own.runs:
+        return next(iter(own.runs))
+    path = _work(cell, out) / "id.json"
+    return str(read_json(path)["run"]) if path.is_file() else None
+
+
+def _name_run(cell: Cell, out: Path) -> str:
+    """The name that it has, or a new one.
 
     No other folder has the same name for it: each has a key of its own, so each must be charged.
     """
-    path = folder / "id.json"
-    if own.runs:
-        return next(iter(own.runs))
-    if not path.is_file():
-        write_json(path, {"run": f"{cell.digest}-{secrets.token_hex(8)}"})
-    return str(read_json(path)["run"])
+    if (known := begun_as(cell, out)) is not None:
+        return known
+    run = f"{cell.digest}-{secrets.token_hex(8)}"
+    write_json(_work(cell, out) / "id.json", {"run": run})
+    return run
 
 
 class Stopwatch:
@@ -271,7 +295,11 @@ def peak_memory() -> float | None:
 
 
 def _folder(job: Job) -> Path:
-    return job.out / "work" / job.cell.digest
+    return _work(job.cell, job.out)
+
+
+def _work(cell: Cell, out: Path) -> Path:
+    return out / "work" / cell.digest
 
 
 def _use(threads: int | None) -> None:

@@ -6,8 +6,9 @@ it decides says nothing about a release beyond that there is one, and its messag
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,16 +73,21 @@ def check_people(images: PrivateImages, group_by: str | None, allow: Collection[
             )
 
 
-def check_seen(data: Path, prints: Prints, model: Model, weights: str) -> None:
+def check_seen(
+    data: Path,
+    prints: Prints,
+    weights: str,
+    card: Mapping[str, Any],
+    advice: str = "Start from weights that never saw them: --model.",
+) -> None:
     """Refuse public weights that were trained on these records, by their pictures or by the set's name."""
     contrast = prints.sketches.contrast
     digests = [pixels for pixels, telling in zip(prints.pixels, contrast, strict=True) if telling]
     share = share_known(read_known(find(weights)), digests)
-    advice = "Start from weights that never saw them: --model."
     if share > SEEN_SHARE:
         raise Refusal("same-data", f"the weights {weights} have seen {share:.0%} of the pictures", advice)
     name = _plain(data.resolve().name.split(".")[0])
-    for known in _trained_on(model):
+    for known in _trained_on(card):
         if len(_plain(known)) >= 6 and _plain(known) in name:
             raise Refusal(
                 "same-data", f"the weights {weights} say that they learned from {known}, as {data} is named",
@@ -137,9 +143,9 @@ def _tells_person(field: str) -> bool:
     return name in PERSONS or _plain(field) in PERSONS
 
 
-def _trained_on(model: Model) -> list[str]:
-    """Names of the data sets in the model's card, and in those of the models that it started from."""
-    card, names = dict(model.card), list[str]()
+def _trained_on(card: Mapping[str, Any]) -> list[str]:
+    """Names of the data sets in a model's card, and in those of the models that it started from."""
+    names = list[str]()
     while card:
         said = card.get("trained_on")
         listed = said.get("names") if isinstance(said, dict) else None

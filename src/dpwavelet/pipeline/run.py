@@ -253,7 +253,7 @@ def check_images(
     check_people(images, settings.group_by, settings.allow)
     progress.begin("checking images", len(images))
     prints = Prints.of_records(images, progress.advance)
-    check_seen(data, prints, model, settings.model)
+    check_seen(data, prints, settings.model, model.card)
     check_duplicates(images, prints, settings.group_by, settings.allow)
     watch = Watch(images, prints)
     watch.check_captions(settings.captions)

@@ -15,7 +15,7 @@ that were charged count, and mechanisms that are no steps (a histogram) count wh
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -136,10 +136,12 @@ class DataLedger(Ledger):
         """Close a run that will not be resumed: its charged steps stay, the rest of its plan is free."""
         self.append({"kind": "abandoned", "run": run})
 
-    def check_room(self, plan: PrivacyPlan) -> None:
-        """Refuse a plan that the cap leaves no room for; only `append` decides for good."""
+    def check_room(self, *plans: PrivacyPlan) -> None:
+        """Refuse plans that the cap leaves no room for, together; only `append` decides for good."""
         self._read()
-        self._check_room([event_to_json(event) for event in plan.events], plan.unit)
+        self._check_room(
+            [event for plan in plans for event in plan.events], [plan.unit for plan in plans], len(plans)
+        )
 
     def spent(self, unit: str) -> tuple[Event, ...]:
         """Every mechanism charged so far to runs that protect this unit."""
@@ -179,21 +181,22 @@ class DataLedger(Ledger):
 
     def _allow(self, entry: Mapping[str, Any]) -> None:
         if entry["kind"] == "begun":
-            self._check_room(entry["events"], entry["plan"]["unit"])
+            self._check_room(map(event_from_json, entry["events"]), [entry["plan"]["unit"]])
         elif entry["kind"] == "cap":
             self._check_cap(Cap(entry["epsilon"], entry["delta"]))
 
-    def _check_room(self, events: Iterable[Mapping[str, Any]], unit: str) -> None:
-        if self.cap is None:
+    def _check_room(self, events: Iterable[Event], units: Sequence[str], runs: int = 1) -> None:
+        if self.cap is None or not units:
             return
-        _check_one_unit([*self.units, unit])
-        before = self.held(unit)
-        after = (*before, *(event_from_json(value) for value in events))
+        _check_one_unit([*self.units, *units])
+        before = self.held(units[0])
+        after = (*before, *events)
         if not _affords(self.cap, after):
             delta = self.cap.delta
             raise PrivacyError(
                 f"all runs on these images may cost epsilon {self.cap.epsilon:g} at delta {delta:.3g}; "
-                f"{composed(before, delta):.4g} is charged or reserved, and with this run it would be "
+                f"{composed(before, delta):.4g} is charged or reserved, and with "
+                f"{'this run' if runs == 1 else f'these {runs} runs'} it would be "
                 f"{composed(after, delta):.4g}. Ask for a smaller epsilon, abandon a run that will not be "
                 "resumed (dpwavelet ledger show, ledger abandon), or raise the cap (ledger cap)."
             )

@@ -24,8 +24,8 @@ class Page:
     title: str
     version: str
     promise: str
-    epsilon: float
-    delta: float
+    epsilon: float | None  # nothing where no epsilon holds for all that the page tells
+    delta: float | None
     unit: str
     origins: Mapping[Origin | PrivateOrigin, str]
     sections: Sequence[Section[Any]]
