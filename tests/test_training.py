@@ -254,8 +254,11 @@ class TestInterruption:
         other = deepcopy(transformer)
         with torch.no_grad():
             next(p for name, p in other.named_parameters() if name.startswith(HEADS)).view(-1)[0] += 1e-6
-        with pytest.raises(PrivacyError, match="the key for another model to start from"):
-            trained(other, tmp_path, settings=settings)
+        alike = deepcopy(transformer)
+        alike.config = replace(transformer.config, heads=2 * transformer.config.heads)
+        for another in (other, alike):
+            with pytest.raises(PrivacyError, match="the key for another model to start from"):
+                trained(another, tmp_path, settings=settings)
         trained(transformer, tmp_path, settings=settings)
 
     def test_a_state_without_its_key_is_refused(self, transformer: ImageTransformer, tmp_path: Path) -> None:

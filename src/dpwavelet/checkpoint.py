@@ -81,9 +81,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"cannot read {path}: {error}; the folder is incomplete or damaged.") from error
 
 
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and values."""
-    found = hashlib.sha256()
+def digest_of(tensors: Mapping[str, Tensor], told: str = "") -> str:
+    """SHA-256 of names, types, shapes and values, and of what else decides what they mean."""
+    found = hashlib.sha256(told.encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         plain = tensor.detach().cpu().contiguous().flatten()

@@ -171,7 +171,7 @@ def train_privately(
     if ranks.lead:
         check_begun(plan, ledger, run)
     checkpoint = Checkpoint(folder, plan, settings, run, ranks.count, _device(transformer).type)
-    start_digest = digest_of(_module(transformer).state_dict())
+    start_digest = digest_of(_module(transformer).state_dict(), repr(transformer.config))
     source = Source(ranks.share(lambda: checkpoint.source(records.digest, start_digest).key))
     student, parameters = learner(transformer, settings)
     module = _module(student)
@@ -365,7 +365,7 @@ class Checkpoint:
     def source(self, records: str | None = None, start: str | None = None) -> Source:
         """The source of this run: restored if the run was begun, else keyed by the system and kept.
 
-        `records` and `start` are digests, of the records and of the weights that training starts from. The
+        `records` and `start` are digests, of the records and of the model that training starts from. The
         key is for these alone: the same noise on another sum would show the difference of the two sums.
         """
         bound = {"records": records, "start": start}

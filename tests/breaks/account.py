@@ -295,6 +295,20 @@ BUDGET = breaks_of(
         "TestAccount::test_a_copy_left_behind_does_not_take_the_steps_of_a_finished_run",
     ),
     (
+        "a run goes on under another clip",
+        "The warm start is released under a bound that the ledger was never told.",
+        'for told in ("events", "plan")',
+        'for told in ("events",)',
+        "TestAccount::test_another_plan_does_not_go_on_under_the_same_name",
+    ),
+    (
+        "several runs have the room of one",
+        "A table begins cells that do not fit under the cap together, and stops halfway with part of it spent.",
+        "[event for plan in plans for event in plan.events]",
+        "[event for plan in plans[:1] for event in plan.events]",
+        "TestCap::test_check_room_takes_several_plans_together",
+    ),
+    (
         "cap not asked",
         "Runs on the same images may cost more than their owner allows.",
         "if not _affords(self.cap, after):",

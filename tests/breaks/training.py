@@ -30,6 +30,13 @@ TRAINING = breaks_of(
         "TestInterruption::test_another_model_to_start_from_is_refused",
     ),
     (
+        "one key for two shapes of the same weights",
+        "A run is finished twice, with other heads and one noise; the difference of the two sums has none.",
+        ".state_dict(), repr(transformer.config))",
+        ".state_dict())",
+        "TestInterruption::test_another_model_to_start_from_is_refused",
+    ),
+    (
         "any state taken for this run's",
         "A run goes on from what another learnt from the records, which its certificate does not count.",
         'if not torch.equal(tensors.pop("of", torch.empty(0)), self._seal()):',

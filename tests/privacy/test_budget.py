@@ -509,6 +509,8 @@ class TestAccount:
         house.open()
         with pytest.raises(PrivacyError, match="other mechanisms"):
             house.open(plan=replace(PLAN, epsilon=8.0))
+        with pytest.raises(PrivacyError, match="other mechanisms"):
+            house.open(plan=replace(PLAN, max_norm=2 * PLAN.max_norm))
 
     def test_finishing_again_changes_nothing(self, house: House) -> None:
         house.train([])

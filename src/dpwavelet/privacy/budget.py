@@ -248,11 +248,12 @@ class Account:
             )
         if there and there.closed == "abandoned":
             raise PrivacyError(f"run {run} was abandoned and cannot go on; begin another in another --out.")
-        if there and there.begun["events"] != entry["events"]:
-            raise PrivacyError(
-                f"run {run} was begun with other mechanisms: its plan or this software has changed. Begin "
-                "another in another --out."
-            )
+        for known in (there, here):
+            if known and any(known.begun[told] != entry[told] for told in ("events", "plan")):
+                raise PrivacyError(
+                    f"run {run} was begun with other mechanisms: its plan or this software has changed. "
+                    "Begin another in another --out."
+                )
         if there and there.charged and here is None:
             raise PrivacyError(
                 f"run {run} was charged {there.charged} steps, but {own.path} does not know it: what it "

@@ -216,8 +216,13 @@ class TestInterruption:
         other = diffusion.with_denoiser(deepcopy(diffusion.denoiser))
         with torch.no_grad():
             other.denoiser.unet.conv_in.bias[0] += 1e-6
-        with pytest.raises(PrivacyError, match="the key for another model to start from"):
-            trained(other, records, tmp_path)
+        noise = replace(
+            diffusion,
+            scheduler=type(diffusion.scheduler).from_config(diffusion.scheduler.config, beta_end=0.03),
+        )
+        for another in (other, noise):
+            with pytest.raises(PrivacyError, match="the key for another model to start from"):
+                trained(another, records, tmp_path)
 
 
 class TestChoice:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dpwavelet.checkpoint import digest_of
+from dpwavelet.checkpoint import canonical_json, digest_of
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.privacy.ledger import Charges
 from dpwavelet.privacy.plan import PrivacyPlan
@@ -103,6 +103,14 @@ def _is_attention(name: str) -> bool:
     return any(part in parts for part in ("attn1", "attn2", "norm1", "norm2"))
 
 
+def _shape(diffusion: LatentDiffusion) -> str:
+    """What decides a loss beside weights and records: how the U-Net computes, and the steps of noise."""
+    told = (diffusion.denoiser.unet.config, diffusion.scheduler.config)
+    return canonical_json(
+        [{k: v for k, v in each.items() if not k.startswith("_")} for each in told]
+    ).decode()
+
+
 def train_privately(
     diffusion: LatentDiffusion,
     records: LatentRecords,
@@ -126,7 +134,7 @@ def train_privately(
     parameters, device = trained_parameters(student, settings), student.device
     checkpoint = Checkpoint(folder, plan, settings.adam, run, device=device.type)
     checkpoint.identity |= {"finetuning": asdict(settings)}
-    source = checkpoint.source(records.digest, digest_of(student.state_dict()))
+    source = checkpoint.source(records.digest, digest_of(student.state_dict(), _shape(diffusion)))
     clipper = DrawClipper(
         student,
         parameters,
