@@ -402,9 +402,40 @@ COMPARISON = breaks_of(
     (
         "one name for a cell in every folder",
         "Two folders train it, each with noise of its own, and the ledger of the images counts one.",
-        '{"run": f"{cell.digest}-{secrets.token_hex(8)}"}',
-        '{"run": cell.digest}',
+        'run = f"{cell.digest}-{secrets.token_hex(8)}"',
+        "run = cell.digest",
         "TestConsent::test_the_same_cell_in_another_folder_is_charged_too",
+    ),
+)
+
+OWNED = breaks_of(
+    "comparison/owned.py",
+    "comparison/test_comparison_table.py",
+    (
+        "cells of a table begin without room for all",
+        "Some of the budget is spent on a table that the cap never lets anybody finish.",
+        "spendings.check_room(*(cell.plan for cell in fresh if cell.plan))",
+        "spendings.check_room()",
+        "TestConsent::test_a_cap_that_not_all_cells_fit_under_lets_none_begin",
+    ),
+    (
+        "a table pays for noise alone",
+        "Private records are spent on cells that can learn nothing from so few of them.",
+        "_check_signal(cell, known[cell.name].trained_parameters, settings)",
+        "pass",
+        "TestConsent::test_a_table_that_would_pay_for_noise_alone_is_refused",
+    ),
+)
+
+CONSENT = breaks_of(
+    "comparison/consent.py",
+    "comparison/test_comparison_table.py",
+    (
+        "epsilon summed over earlier cells and delta not",
+        "The page tells a promise that was not kept: its two numbers are of different things.",
+        "delta=math.fsum(each.delta for each in found)",
+        "delta=max(each.delta for each in found)",
+        "TestSums::test_both_sums_are_over_earlier_cells_too",
     ),
 )
 
@@ -419,4 +450,6 @@ BREAKS = (
     *RUNS,
     *TOKENS,
     *COMPARISON,
+    *OWNED,
+    *CONSENT,
 )
