@@ -95,8 +95,8 @@ CLIPPING = breaks_of(
     (
         "sum kept for the next step",
         "A record's gradient is released again in every later step, and paid for once.",
-        "        self._sums = {}\n",
-        "",
+        "sums, self._sums = self._sums, {}",
+        "sums = self._sums",
         "test_each_sum_starts_anew",
     ),
     (

@@ -153,13 +153,19 @@ class RecordClipper:
             if not bool(good.all()):
                 sums = self._without(~good, losses, mask, chunk)
         for name, clipped in sums.items():
-            self._sums.setdefault(name, _zero_sum(self._parameters[name])).add_(clipped)
+            if name in self._sums:
+                self._sums[name].add_(clipped)
+            else:  # in double precision: in single, rounding of many records that agree exceeds the margin
+                self._sums[name] = clipped.to(torch.float64, copy=True)
         return RecordDiagnostics(values[:records], norms[:records])
 
     def finish(self) -> ClippedSum:
         """Hand over the sum of all chunks since the last call and start anew. No chunk makes a zero sum."""
-        values = {name: self._sums.get(name, _zero_sum(p)) for name, p in self._parameters.items()}
-        self._sums = {}
+        sums, self._sums = self._sums, {}
+        values = {
+            name: sums[name] if name in sums else torch.zeros_like(p, dtype=torch.float64)
+            for name, p in self._parameters.items()
+        }
         return ClippedSum(values, sensitivity=self.max_norm)
 
     def check(self, losses: Losses, *records: Tensor) -> None:
@@ -401,11 +407,6 @@ def _difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], tolera
 
 def _shapes(chunk: tuple[Tensor, ...]) -> list[tuple[torch.Size, torch.dtype]]:
     return [(one.shape, one.dtype) for one in chunk]
-
-
-def _zero_sum(parameter: Tensor) -> Tensor:
-    """In double precision: in single, rounding of thousands of records that agree exceeds the margin."""
-    return torch.zeros_like(parameter, dtype=torch.float64)
 
 
 @contextmanager
