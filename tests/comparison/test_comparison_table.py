@@ -44,6 +44,22 @@ def one(asked: TableSettings, **changes: Any) -> TableSettings:
     return replace(asked, **{**few, **changes})
 
 
+def kill_before_a_charge(
+    people: Path, out: Path, settings: TableSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stop a table when the key of its noise is there and nothing was charged yet."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("dpwavelet.training.Adam", kill)
+        again(people, out, settings)
+
+
 class TestCells:
     """Each is computed once and kept by what decides it."""
 
@@ -300,17 +316,8 @@ class TestConsent:
         self, people: Path, asked: TableSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Each folder has noise of its own, also one that was left before its first charge."""
-
-        class Killed(BaseException):
-            pass
-
-        def kill(*_: object, **__: object) -> None:
-            raise Killed
-
         settings = one(asked, stand_in=False, spend=8.0, ledger=tmp_path / "ledgers")
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr("dpwavelet.training.Adam", kill)  # the key is there, and nothing was charged
-            again(people, tmp_path / "a", settings)
+        kill_before_a_charge(people, tmp_path / "a", settings, monkeypatch)
         for name in ("b", "a"):
             here = again(people, tmp_path / name, settings)
         owned = here.jobs[0].owned
@@ -353,19 +360,11 @@ class TestConsent:
     def test_a_cell_that_was_begun_has_its_room_already(
         self, people: Path, asked: TableSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        class Killed(BaseException):
-            pass
-
-        def kill(*_: object, **__: object) -> None:
-            raise Killed
-
         settings = one(asked, stand_in=False, spend=8.0, ledger=tmp_path / "ledgers")
         owned = PrivateImages.open(people, 32, "train").fingerprint()
         path = ledger_path(owned, tmp_path / "ledgers")
         DataLedger.open(path, owned).set_cap(Cap(8.0, plan_of(settings, 110, 8.0, 3).delta))
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr("dpwavelet.training.Adam", kill)
-            again(people, tmp_path / "out", settings)
+        kill_before_a_charge(people, tmp_path / "out", settings, monkeypatch)
         again(people, tmp_path / "out", settings)
         (run,) = DataLedger.open(path, owned).runs.values()
         assert (run.charged, run.closed) == (3, "finished")
