@@ -143,7 +143,17 @@ MODELS: dict[str, tuple[Callable[[], Model], int]] = {
     "LoRA pair": (lambda: Single(LowRank()), 8),
     "Transformer": (Transformer, 8),
     "tied head": (lambda: Transformer(tied=True), 8),
+    "weighted": (Transformer, 8),
 }
+
+
+def weights(name: str, model: Model) -> dict[str, float]:
+    """By how much the gradients of a model count: from 1/16 to 16 in "weighted", one in all others."""
+    if name != "weighted":
+        return {}
+    return {
+        parameter: 2.0 ** (5 * index % 9 - 4) for index, (parameter, _) in enumerate(model.named_parameters())
+    }
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -188,12 +198,23 @@ def _scaled(B: int, T: int) -> Records:
     )
 
 
+def _outliers(B: int, T: int) -> Records:
+    """Pairs of positions that nearly cancel beside one large feature: long sums lose most of their digits."""
+    records, pairs = _random(B, T), T // 2
+    large, small = 28 * (0.3 + torch.rand(B, 1, 1)), 0.7 + 0.3 * torch.rand(B, 1, 1)
+    one = torch.cat([large, small.expand(B, 1, W - 1)], 2)
+    other = one * (1 + 2.0**-7 * torch.randn(B, 1, W).sign())
+    x, push = torch.cat([one, other], 1).repeat(1, pairs, 1), torch.randn(B, 1, W)
+    return records._replace(x=x, push=torch.cat([push, -push], 1).repeat(1, pairs, 1))
+
+
 KINDS: dict[str, Callable[[int, int], Records]] = {
     "random": _random,
     "equal": _equal,
     "near-duplicates": _near,
     "infinite and not a number": _not_finite,
     "huge and tiny": _scaled,
+    "outliers": _outliers,
 }
 
 
@@ -255,7 +276,7 @@ def _measure(name: str, way: Way, sizes: tuple[int, ...]) -> Iterator[Cell]:
     build, T = MODELS[name]
     dtype = torch.float32 if way.model == "autocast" else getattr(torch, way.model)
     model = build().to(dtype)
-    clipper = RecordClipper(model, max_norm=C, precision=way.precision)
+    clipper = RecordClipper(model, max_norm=C, precision=way.precision, weights=weights(name, model))
     for size in sizes:
         for kind, make in KINDS.items():
             records = make(size, T)

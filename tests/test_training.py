@@ -261,6 +261,15 @@ class TestInterruption:
                 trained(another, tmp_path, settings=settings)
         trained(transformer, tmp_path, settings=settings)
 
+    def test_another_table_of_emphasis_is_refused(
+        self, transformer: ImageTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As a later version of the package may have: the same noise would hide another sum."""
+        trained(transformer, tmp_path)
+        monkeypatch.setattr(training, "MEASURED", {**training.MEASURED, ".qkv.": training.Emphasis(2.0, 1.0)})
+        with pytest.raises(PrivacyError, match="another run, plan or settings"):
+            trained(transformer, tmp_path)
+
     def test_a_state_without_its_key_is_refused(self, transformer: ImageTransformer, tmp_path: Path) -> None:
         trained(transformer, tmp_path)
         (tmp_path / "work" / "run.json").unlink()
@@ -354,6 +363,54 @@ class TestLearning:
         last, released = ended(0.0)
         assert torch.equal(last, released)
         assert not torch.equal(*ended(0.9))
+
+    def test_an_emphasis_weighs_what_is_clipped(
+        self, transformer: ImageTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where nothing is clipped, each sum is its weight times the one without emphasis."""
+        plan = replace(PLAN, max_norm=1e6, steps=1)
+        sums: dict[str, dict[str, Tensor]] = {}
+        monkeypatch.setattr(training.Checkpoint, "source", lambda *_: Source.for_test(0))
+        monkeypatch.setattr(training.Checkpoint, "save", lambda *_: None)
+        for emphasis in ("measured", "even"):
+
+            def noted(
+                plan: PrivacyPlan, clipped: ClippedSum, source: Source, step: int, at: str = emphasis
+            ) -> dict[str, Tensor]:
+                sums[at] = clipped.values
+                return {name: value.float() for name, value in clipped.values.items()}
+
+            monkeypatch.setattr(PrivacyPlan, "privatize", noted)
+            settings = replace(SETTINGS, emphasis=emphasis)
+            (tmp_path / emphasis).mkdir()
+            trained(transformer, tmp_path / emphasis, plan, settings)
+        weighed = {name: SETTINGS.emphasis_of(name).weight for name in sums["even"]}
+        assert len(set(weighed.values())) > 2
+        for name, value in sums["even"].items():
+            assert torch.allclose(sums["measured"][name], weighed[name] * value, rtol=1e-5, atol=1e-9), name
+
+    def test_an_emphasis_multiplies_the_learning_rate(self) -> None:
+        rates = {"blocks.1.qkv.weight": 1.4, "code_heads.0.weight": 0.4, "word_head.weight": 1.0}
+        for name, rate in rates.items():
+            moved = []
+            for emphasis in ("measured", "even"):
+                weight = torch.nn.Parameter(torch.zeros(20))
+                optimizer = Adam({name: weight}, replace(SETTINGS, emphasis=emphasis), 5)
+                optimizer.step({name: torch.linspace(-1, 1, 20)}, 0)
+                moved.append(weight.detach())
+            assert torch.allclose(moved[0], rate * moved[1])
+
+    def test_low_rank_pairs_and_training_without_privacy_have_no_emphasis(
+        self, transformer: ImageTransformer
+    ) -> None:
+        assert SETTINGS.emphasis_of("blocks.0.qkv.up.weight") == (1.0, 1.0)
+        plain = [
+            train_without_privacy(
+                transformer, made_up(20), replace(SETTINGS, emphasis=emphasis), steps=2, batch_size=4, seed=0
+            )
+            for emphasis in ("measured", "even")
+        ]
+        assert torch.equal(weights(plain[0]), weights(plain[1]))
 
     def test_the_starting_weights_stay_as_they_were(
         self, transformer: ImageTransformer, tmp_path: Path

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from dpwavelet import training
 from dpwavelet.checkpoint import read_tensors, write_json
 from dpwavelet.errors import ConfigError
 from dpwavelet.images.private import PrivateImages
-from dpwavelet.images.variants import how_many, mirrored_caption
+from dpwavelet.images.variants import mirrored_caption, numbers
 from dpwavelet.model import Model
 from dpwavelet.privacy.clipping import RecordClipper
 from dpwavelet.privacy.ledger import Ledger
@@ -72,7 +72,7 @@ class TestCoins:
         for first, second in ((view.variant, view.choice), (view.choice, view.drops.numpy())):
             assert abs(np.corrcoef(first, second)[0, 1]) < 5 / 20_000**0.5
         counts = np.bincount(view.variant, minlength=8)
-        assert len(counts) == how_many("crops") and np.abs(counts - 2500).max() < 5 * 2188**0.5
+        assert len(counts) == len(numbers("crops")) and np.abs(counts - 2500).max() < 5 * 2188**0.5
 
     def test_one_view_of_images_as_they_are_is_what_training_always_did(self) -> None:
         source = Source.for_test(0)
@@ -230,6 +230,27 @@ class TestSeen:
         with pytest.raises(ConfigError, match="have 2"):
             train_without_privacy(fresh(), made_up(120, 2), MANY, steps=1, batch_size=4, seed=0)
 
+    @pytest.mark.parametrize(("mirrored", "augment"), [(True, "shifts"), (False, "mirror")])
+    def test_mirror_images_are_not_taken_for_shifts_nor_shifts_for_mirror_images(
+        self, mirrored: bool, augment: Any
+    ) -> None:
+        records = made_up(20) if mirrored else replace(made_up(20), mirrored=None)
+        asked = replace(MANY, augment=augment)
+        with pytest.raises(ConfigError, match=f"{'with' if mirrored else 'without'} mirror images"):
+            train_without_privacy(fresh(), records, asked, steps=1, batch_size=4, seed=0)
+
+    def test_shifted_images_keep_their_captions(self) -> None:
+        records = replace(made_up(5, 4), mirrored=None)
+        rows = np.arange(5)
+        captions, tokens = records.seen(rows, np.ones_like(rows), 3 * np.ones_like(rows))
+        assert records.variants is not None
+        assert np.array_equal(tokens, records.variants[:, 2])
+        assert np.array_equal(captions, records.captions[:, 1])
+        assert records.redrawn(fresh()).mirrored is None
+        train_without_privacy(
+            fresh(), records, replace(MANY, augment="shifts"), steps=1, batch_size=4, seed=0
+        )
+
     def test_records_in_all_variants_can_be_trained_as_they_are(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -277,7 +298,9 @@ def found(portraits: Path, tiny_model: Path) -> dict[str, PrivateTokens]:
             augment=augment,  # type: ignore[arg-type]
         )  # fmt: skip
 
-    return {f"{augment} {n}": tokens(n, augment) for augment in ("none", "crops") for n in (10, 130)}
+    return {
+        f"{augment} {n}": tokens(n, augment) for augment in ("none", "shifts", "crops") for n in (10, 130)
+    }
 
 
 class TestTokenize:
@@ -294,6 +317,14 @@ class TestTokenize:
         assert np.array_equal(found["none 130"].image, found["crops 130"].image)
         assert np.array_equal(found["none 130"].captions, found["crops 130"].captions)
         assert found["none 130"].variants is None
+
+    def test_shifts_are_the_variants_of_crops_that_are_not_mirrored(
+        self, found: dict[str, PrivateTokens]
+    ) -> None:
+        shifts, crops = found["shifts 130"], found["crops 130"]
+        assert shifts.variants is not None and crops.variants is not None
+        assert shifts.variant_count == 4 and shifts.mirrored is None
+        assert np.array_equal(shifts.variants, crops.variants[:, 1::2])
 
     def test_variants_have_other_tokens(self, found: dict[str, PrivateTokens]) -> None:
         records = found["crops 130"]

@@ -99,8 +99,8 @@ AugmentName = Annotated[
     str,
     typer.Option(
         "--augment",
-        help="What a view may show: none, mirror (left and right change places in captions too), or crops, "
-        "which are mirrored as well.",
+        help="What a view may show: none, shifts, mirror (left and right change places in captions too), or "
+        "crops, which are shifted and mirrored.",
     ),
 ]
 ParametersName = Annotated[

@@ -21,7 +21,7 @@ from dpwavelet.checkpoint import digest_of, read_tensors, write_tensors
 from dpwavelet.errors import DataError
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes
-from dpwavelet.images.variants import Augment, how_many, is_mirrored, mirrored_caption, variant
+from dpwavelet.images.variants import Augment, is_mirrored, mirrored_caption, mirrors, numbers, variant
 from dpwavelet.randomness import stream
 from dpwavelet.text import PAD
 
@@ -101,7 +101,9 @@ class PrivateTokens:
     scales: tuple[int, ...]  # tokens of each private scale
     owners: NDArray[np.int64] | None = None  # [M], whose record each is, 0 to U - 1; nothing if M units
     variants: NDArray[np.int16] | None = None  # [M, V - 1, N], of each image but the first; nothing if V is 1
-    mirrored: NDArray[np.int16] | None = None  # [M, CAPTION_CHOICES, L], the captions of mirrored variants
+    mirrored: NDArray[np.int16] | None = (
+        None  # [M, CAPTION_CHOICES, L], for every second variant, if mirrored
+    )
 
     def __len__(self) -> int:
         return len(self.image)
@@ -161,7 +163,8 @@ class PrivateTokens:
     def redrawn(self, transformer: Shaped) -> "PrivateTokens":
         """As many made-up records, in pairs if these have owners: nothing in them comes from a record."""
         count, length = len(self), transformer.config.caption_length
-        drawn = drawn_tokens(transformer, self.scales, count, length, self.variant_count)
+        mirrored = self.mirrored is not None
+        drawn = drawn_tokens(transformer, self.scales, count, length, self.variant_count, mirrored=mirrored)
         return drawn if self.owners is None else replace(drawn, owners=np.arange(count) // 2)
 
     def members(self, units: NDArray[np.int64], coins: NDArray[np.float64], at_most: int) -> "Members":
@@ -187,9 +190,10 @@ class PrivateTokens:
     ) -> tuple[Tensor, Tensor]:
         """Captions [..., L] and token ids [..., N] of records [...], each with a caption and a variant."""
         image, captions = self.image[records], self.captions[records, choice]
-        if self.variants is not None and self.mirrored is not None:
+        if self.variants is not None:
             others, first = self.variants[records, np.maximum(number - 1, 0)], number == 0
             image = np.where(first[..., None], image, others)
+        if self.mirrored is not None:
             exchanged = np.array([is_mirrored(n) for n in range(self.variant_count)])[number]
             captions = np.where(exchanged[..., None], self.mirrored[records, choice], captions)
         return torch.from_numpy(captions.astype(np.int64)), torch.from_numpy(image.astype(np.int64))
@@ -230,11 +234,11 @@ def tokenize(
 
     `augment` says which variants of every image are encoded beside it; they are the same for every record.
     """
-    rows: list[list[NDArray[np.int16]]] = [[] for _ in range(how_many(augment))]
+    rows: dict[int, list[NDArray[np.int16]]] = {number: [] for number in numbers(augment)}
     texts: list[tuple[str, ...]] = []
     for indices, pixels in images.batches(AT_ONCE):
         pictures = from_bytes(pixels[torch.arange(AT_ONCE) % len(pixels)]).to(tokenizer.spread)
-        for number, own in enumerate(rows):
+        for number, own in rows.items():
             ids = torch.cat(tokenizer.encode(variant(pictures, number), scales), 1)[: len(indices)]
             own.append(ids.to(torch.int16).numpy(force=True))
         texts.extend(images.captions(index) or ("",) for index in indices)
@@ -242,14 +246,16 @@ def tokenize(
             told(len(indices))
     if not texts:
         raise DataError("there are no records to train on.")
-    image, *others = (np.concatenate(own) for own in rows)
+    image, *others = (np.concatenate(own) for own in rows.values())
     captions = _caption_table(texts, vocabulary, caption_length)
     tokens = PrivateTokens(image, captions, tokenizer.config.tokens[:scales])
-    if not others:
+    if others:
+        tokens = replace(tokens, variants=np.stack(others, 1))
+    if not mirrors(augment):
         return tokens
     exchanged = [tuple(map(mirrored_caption, each)) for each in texts]
     mirrored = _caption_table(exchanged, vocabulary, caption_length)
-    return replace(tokens, variants=np.stack(others, 1), mirrored=mirrored)
+    return replace(tokens, mirrored=mirrored)
 
 
 def _caption_table(
@@ -265,7 +271,13 @@ def _caption_table(
 
 
 def drawn_tokens(
-    transformer: Shaped, scales: tuple[int, ...], count: int, length: int, variants: int = 1
+    transformer: Shaped,
+    scales: tuple[int, ...],
+    count: int,
+    length: int,
+    variants: int = 1,
+    *,
+    mirrored: bool = False,
 ) -> PrivateTokens:
     """Made-up records with captions of this length, drawn by chance and from no image."""
     generator = stream(0, "drawn records")
@@ -277,4 +289,4 @@ def drawn_tokens(
         return drawn
     shape = (count, variants - 1, sum(scales))
     others = generator.integers(transformer.config.codes, size=shape, dtype=np.int16)
-    return replace(drawn, variants=others, mirrored=drawn.captions)
+    return replace(drawn, variants=others, mirrored=drawn.captions if mirrored else None)

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from torch import Tensor
 from dpwavelet.adapters import adapt, is_of_pair, merge, size
 from dpwavelet.checkpoint import canonical_json, digest_of, read_json, read_tensors, write_json, write_tensors
 from dpwavelet.errors import ConfigError, PrivacyError
-from dpwavelet.images.variants import AUGMENTS, Augment, how_many
+from dpwavelet.images.variants import AUGMENTS, Augment, mirrors, numbers
 from dpwavelet.privacy.clipping import MOST, RecordClipper
 from dpwavelet.privacy.ledger import Charges
 from dpwavelet.privacy.plan import PrivacyPlan
@@ -51,13 +51,38 @@ Released = Callable[[int, Mapping[str, Tensor]], None]
 """Shown (step, what `privatize` returned): differentially private already, whatever is done with it."""
 
 Parameters = Literal["all", "attention", "blocks", "heads", "lora"]
+Emphases = Literal["measured", "even"]
 Schedule = Literal["linear", "constant", "cosine"]
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "schedule": get_args(Schedule),
     "augment": AUGMENTS,
     "parameters": get_args(Parameters),
+    "emphasis": get_args(Emphases),
 }
 HEADS = ("code_heads.", "final_norm.", "code_embedding.")
+
+
+class Emphasis(NamedTuple):
+    """How much a parameter matters in private training, beside the others."""
+
+    weight: float = 1.0  # of its gradients before they are measured and clipped, a power of two
+    rate: float = 1.0  # times the learning rate
+
+
+EVEN = Emphasis()
+MEASURED: Mapping[str, Emphasis] = {
+    "code_heads.": Emphasis(0.5, 0.4),
+    "code_embedding.": Emphasis(0.25, 0.3),
+    "cell_position.": Emphasis(0.5, 0.6),
+    ".mix.": Emphasis(0.5, 0.8),
+    ".qkv.": Emphasis(1.0, 1.4),
+    ".widen.": Emphasis(2.0, 2.0),
+    ".narrow.": Emphasis(2.0, 2.0),
+    "norm.": Emphasis(1.0, 2.0),
+}
+"""By a part of the name. How many records agree on a gradient, and what noise on the parameter costs, were
+measured on public stand-ins (docs/design/0014): all that is said of codes is nearly noise, while attention
+and the layers between say much and bear noise well."""
 
 
 class TokenModel(Shaped, Protocol):
@@ -90,6 +115,7 @@ class PrivateTraining:
     augment: Augment = "none"  # which variants of its image a view may show
     parameters: Parameters = "all"
     rank: int = 8  # of the pairs that "lora" trains
+    emphasis: Emphases = "measured"  # whether some parameters count more than others, see MEASURED
     per_unit: int = 1  # k: at most so many records of one person take part in a step
     chunk: int = 64  # views computed at once, or units if there is one view; any number gives the same sums
     mixed_precision: bool = True
@@ -124,6 +150,12 @@ class PrivateTraining:
         if self.parameters == "lora":
             return is_of_pair(name)
         return self.parameters == "all" or name.startswith("blocks.")
+
+    def emphasis_of(self, name: str) -> Emphasis:
+        """That of the parameter of this name."""
+        if self.emphasis == "even" or is_of_pair(name):
+            return EVEN
+        return next((emphasis for part, emphasis in MEASURED.items() if part in name), EVEN)
 
 
 def learner(transformer: M, settings: PrivateTraining) -> tuple[M, dict[str, torch.nn.Parameter]]:
@@ -176,7 +208,11 @@ def train_privately(
     student, parameters = learner(transformer, settings)
     module = _module(student)
     clipper = RecordClipper(
-        module, parameters, max_norm=plan.max_norm, precision="fast" if settings.mixed_precision else "exact"
+        module,
+        parameters,
+        max_norm=plan.max_norm,
+        precision="fast" if settings.mixed_precision else "exact",
+        weights={name: settings.emphasis_of(name).weight for name in parameters},
     )
     exact = partial(_unit_losses, student, replace(settings, mixed_precision=False), records.scales)
     clipper.check(exact, *_drawn_units(student, records.scales, 4, 6))
@@ -233,9 +269,11 @@ def train_without_privacy(
 ) -> M:
     """The same loop with plain gradients: no clipping, no noise, no promise. For research on stand-ins.
 
-    Its result must never enter a release; `pipeline` does not call it.
+    No parameter is emphasized, since where there is no noise none needs to be. The result must never enter a
+    release; `pipeline` does not call it.
     """
     _check_variants(records, settings)
+    settings = replace(settings, emphasis="even")
     student, parameters = learner(transformer, settings)
     optimizer = Adam(parameters, settings, steps)
     for p in parameters.values():
@@ -303,7 +341,9 @@ class Adam:
             mean.lerp_(gradient, 0.1)
             square.lerp_(gradient.square(), 0.01)
             size = (square / (1 - 0.99 ** (step + 1))).sqrt_().add_(1e-8)
-            parameter.addcdiv_(mean / (1 - 0.9 ** (step + 1)), size, value=-rate)
+            parameter.addcdiv_(
+                mean / (1 - 0.9 ** (step + 1)), size, value=-rate * self.settings.emphasis_of(name).rate
+            )
             self.average[name].lerp_(parameter, 1 - decay)
 
     @torch.no_grad()
@@ -361,6 +401,8 @@ class Checkpoint:
         self.identity: dict[str, Any] = {"run": run, "plan": plan.to_json(), "settings": asdict(settings)}
         # Another number of ranks, or another device, would add up the same batch to a slightly different sum.
         self.identity |= {"ranks": ranks, "device": device}
+        if settings.emphasis == "measured":  # another table would put the same noise on another sum
+            self.identity["emphasis"] = {part: list(each) for part, each in MEASURED.items()}
 
     def source(self, records: str | None = None, start: str | None = None) -> Source:
         """The source of this run: restored if the run was begun, else keyed by the system and kept.
@@ -440,7 +482,7 @@ def _views(source: Source, step: int, records: int, settings: PrivateTraining) -
 def _view(source: Source, step: int, number: int, records: int, settings: PrivateTraining) -> View:
     place = (step, number) if number else (step,)  # the first view has the coins of a step with no other
     variant = np.zeros(records, np.int64)
-    if (variants := how_many(settings.augment)) > 1:
+    if (variants := len(numbers(settings.augment))) > 1:
         variant = _one_of(variants, source.uniforms(("variants", *place), records))
     choices, drops = (source.uniforms((name, *place), records) for name in ("views", "dropped captions"))
     return View(
@@ -490,10 +532,14 @@ def check_begun(plan: PrivacyPlan, ledger: Charges, run: str) -> None:
 
 
 def _check_variants(records: PrivateTokens, settings: PrivateTraining) -> None:
-    if records.variant_count < (wanted := how_many(settings.augment)):
+    wanted = len(numbers(settings.augment))
+    if records.variant_count < wanted or (
+        wanted > 1 and (records.mirrored is not None) != mirrors(settings.augment)
+    ):
+        kind = "with" if records.mirrored is not None else "without"
         raise ConfigError(
             f"augment={settings.augment!r} needs {wanted} variants of every image, but the records have "
-            f"{records.variant_count}; tokenize them with the same augment."
+            f"{records.variant_count} {kind} mirror images; tokenize them with the same augment."
         )
 
 

@@ -79,7 +79,7 @@ def test_a_score_is_the_sum_over_steps_of_release_times_gradient_at_the_weights_
             total = (losses.image + 0.3 * losses.caption).sum()
             grads = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
             expected[row] += sum(
-                float((g * released[name]).sum())
+                SETTINGS.emphasis_of(name).weight * float((g * released[name]).sum())
                 for name, g in zip(parameters, grads, strict=True)
                 if g is not None
             )

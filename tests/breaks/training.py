@@ -37,6 +37,13 @@ TRAINING = breaks_of(
         "TestInterruption::test_another_model_to_start_from_is_refused",
     ),
     (
+        "one key for two emphases",
+        "A run goes on with other weights and the same noise; the difference of two sums has none.",
+        'if settings.emphasis == "measured":',
+        "if False:",
+        "TestInterruption::test_another_table_of_emphasis_is_refused",
+    ),
+    (
         "any state taken for this run's",
         "A run goes on from what another learnt from the records, which its certificate does not count.",
         'if not torch.equal(tensors.pop("of", torch.empty(0)), self._seal()):',
@@ -159,8 +166,8 @@ TRAINING = breaks_of(
     (
         "clipping to another norm than the plan's",
         "One record moves the sum by more than the noise was made for.",
-        "max_norm=plan.max_norm, precision",
-        "max_norm=2 * plan.max_norm, precision",
+        "max_norm=plan.max_norm,",
+        "max_norm=2 * plan.max_norm,",
         "TestPromise::test_every_step_of_the_plan_is_taken_once_and_only_privatized_gradients_reach_the_weights",
     ),
     (

@@ -12,13 +12,14 @@ from dpwavelet.images.variants import (
     AUGMENTS,
     WINDOWS,
     _through,
-    how_many,
     is_mirrored,
     mirrored_caption,
+    mirrors,
+    numbers,
     variant,
 )
 
-MOST = how_many("crops")
+MOST = len(numbers("crops"))
 
 
 def pictures(count: int, side: int = 32) -> torch.Tensor:
@@ -42,7 +43,19 @@ def test_every_odd_variant_mirrors_the_one_before_and_all_differ() -> None:
 
 
 def test_a_longer_list_goes_on_from_a_shorter_and_none_has_more_than_eight() -> None:
-    assert [how_many(augment) for augment in AUGMENTS] == [1, 2, 8]  # type: ignore[arg-type]
+    lists = [list(numbers(augment)) for augment in ("none", "mirror", "crops")]
+    assert lists == [list(range(count)) for count in (1, 2, 8)]
+
+
+def test_shifts_are_every_window_and_no_mirror_image() -> None:
+    given = pictures(2)
+    assert AUGMENTS == ("none", "shifts", "mirror", "crops")
+    assert [mirrors(augment) for augment in AUGMENTS] == [False, False, True, True]
+    seen = [variant(given, number) for number in numbers("shifts")]
+    assert all(
+        torch.equal(one, _through(given, window)) for one, window in zip(seen[1:], WINDOWS[1:], strict=True)
+    )
+    assert seen[0] is given
 
 
 @pytest.mark.parametrize("number", range(MOST))

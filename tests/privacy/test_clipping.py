@@ -115,15 +115,25 @@ def vector(values: object) -> Tensor:
     return torch.cat([value.detach().double().flatten() for value in values])
 
 
-def one_by_one(model: nn.Module, tokens: Tensor, max_norm: float) -> Tensor:
+def spread(model: nn.Module) -> dict[str, float]:
+    """Weights from 1/16 to 16 for the parameters."""
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    return {name: 2.0 ** (5 * index % 9 - 4) for index, name in enumerate(names)}
+
+
+def one_by_one(
+    model: nn.Module, tokens: Tensor, max_norm: float, weights: dict[str, float] | None = None
+) -> Tensor:
     """The slow reference: each record alone, by autograd."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    own = [(weights or {}).get(name, 1.0) for name in named]
+    parameters = list(named.values())
     total = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
     for record in tokens:
         found = torch.autograd.grad(
             record_losses(model, record[None]).sum(), parameters, allow_unused=True, materialize_grads=True
         )
-        gradient = vector(found)
+        gradient = vector(weight * grad for weight, grad in zip(own, found, strict=True))
         total += gradient * min(1.0, max_norm / float(gradient.norm()))
     return total
 
@@ -157,6 +167,49 @@ def test_single_precision_loses_five_digits_at_most(kind, seed, B, T, max_norm):
     model, tokens = task(kind, seed, B, T)
     sums = clip(model, tokens, max_norm * (1 + RecordClipper(model, max_norm=1.0).precision.margin))
     assert distance(sums, one_by_one(model.double(), tokens, max_norm)) <= 1e-5
+
+
+@few
+@given(models, st.integers(0, 99), st.integers(1, 5), st.integers(1, 9), st.sampled_from([0.1, 1.0, 1e4]))
+def test_weights_multiply_gradients_before_they_are_measured(kind, seed, B, T, max_norm):
+    model, tokens = task(kind, seed, B, T)
+    model.double()
+    margin = 1 + RecordClipper(model, max_norm=1.0).precision.margin
+    expected = one_by_one(model, tokens, max_norm / margin, spread(model))
+    assert distance(clip(model, tokens, max_norm, weights=spread(model)), expected) <= 1e-12
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+@pytest.mark.parametrize("kind", [Transformer, Perceptron, Shared, Adapted])
+def test_one_record_moves_a_weighted_sum_by_at_most_the_sensitivity_and_nearly_by_it(kind, precision):
+    model, tokens = task(kind, 0, B=6, T=7)
+    given = {"precision": precision, "weights": spread(model)}
+    whole = clip(model, tokens, 1e-2, **given)
+    for gone in range(6):
+        moved = whole - clip(model, tokens[torch.arange(6) != gone], 1e-2, **given)
+        assert 0.9e-2 < moved.norm() <= 1e-2
+
+
+def test_weighted_sums_pass_the_check_and_compile():
+    model, tokens = task(Transformer, 0, B=4, T=5)
+    clipper = RecordClipper(model, max_norm=0.5, weights=spread(model))
+    losses = partial(record_losses, model)
+    clipper.check(losses, tokens)
+    clipper.compile(losses, tokens, backend="eager")
+    clipper.accumulate(losses, tokens)
+    compiled = vector(clipper.finish().values.values())
+    assert distance(compiled, clip(model, tokens, 0.5, weights=spread(model))) <= 1e-6
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, 3.0, 0.7, 2.0**-5, 32.0, inf, nan])
+def test_a_weight_that_rounds_or_is_out_of_range_is_refused(weight):
+    with pytest.raises(ConfigError, match=r"head\.weight must be a power of two from 0\.0625 to 16"):
+        RecordClipper(Transformer(), max_norm=1.0, weights={"head.weight": weight})
+
+
+def test_a_weight_of_what_is_not_trained_is_refused():
+    with pytest.raises(ConfigError, match="not trained: heed"):
+        RecordClipper(Transformer(), max_norm=1.0, weights={"heed": 2.0})
 
 
 @pytest.mark.parametrize("max_norm", [0.5, 100.0])

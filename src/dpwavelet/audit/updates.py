@@ -56,6 +56,9 @@ class UpdateScores:
             # release for each share is that record's own product. No record's gradient is ever formed.
             gradients = torch.autograd.grad(losses, weights, shares, create_graph=True, allow_unused=True)
             pairs = zip(names, gradients, strict=True)
-            products = [(g * released[name]).sum() for name, g in pairs if g is not None]
+            emphasis = self._settings.emphasis_of  # what was released is a sum of gradients so weighted
+            products = [
+                emphasis(name).weight * (g * released[name]).sum() for name, g in pairs if g is not None
+            ]
             total = torch.stack(products).sum()
             return torch.autograd.grad(total, shares)[0]

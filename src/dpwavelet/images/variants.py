@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Augment = Literal["none", "mirror", "crops"]
+Augment = Literal["none", "shifts", "mirror", "crops"]
 AUGMENTS = get_args(Augment)
 
 Window = tuple[float, float, float]
@@ -31,9 +31,17 @@ _SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 _OTHER = {"left": "right", "right": "left"}
 
 
-def how_many(augment: Augment) -> int:
-    """V: how many variants a picture has. The first ones of a longer list are those of a shorter."""
-    return {"none": 1, "mirror": 2, "crops": 2 * len(WINDOWS)}[augment]
+def numbers(augment: Augment) -> range:
+    """The variants that a picture has, itself first; "shifts" are those that mirror nothing."""
+    every = 2 * len(WINDOWS)
+    return {"none": range(1), "shifts": range(0, every, 2), "mirror": range(2), "crops": range(every)}[
+        augment
+    ]
+
+
+def mirrors(augment: Augment) -> bool:
+    """Whether some variants are mirror images."""
+    return any(map(is_mirrored, numbers(augment)))
 
 
 def variant(pictures: Tensor, number: int) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from math import inf
+from math import frexp, inf
 from typing import Any, Literal
 
 import torch
@@ -24,6 +24,7 @@ from dpwavelet.privacy.layer_gradients import ParameterGradient, StoredGradient,
 from dpwavelet.privacy.trained_layers import MIXED, owners, require_records_first, require_separate_records
 
 SMALLEST = 1e-10  # clipping norm
+LIGHTEST = 1 / 16  # weight of a parameter; the heaviest is one over this
 MOST = 1024  # records of a chunk: float32 adds them up in one product, and its rounding was measured so far
 
 Losses = Callable[..., Tensor]
@@ -110,6 +111,10 @@ class RecordClipper:
     `parameters` are those to train, by the names the sum shall have; by default all that require gradients.
     They may live in Linear, Embedding, LayerNorm and RMSNorm layers, and several layers may share one; any
     other place is refused.
+
+    `weights` are by how much a parameter's gradient is multiplied before anything is measured, one unless
+    given: what says little for its length leaves more of the bound to the others. Powers of two, since these
+    round nothing.
     """
 
     def __init__(
@@ -119,6 +124,7 @@ class RecordClipper:
         *,
         max_norm: float,
         precision: Literal["exact", "fast"] = "exact",
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         if not SMALLEST <= max_norm <= 1 / SMALLEST:
             raise ConfigError(
@@ -129,8 +135,18 @@ class RecordClipper:
             raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}.")
         if parameters is None:
             parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        weights = {} if weights is None else weights
+        for name, weight in weights.items():
+            if not (LIGHTEST <= weight <= 1 / LIGHTEST and frexp(weight)[0] == 0.5):
+                raise ConfigError(
+                    f"the weight of {name} must be a power of two from {LIGHTEST} to {1 / LIGHTEST:g}, which "
+                    f"rounds nothing; got {weight}."
+                )
+        if unknown := sorted(set(weights) - set(parameters)):
+            raise ConfigError(f"weights are given of what is not trained: {', '.join(unknown)}.")
         self.max_norm = max_norm
         self.precision = PRECISIONS[precision]
+        self._weights = dict(weights)
         self._model = model
         self._parameters = dict(parameters)
         self._layers = owners(model, self._parameters)
@@ -182,7 +198,8 @@ class RecordClipper:
                 total = losses(*records).sum()
                 theirs = torch.autograd.grad(total, list(self._parameters.values()), allow_unused=True)
         named = zip(self._parameters, theirs, strict=True)
-        if wrong := _difference(ours, {name: g for name, g in named if g is not None}, tolerance=1e-3):
+        expected = {name: self._weight(name) * g for name, g in named if g is not None}
+        if wrong := _difference(ours, expected, tolerance=1e-3):
             raise ConfigError(
                 f"the per-record gradients do not add up to the gradient ({wrong}). The model uses the "
                 "parameter outside its own layer's call; train it through that layer only, or leave it out."
@@ -217,6 +234,10 @@ class RecordClipper:
                     )
         self._compiled = _Compiled(losses, _shapes(records), run)
 
+    def _weight(self, name: str) -> float:
+        """What the gradient of this parameter is multiplied by."""
+        return self._weights.get(name, 1.0)
+
     def _run(self, losses: Losses, bound: float, mask: Tensor, chunk: tuple[Tensor, ...]) -> Sums:
         """`_sums_of` in the form that this clipper uses."""
         if self._compiled is None:
@@ -239,11 +260,14 @@ class RecordClipper:
         """Clip each record to `bound`, and add up those that the mask [B] gives weight one."""
         values, gradients = self._gradients(losses, chunk, {} if rooms is None else rooms)
         squared = torch.zeros_like(values, dtype=torch.float32)
-        for gradient in gradients.values():
-            squared = squared + gradient.squared_norms(self.precision.rounding)
+        for name, gradient in gradients.items():
+            measured = gradient.squared_norms(self.precision.rounding)
+            squared = squared + self._weight(name) ** 2 * measured
         norms = squared.sqrt()
         factors = (bound / ((1 + self.precision.margin) * norms)).clamp(max=1.0) * mask
-        sums = {name: gradient.weighted_sum(factors) for name, gradient in gradients.items()}
+        sums = {
+            name: gradient.weighted_sum(self._weight(name) * factors) for name, gradient in gradients.items()
+        }
         return sums, values, norms
 
     def _without(

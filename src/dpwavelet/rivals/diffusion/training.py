@@ -75,6 +75,7 @@ class Finetuning:
             schedule=self.schedule,
             average=self.average,
             caption_dropout=self.caption_dropout,
+            emphasis="even",
             chunk=self.chunk,
             mixed_precision=self.mixed_precision,
             charge_every=self.charge_every,

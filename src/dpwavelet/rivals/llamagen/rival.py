@@ -23,7 +23,14 @@ from dpwavelet.rivals.llamagen.tokenizer import VQConfig, VQTokenizer
 from dpwavelet.rivals.llamagen.transformer import LlamaConfig, LlamaTransformer
 from dpwavelet.rivals.llamagen.words import said
 from dpwavelet.text import Vocabulary
-from dpwavelet.training import PrivateTraining, Told, held_out_loss, train_privately, trained_parameters
+from dpwavelet.training import (
+    Emphases,
+    PrivateTraining,
+    Told,
+    held_out_loss,
+    train_privately,
+    trained_parameters,
+)
 
 HEADS = ("output.", "norm.", "tok_embeddings.")
 
@@ -86,6 +93,7 @@ class LlamaTraining(PrivateTraining):
     """Settings of private training, with the names that parameters have here; "lora" is `wqkv` and `wo`."""
 
     caption_weight: float = 0.0  # captions are not predicted
+    emphasis: Emphases = "even"  # as its authors would: DP-Wavelet's was measured for its own transformer
 
     def trained(self, name: str) -> bool:
         """Whether the parameter of this name, in what `learner` makes, is trained."""
