@@ -63,6 +63,7 @@ VARIANTS: Mapping[str, Changes] = {
     "batch x 2, same steps": {"batch": 2.0},
     "batch x 2, half the steps": {"batch": 2.0, "steps": 0.5},
     "batch x 1/2, twice the steps": {"batch": 0.5, "steps": 2.0},
+    "batch x 3, a third of the steps": {"batch": 2.97, "steps": 0.337, "learning_rate": 1.72},
     "steps x 2": {"steps": 2.0},
     "clip 0.1": {"max_norm": 0.1},
     "attention": {"parameters": "attention"},
@@ -70,7 +71,9 @@ VARIANTS: Mapping[str, Changes] = {
     "heads": {"parameters": "heads"},
     "lora 8": {"parameters": "lora", "rank": 8},
     "lora 32": {"parameters": "lora", "rank": 32},
+    "no emphasis": {"emphasis": "even"},
     "mirrored": {"augment": "mirror"},
+    "2 views, shifts": {"augment": "shifts", "views": 2},
     "4 views, crops": {"augment": "crops", "views": 4},
     "8 views, crops": {"augment": "crops", "views": 8},
     "warm start 3 %": {"warm_start": 0.03},  # of epsilon

@@ -24,8 +24,8 @@ PAD, START = 0, 1
 class Sampling:
     """How tokens are drawn: `guidance` above 1 follows the caption harder; `top_p` 1 keeps all."""
 
-    temperature: float = 0.9
-    top_p: float = 0.95
+    temperature: float = 0.95
+    top_p: float = 0.97
     guidance: float = 3.0
     batch_size: int = 32
 

@@ -11,7 +11,18 @@ from dpwavelet.features import FeatureConfig, FeatureNetwork
 from dpwavelet.images.public import PublicImages
 from dpwavelet.model import Model, create
 from dpwavelet.pretraining import detail_stage
-from dpwavelet.pretraining.detail_stage import Judge, energy, looks, pieces, redraw, with_mistakes
+from dpwavelet.pretraining.detail_stage import (
+    Judge,
+    energy,
+    free_drawings,
+    looks,
+    pieces,
+    polish_detail,
+    redraw,
+    toned,
+    with_mistakes,
+)
+from dpwavelet.pretraining.loop import Schedule
 from dpwavelet.pretraining.stages import PublicPixels
 from dpwavelet.text import Vocabulary
 from dpwavelet.wavelet import analyze
@@ -168,6 +179,63 @@ class TestMistakes:
             found = with_mistakes(model, coarse, np.random.default_rng(2))
             errors.append(float((found - coarse).square().mean()))
         assert errors[1] > 1.2 * errors[0]
+
+
+class TestPolishing:
+    """Coarse images that no truth belongs to, and pictures of any tone."""
+
+    def test_free_drawings_begin_with_the_transformer_as_it_is_and_end_with_a_shaken_one(
+        self, model: Model, images: PublicPixels, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = [p.detach().clone() for p in model.transformer.parameters()]
+        weights, drawn = [], detail_stage.draw_tokens
+
+        def watched(transformer: torch.nn.Module, *rest: object, **more: object) -> list[Tensor]:
+            moved = [(p - b).flatten() for p, b in zip(transformer.parameters(), before, strict=True)]
+            weights.append(float(torch.cat(moved).std()))
+            return drawn(transformer, *rest, **more)
+
+        monkeypatch.setattr(detail_stage, "draw_tokens", watched)
+        free = free_drawings(model, images, 16, 0)
+        assert free.shape == (16, 3, 8, 8)
+        assert weights[0] == 0
+        assert weights[-1] == pytest.approx(detail_stage.SHAKE, rel=0.05)
+        assert weights == sorted(weights)
+        assert all(torch.equal(p, b) for p, b in zip(model.transformer.parameters(), before, strict=True))
+        assert torch.equal(free, free_drawings(model, images, 16, 0))
+
+    def test_some_are_greyed_and_some_toned_and_none_leaves_the_range(self) -> None:
+        pictures = normals(400, 3, 4, 4).clamp(-1, 1)
+        found = toned(pictures, np.random.default_rng(0))
+        grey = (found == found[:, :1]).flatten(1).all(1)
+        same = (found == pictures).flatten(1).all(1)
+        assert 0.2 < float(grey.float().mean()) < 0.3
+        assert 0.3 < float(same.float().mean()) < 0.45  # neither greyed nor toned
+        assert found.abs().max() <= 1
+
+    def test_free_drawings_teach_through_the_judge_alone(
+        self, model: Model, images: PublicPixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told, shapes = [], {}
+        contest, distance = detail_stage._contest, detail_stage.energy
+
+        def judged(judge: Judge, real: Tensor, maps: list[Tensor], drawn: Tensor, seen: list[Tensor]):
+            shapes["judged"] = (len(real), len(drawn), len(seen[0]))
+            return contest(judge, real, maps, drawn, seen)
+
+        def measured(truth: list[Tensor], one: list[Tensor], other: list[Tensor]) -> Tensor:
+            shapes["measured"] = (len(truth[0]), len(one[0]), len(other[0]))
+            return distance(truth, one, other)
+
+        monkeypatch.setattr(detail_stage, "_contest", judged)
+        monkeypatch.setattr(detail_stage, "energy", measured)
+        monkeypatch.setattr(detail_stage, "FREE", 16)
+        before = [p.detach().clone() for p in model.detail.parameters()]
+        schedule = Schedule(steps=2, batch_size=8)
+        polish_detail(model, images, schedule, 0, tmp_path / "state", lambda *note: told.append(note))
+        assert shapes == {"judged": (6, 14, 14), "measured": (6, 6, 6)}
+        assert any(not torch.equal(p, b) for p, b in zip(model.detail.parameters(), before, strict=True))
+        assert told[-1][:3] == ("polished", 2, 2)
 
 
 def test_public_pixels_keep_the_first_of_everything(images: PublicPixels) -> None:

@@ -21,12 +21,13 @@ QUICK = Pretraining(
     coarse=Schedule(steps=12, batch_size=16, save_every=4),
     transformer=Schedule(steps=8, batch_size=8, save_every=4),
     people=Schedule(steps=3, batch_size=8, save_every=2),
+    polished=Schedule(steps=2, batch_size=4, save_every=1),
     detail=Schedule(steps=4, batch_size=4, save_every=3),
     hardened=Schedule(steps=2, batch_size=4, save_every=1),
     fine=Schedule(steps=4, batch_size=8, save_every=3),
     continuation=Schedule(steps=4, batch_size=8, save_every=2),  # fine scales in steps 1 and 3
 )
-SAVES = 3 + 2 + 2 + 2 + 2 + 2 + 2
+SAVES = 3 + 2 + 2 + 2 + 2 + 2 + 2 + 2
 
 
 def silent(*_: object) -> None:

@@ -60,6 +60,15 @@ def test_a_stage_sees_true_tokens_and_only_those_of_its_scales(
             assert {tuple(row) for row in found.tolist()} <= rows
 
 
+def test_what_is_shaken_is_restored_after_an_error_too() -> None:
+    network = torch.nn.Linear(3, 3)
+    before = network.weight.detach().clone()
+    with pytest.raises(KeyboardInterrupt), stages.shaken(network, 1.0, torch.Generator().manual_seed(0)):
+        assert not torch.equal(network.weight, before)
+        raise KeyboardInterrupt
+    assert torch.equal(network.weight, before)
+
+
 def test_codes_that_look_alike_start_alike(images: PublicPixels) -> None:
     model = made(images)
     before = model.transformer.code_heads[0].weight.clone()

@@ -23,7 +23,7 @@ from dpwavelet.images.known import write_known
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import png, sheet
 from dpwavelet.model import Model
-from dpwavelet.pretraining.detail_stage import harden_detail, train_detail
+from dpwavelet.pretraining.detail_stage import harden_detail, polish_detail, train_detail
 from dpwavelet.pretraining.loop import Note, Schedule, finished, restore
 from dpwavelet.pretraining.stages import (
     PublicPixels,
@@ -46,7 +46,7 @@ class Stage:
     train: Train
     part: str
     within: str = ""
-    heads: bool = False  # whether it sees the drawn heads too: what is drawn teaches words, not texture
+    heads: bool = False  # whether it sees the drawn heads too: they teach words and faces, hardly texture
 
 
 STAGES = {
@@ -57,6 +57,7 @@ STAGES = {
     "fine": Stage(train_fine, "tokenizer"),
     "continuation": Stage(train_continuation, "transformer"),
     "people": Stage(train_people, "transformer", heads=True),
+    "polished": Stage(polish_detail, "detail", "detail.", heads=True),
 }
 """In this order, each from what those before it made."""
 
@@ -67,7 +68,7 @@ class Pretraining:
 
     preset: str = "thumb"
     seed: int = 0
-    drawn_heads: int = 12_000  # beside the images, in the last stage
+    drawn_heads: int = 12_000  # beside the images, in the last two stages
     coarse: Schedule = field(
         default_factory=lambda: Schedule(steps=2200, batch_size=128, learning_rate=1.5e-3, weight_decay=0.01)
     )
@@ -77,6 +78,9 @@ class Pretraining:
     )
     continuation: Schedule = field(default_factory=lambda: Schedule(steps=100, learning_rate=5e-4))
     people: Schedule = field(default_factory=lambda: Schedule(steps=1400, learning_rate=1e-3))
+    polished: Schedule = field(
+        default_factory=lambda: Schedule(steps=1500, batch_size=32, learning_rate=5e-4, weight_decay=0.01)
+    )
     detail: Schedule = field(
         default_factory=lambda: Schedule(steps=2000, batch_size=32, learning_rate=1e-3, weight_decay=0.01)
     )
@@ -138,7 +142,7 @@ def stage_sheet(model: Model, public: PublicPixels, stage: str, seed: int, count
         return sheet([images, *(model.tokenizer.decode(tokens[:s]) for s in range(1, scales + 1))], 96)
     ids = model.tokenizer.encode(images, 1 if stage == "coarse" else None)
     rows = [images, *(model.tokenizer.decode(ids[: s + 1]) for s in range(len(ids)))]
-    if stage in ("detail", "hardened"):
+    if stage in ("detail", "hardened", "polished"):
         noise = [model.detail.draw_noise(count, rows[1].shape[-1], seed + again) for again in range(2)]
         rows = [images, rows[1], *(model.detail.enlarge(rows[1], each) for each in noise)]
     return sheet(rows, 96)

@@ -9,6 +9,9 @@ must not tell them from images: it looks at pixels and at the maps of the featur
 `train_detail` shows the true coarse images. `harden_detail` goes on with coarse images as a private model
 makes them: through the tokenizer, some tokens drawn anew by the transformer itself. What the details are
 compared with is then the true detail around the same wrong coarse image, since no detail can mend that.
+`polish_detail` comes last. A part of its coarse images were drawn by the finished transformer alone, its
+weights shaken as private training shakes them; no true detail belongs to those, so a judge alone decides.
+Images are greyed and toned at random, as owners have X-rays, scans and pages too.
 
 Letters: B batch, F features, h and w sides of a map.
 """
@@ -23,10 +26,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from dpwavelet.features import FeatureNetwork
-from dpwavelet.generation import START, Sampling, choose
+from dpwavelet.generation import START, Sampling, choose, draw_tokens
 from dpwavelet.model import Model
 from dpwavelet.pretraining.loop import Note, Schedule, restore, run_stage
-from dpwavelet.pretraining.stages import PublicPixels, mixed_precision
+from dpwavelet.pretraining.stages import SHAKE, PublicPixels, mixed_precision, shaken
 from dpwavelet.randomness import stream, torch_stream
 from dpwavelet.wavelet import analyze, synthesize
 
@@ -37,6 +40,9 @@ JUDGED_MAPS = 3  # the finest ones: what a picture is of was decided before
 QUIET = 0.1  # share of the steps before the judge is listened to
 TRUE_SHARE = 0.25  # of the coarse images that stay true while hardening
 REDRAWN = 0.3  # at most this share of the tokens of an image is drawn anew
+FREE_SHARE = 0.25  # of a batch of polishing are coarse images that the transformer drew alone
+FREE = 2048  # such images, drawn once
+GREYED, TONED = 0.25, 0.5  # shares of images without colours, and of those with another contrast and light
 
 
 class Judge(nn.Module):
@@ -83,6 +89,51 @@ def harden_detail(
     _train(model, images, schedule, seed, state, note, "hardened", hardening=True)
 
 
+def polish_detail(
+    model: Model, images: PublicPixels, schedule: Schedule, seed: int, state: Path, note: Note
+) -> None:
+    """Go on with images of any tone, and with coarse images that the transformer drew alone."""
+    free = free_drawings(model, images, FREE, seed)
+    _train(model, images, schedule, seed, state, note, "polished", hardening=True, free=free)
+
+
+@torch.no_grad()
+def free_drawings(model: Model, images: PublicPixels, count: int, seed: int) -> Tensor:
+    """Coarse images [M, 3, h, w] of captions of `images`; the weights are shaken from not at all to whole."""
+    drawn, parts = [], 8
+    texts, length = images.texts(), model.transformer.config.caption_length
+    for part in range(parts):
+        generator = stream(seed, "free drawings", part)
+        told = [
+            texts[index].say(generator, False)
+            for index in generator.integers(len(texts), size=count // parts)
+        ]
+        spread = SHAKE * part / (parts - 1)
+        with (
+            shaken(model.transformer, spread, torch_stream(seed, "shaken drawings", part)),
+            mixed_precision(),
+        ):
+            ids = draw_tokens(
+                model.transformer,
+                model.vocabulary.encode(told, length),
+                1,
+                Sampling(),
+                seed,
+                first=part * len(told),
+            )
+        drawn += [model.tokenizer.decode([some]).float() for some in torch.split(ids[0], 64)]
+    return torch.cat(drawn)
+
+
+def toned(images: Tensor, generator: np.random.Generator) -> Tensor:
+    """Images [B, 3, S, S] in [-1, 1], some of them greyed, some with less contrast and another light."""
+    numbers = torch.from_numpy(generator.random((4, len(images), 1, 1, 1), dtype=np.float32))
+    grey = torch.where(numbers[0] < GREYED, images.mean(1, keepdim=True).expand_as(images), images)
+    contrast = 0.4 + 0.8 * numbers[1]
+    light = (1.2 * numbers[2] - 0.8) * (1 - contrast).clamp_min(0)
+    return torch.where(numbers[3] < TONED, (contrast * grey + light).clamp(-1, 1), grey)
+
+
 @torch.no_grad()
 def with_mistakes(model: Model, coarse: Tensor, generator: np.random.Generator) -> Tensor:
     """Coarse images [B, 3, h, w] as a transformer would make them, but for a part that stays true."""
@@ -115,32 +166,41 @@ def _train(
     stage: str,
     *,
     hardening: bool,
+    free: Tensor | None = None,
 ) -> None:
     detail, config = model.detail.train().requires_grad_(True), model.tokenizer.config
     looker = FeatureNetwork.from_pretrained()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_stream(seed, "judge").initial_seed())
         judge = Judge(looker.config.widths[:JUDGED_MAPS])
-    if hardening:
+    if hardening and free is None:
         restore(state.with_name("detail.safetensors"), judge, "judge.")  # as `train_detail` left it
+    alone = 0 if free is None else int(FREE_SHARE * schedule.batch_size)
     both = nn.ModuleDict({"detail": detail, "judge": judge})
     for network in (both, looker):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs; 3x faster
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         generator = stream(seed, stage, step)
-        _, batch = images.draw(schedule.batch_size, generator)
+        _, batch = images.draw(schedule.batch_size - alone, generator)
+        if free is not None:
+            batch = toned(batch, generator)
         bands = analyze(batch, config.levels, config.wavelet)
         with mixed_precision():
             if hardening:
                 bands[0] = with_mistakes(model, bands[0], generator)
                 batch = synthesize(bands, config.wavelet)
             coarse = torch.cat((bands[0], bands[0]))
+            if free is not None:
+                some = free[generator.integers(len(free), size=alone)]
+                coarse = torch.cat((coarse, toned(some, generator)))
             details = detail.details(coarse, _noise(model, len(coarse), generator))
             drawn = synthesize([coarse, *details], config.wavelet)
             seen, shown = looks(looker, drawn), looks(looker, batch)
             listened = step >= QUIET * schedule.steps
             fooled, caught = _contest(judge, batch, shown, drawn, seen)
+        paired = 2 * len(batch)
+        seen, details = [x[:paired] for x in seen], [x[:paired] for x in details]
         near = energy(shown, *_halves(seen))
         windows = energy(pieces(bands[1:], detail.spread), *_halves(pieces(details, detail.spread)))
         loss = near + WINDOW_WEIGHT * windows + caught + (JUDGE_WEIGHT * fooled if listened else 0)

@@ -4,7 +4,8 @@ The transformer needs a finished tokenizer, whose tokens it learns to predict. W
 in a file of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from dpwavelet.wavelet import analyze
 LOOK_WEIGHT = 0.01  # of the perceptual distance beside the squared error of pixels: costs 0.1 dB or so
 BOX_SIDE = 64  # boxes of Tiny ImageNet are given in its own pixels
 CAPTION_WEIGHT = 0.1  # nats of caption count a tenth of nats of image: words are few and easy
+SHAKE = 0.018  # by so much the noise of the private recipe moves a weight, at any epsilon
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,21 @@ def _train_words_and_tokens(
 
     run_stage(stage, transformer, schedule, step_loss, state, note)
     transformer.eval().requires_grad_(False)
+
+
+@contextmanager
+def shaken(network: nn.Module, spread: float, generator: torch.Generator) -> Iterator[None]:
+    """While inside, every weight is off by normal noise of this standard deviation."""
+    kept = [(p, p.detach().clone()) for p in network.parameters()]
+    with torch.no_grad():
+        for p, _ in kept:
+            p.add_(spread * torch.randn(p.shape, generator=generator))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for p, value in kept:
+                p.copy_(value)
 
 
 @torch.no_grad()
