@@ -266,9 +266,12 @@ class TestInterruption:
     ) -> None:
         """As a later version of the package may have: the same noise would hide another sum."""
         trained(transformer, tmp_path)
-        monkeypatch.setattr(training, "MEASURED", {**training.MEASURED, ".qkv.": training.Emphasis(2.0, 1.0)})
-        with pytest.raises(PrivacyError, match="another run, plan or settings"):
-            trained(transformer, tmp_path)
+        measured = training.MEASURED
+        reordered = dict(reversed(measured.items()))  # of two parts of one name the first would count
+        for table in ({**measured, ".qkv.": training.Emphasis(2.0, 1.0)}, reordered):
+            monkeypatch.setattr(training, "MEASURED", table)
+            with pytest.raises(PrivacyError, match="another run, plan or settings"):
+                trained(transformer, tmp_path)
 
     def test_a_state_without_its_key_is_refused(self, transformer: ImageTransformer, tmp_path: Path) -> None:
         trained(transformer, tmp_path)

@@ -402,7 +402,9 @@ class Checkpoint:
         # Another number of ranks, or another device, would add up the same batch to a slightly different sum.
         self.identity |= {"ranks": ranks, "device": device}
         if settings.emphasis == "measured":  # another table would put the same noise on another sum
-            self.identity["emphasis"] = {part: list(each) for part, each in MEASURED.items()}
+            self.identity["emphasis"] = [
+                [part, *each] for part, each in MEASURED.items()
+            ]  # the first part counts
 
     def source(self, records: str | None = None, start: str | None = None) -> Source:
         """The source of this run: restored if the run was begun, else keyed by the system and kept.

@@ -89,6 +89,18 @@ def with_twice_the_clipping_norm(monkeypatch):
     monkeypatch.setattr(RecordClipper, "finish", louder)
 
 
+def with_weights_left_out_of_the_norm(monkeypatch):
+    sums = RecordClipper._sums_of
+
+    def lighter(self, *rest):
+        weights, self._weights = self._weights, {}
+        found, values, norms = sums(self, *rest)
+        self._weights = weights
+        return {name: weights.get(name, 1.0) * value for name, value in found.items()}, values, norms
+
+    monkeypatch.setattr(RecordClipper, "_sums_of", lighter)
+
+
 def without_sampling(monkeypatch):
     monkeypatch.setattr(plan, "poisson_batch", lambda source, step, records, rate: np.arange(records))
 
@@ -103,6 +115,7 @@ def without_sampling(monkeypatch):
         (without_clipping, 4.0),
         (without_clipping, 8.0),
         (with_twice_the_clipping_norm, 4.0),
+        (with_weights_left_out_of_the_norm, 4.0),
         (without_sampling, 4.0),
     ],
 )
