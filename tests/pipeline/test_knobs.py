@@ -175,7 +175,7 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("words", "said"),
         [
-            (["--augment", "cutmix"], "augment must be none, mirror or crops, got 'cutmix'"),
+            (["--augment", "cutmix"], "augment must be none, shifts, mirror or crops, got 'cutmix'"),
             (["--parameters", "some"], "parameters must be all, attention, blocks, heads or lora"),
             (["--schedule", "steps"], "schedule must be linear, constant or cosine"),
             (["--views", "0"], "views must be at least 1"),
