@@ -101,9 +101,7 @@ class PrivateTokens:
     scales: tuple[int, ...]  # tokens of each private scale
     owners: NDArray[np.int64] | None = None  # [M], whose record each is, 0 to U - 1; nothing if M units
     variants: NDArray[np.int16] | None = None  # [M, V - 1, N], of each image but the first; nothing if V is 1
-    mirrored: NDArray[np.int16] | None = (
-        None  # [M, CAPTION_CHOICES, L], for every second variant, if mirrored
-    )
+    mirrored: NDArray[np.int16] | None = None  # [M, CAPTION_CHOICES, L], of mirrored variants, if there are
 
     def __len__(self) -> int:
         return len(self.image)

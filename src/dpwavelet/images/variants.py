@@ -34,9 +34,8 @@ _OTHER = {"left": "right", "right": "left"}
 def numbers(augment: Augment) -> range:
     """The variants that a picture has, itself first; "shifts" are those that mirror nothing."""
     every = 2 * len(WINDOWS)
-    return {"none": range(1), "shifts": range(0, every, 2), "mirror": range(2), "crops": range(every)}[
-        augment
-    ]
+    lists = {"none": range(1), "shifts": range(0, every, 2), "mirror": range(2), "crops": range(every)}
+    return lists[augment]
 
 
 def mirrors(augment: Augment) -> bool:
