@@ -1,13 +1,12 @@
 """Public weights of any system by its name, from public images."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from dpwavelet import model as models
 from dpwavelet.comparison.methods import LDM, LLAMAGEN, OURS, SYSTEMS
 from dpwavelet.errors import ConfigError
 from dpwavelet.images.public import PublicImages
-from dpwavelet.pretraining import Pretraining, Schedule, pretrain
+from dpwavelet.pretraining import Pretraining, pretrain
 from dpwavelet.pretraining.loop import Note
 
 
@@ -40,12 +39,4 @@ def _ldm(images: PublicImages, preset: str, effort: float, seed: int, out: Path,
     from dpwavelet.rivals.diffusion.pretrain import DiffusionPretraining
     from dpwavelet.rivals.diffusion.pretrain import pretrain as pretrain_ldm
 
-    usual = DiffusionPretraining(preset=preset, seed=seed)
-    shorter = replace(
-        usual, autoencoder=_shorter(usual.autoencoder, effort), denoiser=_shorter(usual.denoiser, effort)
-    )
-    pretrain_ldm(images, shorter, out, note)
-
-
-def _shorter(schedule: Schedule, share: float) -> Schedule:
-    return replace(schedule, steps=max(int(schedule.steps * share), 10))
+    pretrain_ldm(images, DiffusionPretraining(preset=preset, seed=seed).scaled(effort), out, note)

@@ -4,10 +4,9 @@ Only `PublicImages` come in here. Each stage leaves a state from which it goes o
 curve in `log.jsonl` and a sheet of pictures that a person should look at.
 """
 
-import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ import torch
 from torch import Tensor
 
 from dpwavelet import model as models
-from dpwavelet.checkpoint import read_json, write_bytes, write_json
-from dpwavelet.errors import ConfigError
+from dpwavelet.checkpoint import write_bytes
 from dpwavelet.generation import Sampling, draw_tokens
 from dpwavelet.images.known import write_known
 from dpwavelet.images.public import PublicImages
@@ -25,6 +23,7 @@ from dpwavelet.images.sheet import png, sheet
 from dpwavelet.model import Model
 from dpwavelet.pretraining.detail_stage import harden_detail, polish_detail, train_detail
 from dpwavelet.pretraining.loop import Note, Schedule, finished, restore
+from dpwavelet.pretraining.record import Log, check_same_run
 from dpwavelet.pretraining.stages import (
     PublicPixels,
     train_coarse,
@@ -90,24 +89,18 @@ class Pretraining:
 
     def scaled(self, share: float) -> "Pretraining":
         """The same run with a share of its steps."""
-        if not share > 0:
-            raise ConfigError(f"the share of steps must be above 0, got {share}.")
-
-        def shorter(schedule: Schedule) -> Schedule:
-            return replace(schedule, steps=max(int(schedule.steps * share), 10))
-
         return Pretraining(
             preset=self.preset,
             seed=self.seed,
             drawn_heads=int(self.drawn_heads * min(share, 1)),
-            **{name: shorter(getattr(self, name)) for name in STAGES},
+            **{name: getattr(self, name).scaled(share) for name in STAGES},
         )
 
 
 def pretrain(images: PublicImages, run: Pretraining, out: Path, note: Note) -> Model:
     """Train the three networks and write `out/` as a model folder; `out/work` holds what resuming needs."""
     work = out.with_name(out.name + ".work")
-    _same_run(work / "run.json", run)
+    check_same_run(work, run)
     public = PublicPixels.read(images)
     model = models.create(run.preset, Vocabulary.of(public.captions), run.seed)
     log = Log(work / "log.jsonl", note)
@@ -146,48 +139,6 @@ def stage_sheet(model: Model, public: PublicPixels, stage: str, seed: int, count
         noise = [model.detail.draw_noise(count, rows[1].shape[-1], seed + again) for again in range(2)]
         rows = [images, rows[1], *(model.detail.enlarge(rows[1], each) for each in noise)]
     return sheet(rows, 96)
-
-
-class Log:
-    """Curves on disk, one JSON object a line, and passed on to whoever watches."""
-
-    def __init__(self, path: Path, note: Note) -> None:
-        self.path, self.note = path, note
-        path.parent.mkdir(parents=True, exist_ok=True)
-
-    def __call__(self, stage: str, step: int, steps: int, numbers: dict[str, float]) -> None:
-        self._add({"stage": stage, "step": step, "steps": steps, **numbers})
-        self.note(stage, step, steps, numbers)
-
-    def minutes(self, stage: str, minutes: float) -> None:
-        """Add the time that this session spent on a stage; a resumed stage has several such lines."""
-        self._add({"stage": stage, "minutes": minutes})
-
-    def _add(self, line: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def summary(self) -> dict[str, dict[str, float]]:
-        """Minutes in all and the last numbers of each stage."""
-        stages: dict[str, dict[str, float]] = {}
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        for text in lines:
-            line = json.loads(text)
-            stage = stages.setdefault(line.pop("stage"), {"minutes": 0.0})
-            stage["minutes"] += line.pop("minutes", 0.0)
-            stage.update({name: round(value, 4) for name, value in line.items()})
-        return stages
-
-
-def _same_run(path: Path, run: Pretraining) -> None:
-    """Refuse to go on from the work of a different run."""
-    wanted = json.loads(json.dumps(asdict(run)))
-    if not path.is_file():
-        write_json(path, wanted)
-    elif read_json(path) != wanted:
-        raise ConfigError(
-            f"{path.parent} holds another run (see run.json); delete it or choose another --out."
-        )
 
 
 def _card(run: Pretraining, images: PublicImages, stages: dict[str, dict[str, float]]) -> dict[str, Any]:

@@ -7,13 +7,14 @@ stage is one safetensors file: weights, buffers, both Adam moments and the numbe
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from dpwavelet.checkpoint import read_tensors, write_tensors
+from dpwavelet.errors import ConfigError
 
 Note = Callable[[str, int, int, dict[str, float]], None]
 """Told (stage, step, steps, numbers) now and then."""
@@ -28,6 +29,12 @@ class Schedule:
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     save_every: int = 250
+
+    def scaled(self, share: float) -> "Schedule":
+        """The same with a share of the steps."""
+        if not share > 0:
+            raise ConfigError(f"the share of steps must be above 0, got {share}.")
+        return replace(self, steps=max(int(self.steps * share), 10))
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""

@@ -120,7 +120,10 @@ class TestWhole:
     """Both stages, to a folder."""
 
     RUN = DiffusionPretraining(
-        preset="tiny", autoencoder=Schedule(steps=2, batch_size=4), denoiser=Schedule(steps=2, batch_size=4)
+        preset="tiny",
+        drawn_heads=6,
+        autoencoder=Schedule(steps=2, batch_size=4),
+        denoiser=Schedule(steps=2, batch_size=4),
     )
 
     def test_it_ends_in_a_folder_that_loads_and_is_not_trained_again(
@@ -128,17 +131,31 @@ class TestWhole:
     ) -> None:
         images, out = PublicImages.open(portraits, 32), tmp_path / "model"
         monkeypatch.setattr(PublicPixels, "read", classmethod(lambda cls, some: read(some).first(20)))
+        seen: list[int] = []
+        monkeypatch.setattr(
+            "dpwavelet.rivals.diffusion.pretrain.encode_all",
+            lambda diffusion, public: seen.append(len(public)) or encode_all(diffusion, public),
+        )
         made = pretrain(images, self.RUN, out, silent)
+        assert seen == [26]  # what the denoiser learns from: the drawn heads too
         few = Ddim(steps=2)
         expected = draw(made, ["a man"], few, seed=0)
         assert torch.equal(draw(load(out), ["a man"], few, seed=0), expected)
         assert load(out).card["stages"].keys() == {"autoencoder", "denoiser"}
+        assert load(out).card["trained_on"]["drawn_heads"] == 6
         for stage in ("autoencoder", "denoiser"):
             monkeypatch.setattr(f"dpwavelet.rivals.diffusion.pretrain.train_{stage}", None)
         again = pretrain(images, self.RUN, out, silent)
         assert torch.equal(draw(again, ["a man"], few, seed=0), expected)
         with pytest.raises(ConfigError, match="another run"):
             pretrain(images, replace(self.RUN, seed=1), out, silent)
+
+
+def test_a_share_of_the_steps_is_a_shorter_run() -> None:
+    short = DiffusionPretraining().scaled(0.1)
+    assert (short.autoencoder.steps, short.denoiser.steps, short.drawn_heads) == (160, 500, 1200)
+    with pytest.raises(ConfigError, match="above 0"):
+        DiffusionPretraining().scaled(0)
 
 
 read = PublicPixels.read

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from dpwavelet.errors import ConfigError
 from dpwavelet.features import FeatureConfig, FeatureNetwork
+from dpwavelet.images.known import read_known
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import from_bytes
 from dpwavelet.pretraining.detail_stage import Judge
@@ -21,6 +23,7 @@ from dpwavelet.text import Vocabulary
 
 RUN = LlamaPretraining(
     preset="tiny",
+    drawn_heads=6,
     tokenizer=Schedule(steps=6, batch_size=4, save_every=3),
     transformer=Schedule(steps=8, batch_size=8, save_every=4),
 )
@@ -64,13 +67,33 @@ def test_a_folder_comes_out_that_draws(images: PublicImages, tmp_path: Path) -> 
     )
     assert {stage: step for stage, (step, _) in told.items()} == {"tokenizer": 6, "transformer": 8}
     assert {"pixels", "seen", "codes", "judge", "used"} <= told["tokenizer"][1].keys()
-    assert made.card["trained_on"]["images"] == 24
+    assert (made.card["trained_on"]["images"], made.card["trained_on"]["drawn_heads"]) == (24, 6)
+    assert made.card["stages"].keys() == {"tokenizer", "transformer"}
+    assert len(read_known(tmp_path / "it")) == 24
     assert made.draw(["a smiling woman"], 0).shape == (1, 3, 32, 32)
     assert not any(p.requires_grad for p in made.transformer.parameters())
     again = pretrain(images, RUN, tmp_path / "it", quiet)  # both stages are finished
     assert all(torch.equal(a, b) for a, b in zip(states(made), states(again), strict=True))
     with pytest.raises(ConfigError, match="another run"):
         pretrain(images, replace(RUN, seed=1), tmp_path / "it", quiet)
+
+
+def test_only_the_transformer_sees_drawn_heads(
+    images: PublicImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, int] = {}
+    for name in ("tokenizer", "transformer"):
+        train = getattr(stages, f"train_{name}")
+
+        def watched(
+            rival: LlamaGen, public: PublicPixels, *rest: Any, name: str = name, train: Any = train
+        ) -> None:
+            seen[name] = len(public)
+            train(rival, public, *rest)
+
+        monkeypatch.setattr(stages, f"train_{name}", watched)
+    pretrain(images, RUN, tmp_path / "it", quiet)
+    assert seen == {"tokenizer": 24, "transformer": 30}
 
 
 @pytest.mark.parametrize(("stage", "step"), [("tokenizer", 3), ("transformer", 4)])
@@ -166,6 +189,8 @@ def test_the_judge_is_listened_to_after_a_share_of_the_steps(
 
 def test_a_share_of_the_steps_is_a_shorter_run() -> None:
     short = LlamaPretraining().scaled(0.1)
-    assert (short.tokenizer.steps, short.transformer.steps) == (400, 360)
+    assert (short.tokenizer.steps, short.transformer.steps) == (160, 280)
+    assert short.drawn_heads == 1200
+    assert LlamaPretraining().scaled(2).drawn_heads == 12_000  # more of them would be other images
     with pytest.raises(ConfigError, match="above 0"):
         LlamaPretraining().scaled(0)

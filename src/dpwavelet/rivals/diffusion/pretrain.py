@@ -5,7 +5,6 @@ Only `PublicImages` come in here. Stages resume as those of `dpwavelet.pretraini
 Letters: M images, B batch, C x h x w a latent, S side of the square in pixels.
 """
 
-import json
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -14,21 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dpwavelet.checkpoint import read_json, write_bytes, write_json
-from dpwavelet.errors import ConfigError
+from dpwavelet.checkpoint import write_bytes
 from dpwavelet.features import FeatureNetwork, perceptual_distance
 from dpwavelet.images.known import write_known
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import png, sheet
-from dpwavelet.pretraining import Log
 from dpwavelet.pretraining.detail_stage import Judge
 from dpwavelet.pretraining.loop import Note, Schedule, finished, restore, run_stage
+from dpwavelet.pretraining.record import Log, check_same_run
 from dpwavelet.pretraining.stages import PublicPixels
 from dpwavelet.randomness import stream, torch_stream
+from dpwavelet.rivals.contest import contest
 from dpwavelet.rivals.diffusion.networks import Denoiser, LatentDiffusion, create
 from dpwavelet.rivals.diffusion.records import encoded
 from dpwavelet.rivals.diffusion.sampling import Ddim, draw
@@ -46,22 +44,32 @@ Train = Callable[[LatentDiffusion, PublicPixels, Schedule, int, Path, Note], Non
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionPretraining:
-    """A complete public training run."""
+    """A complete public training run; the defaults take about as long as ours for `thumb` on a CPU."""
 
     preset: str = "thumb"
     seed: int = 0
+    drawn_heads: int = 12_000  # beside the images, for the denoiser, as for our transformer
     autoencoder: Schedule = field(
-        default_factory=lambda: Schedule(steps=4000, batch_size=32, learning_rate=1e-3, weight_decay=0.0)
+        default_factory=lambda: Schedule(steps=1600, batch_size=32, learning_rate=1e-3, weight_decay=0.0)
     )
     denoiser: Schedule = field(
-        default_factory=lambda: Schedule(steps=8000, learning_rate=5e-4, weight_decay=0.01)
+        default_factory=lambda: Schedule(steps=5000, batch_size=32, learning_rate=5e-4, weight_decay=0.01)
     )
+
+    def scaled(self, share: float) -> "DiffusionPretraining":
+        """The same run with a share of its steps."""
+        return replace(
+            self,
+            drawn_heads=int(self.drawn_heads * min(share, 1)),
+            autoencoder=self.autoencoder.scaled(share),
+            denoiser=self.denoiser.scaled(share),
+        )
 
 
 def pretrain(images: PublicImages, run: DiffusionPretraining, out: Path, note: Note) -> LatentDiffusion:
     """Train both networks and write `out/` as a model folder; `out` with .work holds what resuming needs."""
     work = out.with_name(out.name + ".work")
-    _same_run(work / "run.json", run)
+    check_same_run(work, run)
     public = PublicPixels.read(images)
     diffusion = create(run.preset, Vocabulary.of(public.captions), run.seed)
     log = Log(work / "log.jsonl", note)
@@ -75,14 +83,19 @@ def pretrain(images: PublicImages, run: DiffusionPretraining, out: Path, note: N
             restore(state, network, within)
         else:
             begun = time.monotonic()
-            train(diffusion, public, schedule, run.seed, state, log)
+            seen = public.with_drawn_heads(run.drawn_heads, run.seed) if name == "denoiser" else public
+            train(diffusion, seen, schedule, run.seed, state, log)
             log.minutes(name, (time.monotonic() - begun) / 60)
         if name == "autoencoder":
             scale_latents(diffusion, public, run.seed)
     write_bytes(work / "denoiser.png", png(stage_sheet(diffusion, public, run.seed)))
     card = {
         "name": f"DP-LDM {run.preset}, public weights",
-        "trained_on": {"images": len(images), "form": images.folder.layout},
+        "trained_on": {
+            "images": len(images),
+            "drawn_heads": run.drawn_heads,
+            "form": images.folder.layout,
+        },
         "run": asdict(run),
         "stages": log.summary(),
     }
@@ -110,7 +123,7 @@ def train_autoencoder(
             found = autoencoder.encode(batch).latent_dist
             made = autoencoder.decode(found.sample(torch_stream(seed, "autoencoder", step))).sample
             seen = perceptual_distance(looker, made, batch).mean()
-            fooled, caught = _contest(judge, batch, made)
+            fooled, caught = contest(judge, batch, made)
         mean, spread = found.mean.float(), found.logvar.float()
         width = (mean.square() + spread.exp() - 1 - spread).mean() / 2  # from a normal distribution, in nats
         pixels = (made.float() - batch).abs().mean()
@@ -180,28 +193,7 @@ def stage_sheet(diffusion: LatentDiffusion, images: PublicPixels, seed: int, cou
     return sheet([some, kept, drawn], 96)
 
 
-def _contest(judge: Judge, real: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
-    """What the pictures lose by being seen through, and what the judge loses by its errors (hinge)."""
-    known, guessed = judge(real, [])[0], judge(made.detach(), [])[0]
-    caught = F.relu(1 - known).mean() + F.relu(1 + guessed).mean()
-    judge.requires_grad_(False)  # the pictures must please the judge, and not change it
-    fooled = -judge(made, [])[0].mean()
-    judge.requires_grad_(True)
-    return fooled, caught
-
-
 @torch.no_grad()
 def _follow(average: Denoiser, denoiser: Denoiser, decay: float) -> None:
     for own, other in zip(average.parameters(), denoiser.parameters(), strict=True):
         own.lerp_(other, 1 - decay)
-
-
-def _same_run(path: Path, run: DiffusionPretraining) -> None:
-    """Refuse to go on from the work of a different run."""
-    wanted = json.loads(json.dumps(asdict(run)))
-    if not path.is_file():
-        write_json(path, wanted)
-    elif read_json(path) != wanted:
-        raise ConfigError(
-            f"{path.parent} holds another run (see run.json); delete it or choose another --out."
-        )

@@ -159,7 +159,8 @@ class LlamaTransformer(nn.Module):
         """
         (ids,) = tokens
         logits = self.logits(self.cls_embedding(captions), ids)
-        image = F.cross_entropy(logits.float().transpose(1, 2), ids, reduction="none").mean(1)
+        each = F.cross_entropy(logits.float().flatten(0, 1), ids.flatten(), reduction="none")
+        image = each.reshape(ids.shape).mean(1)
         return RecordLosses(image=image, caption=torch.zeros_like(image), scales=[image])
 
     def logits(self, prefix: Prefix, ids: Tensor) -> Tensor:
@@ -209,10 +210,9 @@ def raster_turns(side: int, head: int) -> Tensor:
 
 def turned(x: Tensor, turns: Tensor) -> Tensor:
     """Turn neighbouring pairs of numbers of x [B, heads, T, D] by `turns` [T, D / 2, 2]."""
-    first, second = torch.unflatten(x.float(), -1, (-1, 2)).unbind(-1)
-    cosine, sine = turns.unbind(-1)
-    pairs = (first * cosine - second * sine, first * sine + second * cosine)
-    return torch.stack(pairs, -1).flatten(-2).to(x.dtype)
+    pairs = torch.unflatten(x.float(), -1, (-1, 2))
+    cosine, sine = turns[..., :1], turns[..., 1:]
+    return (pairs * cosine + pairs.flip(-1) * torch.cat((-sine, sine), -1)).flatten(-2).to(x.dtype)
 
 
 def _mask(prefix: Prefix, x: Tensor) -> Tensor:
