@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from dp_accounting.pld import privacy_loss_distribution as pld
 
-from dpwavelet.generation import Sampling, draw_tokens
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes, png, sheet
 from dpwavelet.model import Model
 from dpwavelet.pipeline import RunSettings, make_plan
+from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.settings import DEFAULT_TRAINING
 from dpwavelet.privacy.accounting import COARSE_GRID, delta_for
 from dpwavelet.privacy.ledger import Ledger
@@ -227,12 +227,10 @@ def _tell(
     print(json.dumps(row), flush=True)
     if wanted.out is not None:
         captions, real = pictures
-        words = model.vocabulary.encode(captions, transformer.config.caption_length)
+        pipeline = Pipeline(model.with_transformer(transformer, model.card))
         rows = [real, model.tokenizer.decode(model.tokenizer.encode(real, model.private_scales))]
         for seed in range(2):
-            tokens = draw_tokens(transformer, words, model.private_scales, Sampling(), seed)
-            few = model.tokenizer.decode(tokens)
-            rows += [few, model.detail.enlarge(few)]
+            rows += pipeline.draw(captions, seed=seed)
         wanted.out.mkdir(parents=True, exist_ok=True)
         (wanted.out / f"{name.replace(' ', '_')}.png").write_bytes(png(sheet(rows, 96)))
 

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand
 
 from dpwavelet.cli_progress import Bars
-from dpwavelet.comparison import Method, TableSettings, make_table
+from dpwavelet.comparison import Computing, Method, TableSettings, make_table
 from dpwavelet.errors import ConfigError
 from dpwavelet.memory import keep_freed_memory
 
@@ -93,6 +93,11 @@ def compare(
     threads: Annotated[
         int | None, typer.Option(help="Threads to compute with; all cores unless given.")
     ] = None,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, or cuda:N.")] = "cpu",
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile private steps first, of all methods but dp-ldm."),
+    ] = False,
 ) -> None:
     """Train, draw and measure several methods on the same records, and write a table with charts and sheets.
 
@@ -115,7 +120,7 @@ def compare(
         held_out=held_out,
         pictures=pictures,
         features=None if features is None else str(features),
-        threads=threads,
+        computing=Computing(threads=threads, device=device, compiled=compiled),
         stand_in=stand_in,
         spend=spend,
         allow=tuple(allow or ()),

@@ -1,6 +1,5 @@
 """Methods by name, their public weights, and our own method with the face of a rival."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from dpwavelet.comparison.methods import (
     Method,
     open_system,
     place_of,
-    trained_plainly,
     weights_digest,
 )
 from dpwavelet.comparison.wavelet import DpWavelet
@@ -153,13 +151,10 @@ class TestOurs:
         assert not torch.equal(drawn, rival.draw(["a woman", "a man"], 3))
 
     def test_without_privacy_it_learns_in_a_few_steps(self, rival: DpWavelet, records: PrivateTokens) -> None:
-        trained = trained_plainly(rival, records, steps=6, batch_size=60, seed=0)
-        assert trained.held_out_loss(records) < rival.held_out_loss(records)  # type: ignore[operator]
+        trained = rival.train_plainly(records, steps=6, batch_size=60, seed=0)
+        assert trained.held_out_loss(records) < rival.held_out_loss(records)
 
-    def test_what_cannot_be_trained_plainly_says_so(self) -> None:
-        class Other:
-            name = "another"
-
-        refused: Callable[..., object] = trained_plainly
-        with pytest.raises(ConfigError, match="another cannot be trained without privacy"):
-            refused(Other(), None, steps=1, batch_size=1, seed=0)
+    def test_it_computes_where_and_how_it_is_told(self, rival: DpWavelet) -> None:
+        compiled = rival.computing(torch.device("cpu"), True)
+        assert (rival.settings.compiled, compiled.settings.compiled) == (False, True)
+        assert not compiled.computing(torch.device("cpu"), False).settings.compiled

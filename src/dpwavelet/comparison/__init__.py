@@ -10,7 +10,7 @@ them, so a table that was interrupted goes on, and a larger one computes only wh
 """
 
 from dpwavelet.comparison.methods import Method
-from dpwavelet.comparison.settings import TableSettings
+from dpwavelet.comparison.settings import Computing, TableSettings
 from dpwavelet.comparison.table import make_table
 
-__all__ = ["Method", "TableSettings", "make_table"]
+__all__ = ["Computing", "Method", "TableSettings", "make_table"]

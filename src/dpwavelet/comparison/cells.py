@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dpwavelet.checkpoint import canonical_json
-from dpwavelet.comparison.methods import PLAINLY, Method, System, open_system, place_of, weights_digest
+from dpwavelet.comparison.methods import Method, System, open_system, place_of, weights_digest
 from dpwavelet.comparison.settings import NO_PRIVACY, TableSettings
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.pipeline.settings import RunSettings, declared, make_plan
@@ -118,8 +118,6 @@ def cells_of(
             told = known[method.name]
             own = {**about, "weights": told.weights, "training": _plain(told.settings)}
             for epsilon in settings.epsilons if method.trained else (0.0,):
-                if epsilon == NO_PRIVACY and method.system not in PLAINLY:
-                    continue
                 cells.append(
                     Cell(
                         method=method,

@@ -7,7 +7,7 @@ public  public:dp-llamagen            the public weights alone, which no record 
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,9 @@ from dpwavelet.errors import ConfigError
 from dpwavelet.model import Model, find
 from dpwavelet.pipeline.settings import open_model
 from dpwavelet.rivals.base import Rival
-from dpwavelet.rivals.llamagen import LlamaGen
-from dpwavelet.training import train_without_privacy
 
 OURS, LLAMAGEN, LDM = "dp-wavelet", "dp-llamagen", "dp-ldm"
 SYSTEMS = (OURS, LLAMAGEN, LDM)
-PLAINLY = (OURS, LLAMAGEN)  # systems that can be trained without privacy too
 PUBLIC = "public"
 BUNDLED = "thumb"  # of ours, unless others are named
 
@@ -98,23 +95,6 @@ def weights_digest(place: Path) -> str:
     files = sorted(path for path in place.rglob("*") if path.is_file())
     told = {path.relative_to(place).as_posix(): digest(path) for path in files}
     return hashlib.sha256(canonical_json(told)).hexdigest()
-
-
-def trained_plainly(rival: Rival[Any], records: Any, *, steps: int, batch_size: int, seed: int) -> Rival[Any]:
-    """The system after as many steps without clipping, noise and promise; see PLAINLY for which can."""
-    if isinstance(rival, DpWavelet):
-        return rival.with_transformer(
-            train_without_privacy(
-                rival.model.transformer, records, rival.settings,
-                steps=steps, batch_size=batch_size, seed=seed,
-            )
-        )  # fmt: skip
-    if isinstance(rival, LlamaGen):
-        trained = train_without_privacy(
-            rival.transformer, records, rival.settings, steps=steps, batch_size=batch_size, seed=seed
-        )
-        return replace(rival, transformer=trained.eval())
-    raise ConfigError(f"{rival.name} cannot be trained without privacy here; leave out --epsilon inf for it.")
 
 
 def _ours(place: Path, scales: str) -> System:

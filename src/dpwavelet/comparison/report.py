@@ -17,8 +17,7 @@ from dpwavelet.checkpoint import read_tensors, write_bytes, write_json
 from dpwavelet.comparison.cells import REAL, Cell, Known
 from dpwavelet.comparison.consent import Price
 from dpwavelet.comparison.measures import LEVELS, HeldOut
-from dpwavelet.comparison.methods import PLAINLY
-from dpwavelet.comparison.settings import NO_PRIVACY, TableSettings
+from dpwavelet.comparison.settings import TableSettings
 from dpwavelet.comparison.summary import CONFIDENCE, Mean, Row, rows_of
 from dpwavelet.comparison.work import SHOWN
 from dpwavelet.evaluation.spaces import Extractor
@@ -272,9 +271,6 @@ def notes(told: Told) -> list[str]:
             f"{told.features.label} needs more than {told.features.columns:,} pictures of either kind, and "
             "is left out where there are fewer; the kernel distance is unbiased for any number."
         )
-    left = [m.name for m in settings.methods if m.trained and m.system not in PLAINLY]
-    if NO_PRIVACY in settings.epsilons and left:
-        said.append(f"There is no training without privacy of {', '.join(left)}.")
     seen = {name: _images(known) for name, known in told.known.items()}
     if len(set(seen.values())) > 1:
         said.append(
@@ -282,9 +278,23 @@ def notes(told: Told) -> list[str]:
             + ", ".join(f"{name} {count}" for name, count in seen.items())
             + "."
         )
+    if ways := _ways(told):
+        said.append(f"Computed on {settings.computing.device}: {'; '.join(ways)}.")
+    if len(ways) > 1:
+        said.append("Cells were not computed alike: their seconds do not compare.")
     if not private:
         said.append("There is no private cell.")
     return said
+
+
+def _ways(told: Told) -> list[str]:
+    """How the cells with a training of their own were computed, in words, each once."""
+    found = {(int(kept["threads"]), bool(kept.get("compiled"))) for cell, kept in told.cells if cell.steps}
+    return [
+        f"threads {threads}, "
+        + ("private steps compiled, but for DP-LDM" if compiled else "nothing compiled")
+        for threads, compiled in sorted(found)
+    ]
 
 
 WEIGHTS = ("images", "minutes", "parameters", "trained", "SHA-256")

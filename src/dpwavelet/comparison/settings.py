@@ -9,10 +9,31 @@ from dpwavelet.comparison.methods import OURS, Method
 from dpwavelet.errors import ConfigError
 from dpwavelet.privacy.accounting import check_epsilon
 from dpwavelet.privacy.refusals import check_allowed
+from dpwavelet.ranks import place
 
 Equal = Literal["records", "time"]
 MOST_SEEDS = 10
 NO_PRIVACY = float("inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computing:
+    """Where and how everything is computed: the same for all methods."""
+
+    threads: int | None = None  # all cores unless given
+    device: str = "cpu"  # or cuda, or cuda:N
+    compiled: bool = False  # whether private steps are compiled, of the methods that can be
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads must be at least 1, got {self.threads}.")
+        place(self.device)  # refuses one that is not there
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What of it decides numbers by more than a rounding: the kind of device, if it is another."""
+        kind = place(self.device).type
+        return {} if kind == "cpu" else {"device": kind}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +57,7 @@ class TableSettings:
     held_out: str = "test"
     pictures: int = 800
     features: str | None = None  # a folder of another feature network than the bundled one
-    threads: int | None = None
+    computing: Computing = field(default_factory=Computing)
     stand_in: bool = False
     spend: float | None = None
     allow: tuple[str, ...] = ()  # refusals that the owner overrules, where records are private
@@ -57,8 +78,6 @@ class TableSettings:
             raise ConfigError(f"equal must be {' or '.join(get_args(Equal))}, got {self.equal!r}.")
         if self.pictures < 4:
             raise ConfigError(f"pictures must be at least 4, got {self.pictures}.")
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"threads must be at least 1, got {self.threads}.")
         if self.split == self.held_out:
             raise ConfigError(f"the held-out split must be another than {self.split!r}, which is trained on.")
         check_allowed(self.allow)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from dpwavelet.comparison.consent import check_consent, least_price, price, reme
 from dpwavelet.comparison.methods import OURS, Method
 from dpwavelet.comparison.owned import check_owned
 from dpwavelet.comparison.report import Told, write_report
-from dpwavelet.comparison.settings import TableSettings
+from dpwavelet.comparison.settings import Computing, TableSettings
 from dpwavelet.comparison.speed import Speed
 from dpwavelet.comparison.work import Job, Rehearsal, Work, compute, in_child, read_speed, tell_speed
 from dpwavelet.errors import ConfigError, PrivacyError
@@ -50,6 +51,7 @@ def make_table(
         "held_out": fingerprint(held_out),
         "pictures": settings.pictures,
         "features": space.digest,
+        **settings.computing.identity,
     }
     steps = _steps(settings, known, shape, out, work)
     cells = cells_of(settings, known, steps, len(images), about)
@@ -74,7 +76,7 @@ def make_table(
             pictures=settings.pictures,
             features=settings.features,
             out=out,
-            threads=settings.threads,
+            computing=settings.computing,
             owned=owned,
             ledger=settings.ledger,
         )
@@ -123,22 +125,23 @@ def _steps(
     """
     if settings.equal == "records":
         return dict.fromkeys(known, shape.steps)
-    ours = _speed(know(Method(system=OURS), settings), out, settings.threads, work)
+    ours = _speed(know(Method(system=OURS), settings), out, settings.computing, work)
     seconds = shape.steps * ours.seconds(shape.batch_size)
     return {
-        name: _speed(told, out, settings.threads, work).steps_within(seconds, shape.batch_size)
+        name: _speed(told, out, settings.computing, work).steps_within(seconds, shape.batch_size)
         for name, told in known.items()
         if told.method.trained
     }
 
 
-def _speed(told: Known, out: Path, threads: int | None, work: Work) -> Speed:
-    """How fast a method trains; rehearsed once for the same weights, settings and threads."""
+def _speed(told: Known, out: Path, computing: Computing, work: Work) -> Speed:
+    """How fast a method trains; rehearsed once for the same weights, settings and way to compute."""
     what: dict[str, Any] = {
         "method": told.method.name,
         "weights": told.weights,
         "training": dict(told.settings),
-        "threads": threads or torch.get_num_threads(),
+        **asdict(computing),
+        "threads": computing.threads or torch.get_num_threads(),
     }
     path = out / "speeds" / f"{sha256(canonical_json(what)).hexdigest()[:24]}.json"
     if not path.is_file():
@@ -149,7 +152,7 @@ def _speed(told: Known, out: Path, threads: int | None, work: Work) -> Speed:
                 place=told.place,
                 image_size=told.image_size,
                 path=path,
-                threads=threads,
+                computing=computing,
             ),
         )
     return read_speed(path)

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
+import torch
 from torch import Tensor
 
+from dpwavelet.generation import Sampling
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import to_bytes
 from dpwavelet.model import Model
@@ -16,7 +18,14 @@ from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.privacy.ledger import Charges
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.records import PrivateTokens, tokenize
-from dpwavelet.training import PrivateTraining, Told, held_out_loss, train_privately, trained_parameters
+from dpwavelet.training import (
+    PrivateTraining,
+    Told,
+    held_out_loss,
+    train_privately,
+    train_without_privacy,
+    trained_parameters,
+)
 from dpwavelet.transformer import ImageTransformer
 
 
@@ -26,6 +35,7 @@ class DpWavelet:
 
     model: Model
     settings: PrivateTraining = field(default_factory=PrivateTraining)
+    sampling: Sampling = field(default_factory=Sampling)
 
     @property
     def name(self) -> str:
@@ -64,13 +74,28 @@ class DpWavelet:
             train_privately(start, records, plan, self.settings, folder, ledger, run, told)
         )
 
+    def train_plainly(self, records: PrivateTokens, *, steps: int, batch_size: int, seed: int) -> Self:
+        """The same after as many steps without clipping, noise and promise: for public stand-ins alone."""
+        start = self.model.transformer
+        return self.with_transformer(
+            train_without_privacy(
+                start, records, self.settings, steps=steps, batch_size=batch_size, seed=seed
+            )
+        )
+
     def held_out_loss(self, records: PrivateTokens) -> float:
         """Mean cross-entropy, in nats per image token of the private scales; a private number."""
         return held_out_loss(self.model.transformer, records)
 
+    def computing(self, device: torch.device, compiled: bool) -> Self:
+        """Moved to a device, its private step compiled if asked for."""
+        self.model.to(device)
+        return replace(self, settings=replace(self.settings, compiled=compiled))
+
     def draw(self, captions: list[str], seed: int) -> Tensor:
         """Pictures of captions, bytes [B, 3, S, S]. Post-processing; the same for the same seed."""
-        return to_bytes(Pipeline(self.model).draw(captions, seed=seed)[1])
+        _, full = Pipeline(self.model).draw(captions, seed=seed, sampling=self.sampling)
+        return to_bytes(full)
 
     def with_transformer(self, transformer: ImageTransformer) -> Self:
         """The same frozen parts around another transformer."""

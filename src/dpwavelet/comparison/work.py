@@ -28,7 +28,8 @@ from dpwavelet.checkpoint import read_json, write_json, write_tensors
 from dpwavelet.comparison.cells import Cell, fingerprint
 from dpwavelet.comparison.consent import LEDGERS
 from dpwavelet.comparison.measures import HeldOut, Judge, Numbers, judge_of, some_of
-from dpwavelet.comparison.methods import Method, open_system, trained_plainly, weights_digest
+from dpwavelet.comparison.methods import Method, open_system, weights_digest
+from dpwavelet.comparison.settings import Computing
 from dpwavelet.comparison.speed import REHEARSED, Speed, rehearse
 from dpwavelet.errors import DataError, DpwaveletError, ModelError, OutputError
 from dpwavelet.images.drawn import draw_to
@@ -38,12 +39,15 @@ from dpwavelet.pipeline.refusals import check_accountant
 from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.ranks import place
 from dpwavelet.rivals.base import Rival
 from dpwavelet.training import Checkpoint, PrivateTraining
 
 SHOWN = 16  # pictures that are kept for sheets
 SECONDS_BETWEEN_NOTES = 5.0
 REPEAT = "Restore them, or repeat the command for a table of what is there now."
+
+CPU = torch.device("cpu")
 
 J = TypeVar("J")
 
@@ -61,7 +65,7 @@ class Job:
     pictures: int
     features: str | None
     out: Path
-    threads: int | None
+    computing: Computing
     owned: str | None  # fingerprint of private images, whose own ledger is charged too
     ledger: Path | None  # the folder of that ledger
 
@@ -74,7 +78,7 @@ class Rehearsal:
     place: Path
     image_size: int
     path: Path
-    threads: int | None
+    computing: Computing
 
 
 class Work(Protocol):
@@ -111,7 +115,7 @@ def _refusal(function: Callable[[J], None], job: J) -> tuple[type[DpwaveletError
 
 def compute(job: Job) -> None:
     """Compute a cell and write its files, the JSON last."""
-    _use(job.threads)
+    _use(job.computing)
     kept = job.out / "cells"
     held_out = PrivateImages.open(job.data, job.image_size, job.held_out)
     _check_images(job, held_out, job.held_out, "held_out")
@@ -123,7 +127,12 @@ def compute(job: Job) -> None:
         write_tensors(kept / f"{job.cell.digest}.safetensors", {"pictures": pictures[:SHOWN]})
     write_json(
         kept / f"{job.cell.digest}.json",
-        {"identity": job.cell.identity, "threads": torch.get_num_threads(), "numbers": numbers},
+        {
+            "identity": job.cell.identity,
+            "threads": torch.get_num_threads(),
+            "compiled": job.computing.compiled,
+            "numbers": numbers,
+        },
     )
     if (left := _folder(job)).exists():
         shutil.rmtree(left)
@@ -131,8 +140,8 @@ def compute(job: Job) -> None:
 
 def tell_speed(job: Rehearsal) -> None:
     """Rehearse a method on drawn portraits and write down how fast it trains."""
-    _use(job.threads)
-    rival = open_system(job.method, job.place).rival
+    _use(job.computing)
+    rival = _opened(job.method, job.place, job.computing)
     with TemporaryDirectory(prefix="dpwavelet-") as name:
         folder = Path(name)
         draw_to(folder / "portraits", REHEARSED, seed=0, size=job.image_size, workers=1)
@@ -168,13 +177,13 @@ def _generated(job: Job, held_out: PrivateImages, asked: HeldOut) -> tuple[Numbe
     assert job.cell.method is not None and job.place is not None
     if weights_digest(job.place) != job.cell.identity["weights"]:
         raise ModelError(f"the weights in {job.place} are not those that this table was begun with. {REPEAT}")
-    rival = open_system(job.cell.method, job.place).rival
+    rival = _opened(job.cell.method, job.place, job.computing)
     costs: Numbers = {"trained_parameters": None}
     if job.cell.method.trained:
         costs["trained_parameters"] = float(rival.trained_parameters)
         rival, more = _trained(job, rival)
         costs |= more
-    costs["peak_bytes"] = peak_memory()
+    costs["peak_bytes"] = peak_memory(place(job.computing.device))
     started = time.perf_counter()
     pictures = rival.draw(list(asked.captions), job.cell.seed)
     costs["pictures_a_second"] = len(pictures) / (time.perf_counter() - started)
@@ -200,7 +209,7 @@ def _trained(job: Job, rival: Rival[Any]) -> tuple[Rival[Any], Numbers]:
         }
     watch = Stopwatch(_folder(job) / "seconds.json")
     if cell.plan is None:
-        rival = trained_plainly(rival, records, steps=cell.steps, batch_size=cell.batch_size, seed=cell.seed)
+        rival = rival.train_plainly(records, steps=cell.steps, batch_size=cell.batch_size, seed=cell.seed)
     else:
         rival = _privately(job, cell.plan, rival, records, watch)
     seconds = watch.seconds
@@ -282,11 +291,14 @@ class Stopwatch:
         write_json(self.path, {"seconds": self.seconds})
 
 
-def peak_memory() -> float | None:
-    """The most bytes that this process has held so far; nothing where the system does not tell.
+def peak_memory(device: torch.device = CPU) -> float | None:
+    """The most bytes that this process has held so far, of a GPU if it computes on one.
 
-    Not `ru_maxrss`: on Linux a process inherits that from whoever started it.
+    Nothing where the system does not tell. Not `ru_maxrss`: on Linux a process inherits that from whoever
+    started it.
     """
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
     status = Path("/proc/self/status")
     if not status.is_file():
         return None
@@ -302,7 +314,12 @@ def _work(cell: Cell, out: Path) -> Path:
     return out / "work" / cell.digest
 
 
-def _use(threads: int | None) -> None:
+def _use(computing: Computing) -> None:
     keep_freed_memory()
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if computing.threads is not None:
+        torch.set_num_threads(computing.threads)
+
+
+def _opened(method: Method, folder: Path, computing: Computing) -> Rival[Any]:
+    rival = open_system(method, folder).rival
+    return rival.computing(place(computing.device), computing.compiled)

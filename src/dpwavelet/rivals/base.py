@@ -6,6 +6,7 @@ Letters: B pictures, S side of the square in pixels.
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
+import torch
 from torch import Tensor
 
 from dpwavelet.images.private import PrivateImages
@@ -55,8 +56,16 @@ class Rival(Protocol[R]):
         """
         ...
 
+    def train_plainly(self, records: R, *, steps: int, batch_size: int, seed: int) -> Self:
+        """The same system after as many steps without clipping, noise and promise: for stand-ins alone."""
+        ...
+
     def held_out_loss(self, records: R) -> float | None:
         """Mean loss on records that were not trained on, or nothing if it has none. A private number."""
+        ...
+
+    def computing(self, device: torch.device, compiled: bool) -> Self:
+        """The same system, moved to where it shall compute, its private step compiled if it can be."""
         ...
 
     def draw(self, captions: list[str], seed: int) -> Tensor:

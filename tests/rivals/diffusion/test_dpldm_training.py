@@ -18,7 +18,13 @@ from dpwavelet.randomness import Source
 from dpwavelet.rivals.diffusion import training
 from dpwavelet.rivals.diffusion.networks import LatentDiffusion
 from dpwavelet.rivals.diffusion.records import LatentRecords
-from dpwavelet.rivals.diffusion.training import Finetuning, held_out_loss, train_privately, trained_parameters
+from dpwavelet.rivals.diffusion.training import (
+    Finetuning,
+    held_out_loss,
+    train_privately,
+    train_without_privacy,
+    trained_parameters,
+)
 from dpwavelet.training import Adam, Told
 
 PLAN = PrivacyPlan(epsilon=8, delta=1e-3, records=120, batch_size=8, steps=4, max_norm=0.1)
@@ -269,6 +275,29 @@ class TestChoice:
         before = held_out_loss(diffusion, few, settings)
         after = held_out_loss(trained(diffusion, records, tmp_path, plan, settings), few, settings)
         assert after < before - 0.1
+
+    def test_plain_training_lowers_the_loss_and_changes_the_same_weights(
+        self, diffusion: LatentDiffusion, records: LatentRecords
+    ) -> None:
+        settings = replace(SETTINGS, learning_rate=1e-2, chunk=8)
+        few = replace(records, latents=records.latents[:16], captions=records.captions[:16])
+        before = held_out_loss(diffusion, few, settings)
+        some, same, other = (
+            train_without_privacy(diffusion, few, settings, steps=12, batch_size=16, seed=seed)
+            for seed in (0, 0, 1)
+        )
+        assert held_out_loss(some, few, settings) < before - 0.1
+        assert torch.equal(weights(some), weights(same))
+        assert not torch.equal(weights(some), weights(other))
+        changed = {
+            name
+            for (name, new), old in zip(
+                some.denoiser.named_parameters(), diffusion.denoiser.parameters(), strict=True
+            )
+            if not torch.equal(new, old)
+        }
+        assert changed == trained_parameters(diffusion.denoiser, settings).keys()
+        assert not any(p.requires_grad for p in some.denoiser.parameters())
 
     @pytest.mark.parametrize(
         "wrong", [{"draws": 0}, {"trained": "all"}, {"first_block": -1}, {"learning_rate": 0}, {"chunk": 0}]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,6 +165,24 @@ class TestTraining:
         assert ledger.charged_steps("a") == PLAN.steps
         for name, value in weights(whole.transformer).items():
             assert torch.equal(value, weights(again.transformer)[name])
+
+    def test_its_private_step_compiles_and_takes_the_same_steps(
+        self, rival: LlamaGen, records: PrivateTokens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original = RecordClipper.compile
+        compiled: list[int] = []
+
+        def quickly(clipper: RecordClipper, losses: Any, *shown: Tensor) -> None:
+            compiled.append(len(shown))
+            original(clipper, losses, *shown, backend="eager")
+
+        monkeypatch.setattr(RecordClipper, "compile", quickly)
+        monkeypatch.setattr("dpwavelet.randomness.os.urandom", bytes)  # the same key twice
+        plain, _, _ = trained(rival, records, tmp_path / "plain")
+        faster, _, _ = trained(rival.computing(torch.device("cpu"), True), records, tmp_path / "compiled")
+        assert compiled
+        for name, value in weights(plain.transformer).items():
+            assert torch.allclose(value, weights(faster.transformer)[name], atol=1e-5)
 
     def test_with_a_weak_promise_it_learns(
         self, rival: LlamaGen, records: PrivateTokens, tmp_path: Path

@@ -60,6 +60,13 @@ class DpLdm:
         )
         return replace(self, diffusion=trained)
 
+    def train_plainly(self, records: LatentRecords, *, steps: int, batch_size: int, seed: int) -> Self:
+        """The same after as many steps without clipping, noise and promise: for public stand-ins alone."""
+        learned = training.train_without_privacy(
+            self.diffusion, records, self.settings, steps=steps, batch_size=batch_size, seed=seed
+        )
+        return replace(self, diffusion=learned)
+
     def held_out_loss(self, records: LatentRecords) -> float:
         """Mean squared error of what is predicted, on records that were not trained on. A private number."""
         return training.held_out_loss(self.diffusion, records, self.settings)
@@ -77,6 +84,18 @@ class DpLdm:
         """Move all networks, in place."""
         self.diffusion.to(device)
         return self
+
+    def computing(self, device: torch.device, compiled: bool) -> Self:
+        """Moved to a device, in the precision that is faster there.
+
+        Never compiled: Opacus hangs its per-record gradients on hooks, which no graph can hold.
+        """
+        mixed = device.type != "cpu"
+        return replace(
+            self.to(device),
+            settings=replace(self.settings, mixed_precision=mixed),
+            sampling=replace(self.sampling, mixed_precision=mixed),
+        )
 
 
 def create(preset: str, vocabulary: Vocabulary, seed: int) -> DpLdm:

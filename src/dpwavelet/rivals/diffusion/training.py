@@ -168,6 +168,35 @@ def train_privately(
     return learned.eval()
 
 
+def train_without_privacy(
+    diffusion: LatentDiffusion,
+    records: LatentRecords,
+    settings: Finetuning,
+    *,
+    steps: int,
+    batch_size: int,
+    seed: int,
+) -> LatentDiffusion:
+    """The same loop with plain gradients: no clipping, no noise, no promise. For research on stand-ins."""
+    student = deepcopy(diffusion.denoiser).requires_grad_(False)
+    parameters = trained_parameters(student, settings)
+    for p in parameters.values():
+        p.requires_grad_(True)
+    learned, optimizer = diffusion.with_denoiser(student), Adam(parameters, settings.adam, steps)
+    source, at_once = Source.for_test(seed), settings.records_at_once
+    for step in range(steps):
+        batch = stream(seed, "plain batch", step).integers(len(records), size=batch_size)
+        student.zero_grad(set_to_none=True)
+        for chunk in np.array_split(batch, -(-len(batch) // at_once)):
+            rows = _rows(learned, records, settings, source, step, chunk)
+            loss = record_losses(learned, settings, *rows).sum() / batch_size
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature
+        optimizer.step({name: p.grad for name, p in parameters.items() if p.grad is not None}, step)
+    optimizer.release()
+    student.requires_grad_(False)
+    return learned.eval()
+
+
 def record_losses(
     diffusion: LatentDiffusion,
     settings: Finetuning,

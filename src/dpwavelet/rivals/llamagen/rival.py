@@ -29,6 +29,7 @@ from dpwavelet.training import (
     Told,
     held_out_loss,
     train_privately,
+    train_without_privacy,
     trained_parameters,
 )
 
@@ -160,6 +161,13 @@ class LlamaGen:
         trained = train_privately(self.transformer, records, plan, self.settings, folder, ledger, run, told)
         return replace(self, transformer=trained.eval().requires_grad_(False))
 
+    def train_plainly(self, records: PrivateTokens, *, steps: int, batch_size: int, seed: int) -> "LlamaGen":
+        """The same after as many steps without clipping, noise and promise: for public stand-ins alone."""
+        trained = train_without_privacy(
+            self.transformer, records, self.settings, steps=steps, batch_size=batch_size, seed=seed
+        )
+        return replace(self, transformer=trained.eval())
+
     def held_out_loss(self, records: PrivateTokens) -> float:
         """Mean cross-entropy, in nats per image token; a private number."""
         return held_out_loss(self.transformer, records)
@@ -182,6 +190,10 @@ class LlamaGen:
         for network in (self.tokenizer, self.transformer):
             network.to(device)
         return self
+
+    def computing(self, device: torch.device, compiled: bool) -> "LlamaGen":
+        """Moved to a device, its private step compiled if asked for."""
+        return replace(self.to(device), settings=replace(self.settings, compiled=compiled))
 
 
 def create(preset: str, vocabulary: Vocabulary, seed: int) -> LlamaGen:

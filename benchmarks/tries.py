@@ -1,0 +1,180 @@
+"""How each method is tuned: the same tries for all of them, on a public stand-in, from their public weights.
+
+    python benchmarks/tries.py --set scenes6.tar.xz --weights dp-llamagen=FOLDER dp-ldm=FOLDER
+
+First the learning rate: private training at each rate, and the loss on records that were kept back. Then,
+with the best of these, guidance: pictures for the captions of the records kept back, beside those records.
+These are some of the training split, by which no table of results judges. A rate is tried with `--share` of
+the usual steps. Everything that is done is kept in --out, so an interrupted call goes on. For stand-ins
+alone: choosing by such numbers on real records would spend what nobody counts.
+"""
+
+import argparse
+import json
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpwavelet.checkpoint import canonical_json, read_json, write_bytes, write_json
+from dpwavelet.comparison.measures import HeldOut, Numbers, judge_of, some_of
+from dpwavelet.comparison.methods import SYSTEMS, Method, open_system, place_of, weights_digest
+from dpwavelet.images.private import PrivateImages
+from dpwavelet.images.sheet import from_bytes, png, sheet
+from dpwavelet.memory import keep_freed_memory
+from dpwavelet.pipeline.settings import RunSettings, declared, make_plan
+from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.rivals.base import Rival
+
+RATES = (0.5, 1.0, 2.0)  # times the usual learning rate of each
+GUIDANCES = (1.0, 1.5, 2.0, 3.0, 5.0)
+RUN = "tries"
+ROWS = ("fd_coarse", "fd_full", "perceptual", "class_found")
+
+
+@dataclass(frozen=True)
+class Tries:
+    """One method with everything that its tries need."""
+
+    method: str
+    rival: Rival[Any]
+    plan: PrivacyPlan
+    images: PrivateImages
+    kept_back: PrivateImages
+    out: Path
+    features: str | None
+    told: Mapping[str, Any]  # what decides the numbers beside rate and guidance
+
+    def rated(self, rate: float) -> tuple[Rival[Any], dict[str, Any]]:
+        """The system trained at so many times its usual rate, and what came of it."""
+        rival: Any = self.rival
+        settings = replace(rival.settings, learning_rate=rival.settings.learning_rate * rate)
+        folder = self.out / "work" / self._name(rate=rate)
+        ledger = Ledger.open(folder / "ledger.jsonl")
+        if RUN not in ledger.runs:
+            ledger.append({"kind": "begun", "run": RUN, "plan": self.plan.to_json()})
+        started = time.monotonic()
+        student = replace(rival, settings=settings)
+        trained = student.train(student.prepare(self.images), self.plan, folder, ledger, RUN)
+        seconds = time.monotonic() - started
+
+        def loss() -> dict[str, Any]:
+            return {"loss": trained.held_out_loss(trained.prepare(self.kept_back)), "seconds": seconds}
+
+        return trained, self._kept(loss, rate=rate)
+
+    def guided(self, trained: Rival[Any], rate: float, guidance: float, pictures: int) -> dict[str, Any]:
+        """Pictures of a trained system, drawn with so much guidance, beside the records kept back."""
+        drawing: Any = trained
+        asked = HeldOut.read(self.kept_back, pictures)
+
+        def numbers() -> Numbers:
+            sampling = replace(drawing.sampling, guidance=guidance)
+            drawn = replace(drawing, sampling=sampling).draw(list(asked.captions), 0)
+            some = sheet([from_bytes(asked.pixels[:16]), from_bytes(drawn[:16])], 96)
+            write_bytes(self.out / "sheets" / f"{self.method}_{guidance:g}.png", png(some))
+            return judge_of(asked, self.features).numbers(drawn, asked.labels, paired=True)
+
+        return self._kept(numbers, rate=rate, guidance=guidance, pictures=pictures)
+
+    def _name(self, **more: float) -> str:
+        return sha256(canonical_json({**self.told, **more})).hexdigest()[:16]
+
+    def _kept(self, compute: Any, **more: float) -> dict[str, Any]:
+        path = self.out / f"{self._name(**more)}.json"
+        if not path.is_file():
+            write_json(path, {**self.told, **more, "found": compute(), "commit": commit()})
+            print(json.dumps(read_json(path)["found"] | {"method": self.method, **more}), flush=True)
+        found: dict[str, Any] = read_json(path)["found"]
+        return found
+
+
+def main() -> None:
+    wanted = arguments()
+    torch.set_num_threads(wanted.threads)
+    keep_freed_memory()
+    weights = dict(pair.split("=", 1) for pair in wanted.weights)
+    lines = []
+    for method in wanted.methods:
+        tries = opened(method, weights, wanted)
+        found = {rate: tries.rated(rate) for rate in RATES}
+        best = min(RATES, key=lambda rate: found[rate][1]["loss"])
+        for rate in RATES:
+            lines.append(
+                f"| {method} | rate x {rate:g} | {found[rate][1]['loss']:.4f} | "
+                + " | ".join("" for _ in ROWS)
+            )
+        for guidance in GUIDANCES:
+            numbers = tries.guided(found[best][0], best, guidance, wanted.pictures)
+            shown = [f"{numbers[row]:.4g}" if numbers[row] is not None else "" for row in ROWS]
+            lines.append(f"| {method} | rate x {best:g}, guidance {guidance:g} | | " + " | ".join(shown))
+    print(f"\n{wanted.set}, epsilon {wanted.epsilon:g}, {wanted.share:g} of the usual steps\n")
+    print("| method | try | own loss | " + " | ".join(ROWS) + " |\n|" + "---|" * (3 + len(ROWS)))
+    print("\n".join(line + " |" for line in lines))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--set", type=Path, required=True, help="folder or tar of the stand-in")
+    parser.add_argument("--methods", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--weights", nargs="+", default=[], metavar="METHOD=FOLDER")
+    parser.add_argument("--epsilon", type=float, default=10.0)
+    parser.add_argument("--share", type=float, default=0.25, help="of the usual steps")
+    parser.add_argument("--keep-back", type=int, default=500, help="records that nothing is trained on")
+    parser.add_argument("--pictures", type=int, default=256)
+    parser.add_argument("--features", help="folder of another feature network than the bundled one")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("build/tries"))
+    return parser.parse_args()
+
+
+def opened(method: str, weights: Mapping[str, str], wanted: argparse.Namespace) -> Tries:
+    """A method and the records of its tries."""
+    place = place_of(method, weights)
+    system = open_system(Method.parse(method), place)
+    whole = PrivateImages.open(wanted.set, system.image_size, "train")
+    count = len(whole) - wanted.keep_back
+    asked = RunSettings(epsilon=wanted.epsilon)
+    usual = make_plan(asked, declared(asked, count))
+    asked = replace(asked, batch_size=usual.batch_size, steps=max(round(usual.steps * wanted.share), 2))
+    plan = make_plan(asked, declared(asked, count))
+    told = {
+        "method": method,
+        "set": wanted.set.name,
+        "weights": weights_digest(place),
+        "plan": plan.to_json(),
+        "kept_back": wanted.keep_back,
+        "features": wanted.features,
+    }
+    kept = set(some_of(whole, wanted.keep_back, "kept back", 0))
+    return Tries(
+        method, system.rival, plan,
+        images=those(whole, lambda index: index not in kept),
+        kept_back=those(whole, lambda index: index in kept),
+        out=wanted.out, features=wanted.features, told=told,
+    )  # fmt: skip
+
+
+def those(images: PrivateImages, wanted: Callable[[int], bool]) -> PrivateImages:
+    """The records at some of the places."""
+    records = [record for index, record in enumerate(images.folder.records) if wanted(index)]
+    return replace(images, folder=replace(images.folder, records=records))
+
+
+def commit() -> str:
+    told = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return told.stdout.strip()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""`benchmarks/tries.py`, small: every method gets the same tries, on records that nothing was trained on."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from small_tables import split_portraits
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def tries() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tries", ROOT / "benchmarks" / "tries.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tries"] = module  # where its dataclasses look for their own types
+    spec.loader.exec_module(module)
+    module.__dict__.update(RATES=(0.1, 1.0), GUIDANCES=(1.0, 4.0))
+    return module
+
+
+@pytest.fixture
+def words(tiny_model: Path, llamagen: Path, features: Path, tmp_path: Path) -> list[str]:
+    people = split_portraits(tmp_path / "people", 130, 2)
+    return [
+        "tries", "--set", str(people), "--methods", "dp-wavelet", "dp-llamagen", "--weights",
+        f"dp-wavelet={tiny_model}", f"dp-llamagen={llamagen}", "--keep-back", "20", "--pictures", "16",
+        "--share", "0.02", "--features", str(features), "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+
+
+def test_all_methods_get_the_same_tries_and_they_are_kept(
+    tries: ModuleType,
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", words)
+    seen: list[tuple[int, int, set[str]]] = []
+    opened = tries.opened
+
+    def noted(*args: Any) -> Any:
+        found = opened(*args)
+        both = set(found.images.names) & set(found.kept_back.names)
+        seen.append((len(found.images), len(found.kept_back), both))
+        return found
+
+    monkeypatch.setattr(tries, "opened", noted)
+    tries.main()
+    first = capsys.readouterr().out
+    assert seen == [(110, 20, set())] * 2
+    rows = [line for line in first.splitlines() if line.startswith("| dp-")]
+    assert [row.split(" | ")[1].rpartition(", ")[2] for row in rows] == [
+        "rate x 0.1", "rate x 1", "guidance 1", "guidance 4",
+    ] * 2  # fmt: skip
+    kept = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")]
+    assert len(kept) == 8
+    drawn = [each["found"]["fd_coarse"] for each in kept if "guidance" in each]
+    assert len(set(drawn)) == 4  # guidance changes what is drawn
+    for method in ("dp-wavelet", "dp-llamagen"):
+        rates = {e["rate"]: e["found"]["loss"] for e in kept if e["method"] == method and "guidance" not in e}
+        best = min(rates, key=lambda rate: rates[rate])
+        assert {e["rate"] for e in kept if e["method"] == method and "guidance" in e} == {best}
+    before = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.json")}
+    tries.main()
+    again = capsys.readouterr().out
+    assert [line for line in again.splitlines() if line.startswith("| dp-")] == rows
+    assert {path: path.read_bytes() for path in (tmp_path / "out").glob("*.json")} == before
