@@ -1,17 +1,23 @@
 """What a public training run leaves beside its weights: which run it is, and its curves."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from dpwavelet.checkpoint import read_json, write_json
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dpwavelet.checkpoint import read_json, read_tensors, write_json, write_tensors
 from dpwavelet.errors import ConfigError
 from dpwavelet.pretraining.loop import Note
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+K = TypeVar("K", bound=np.generic)
 
 
 def check_same_run(work: Path, run: "DataclassInstance") -> None:
@@ -21,6 +27,16 @@ def check_same_run(work: Path, run: "DataclassInstance") -> None:
         write_json(path, wanted)
     elif read_json(path) != wanted:
         raise ConfigError(f"{work} holds another run (see run.json); delete it or choose another --out.")
+
+
+def remembered(path: Path, compute: Callable[[], NDArray[K]]) -> NDArray[K]:
+    """A table that takes long to compute, from the file that an earlier session of the same run left."""
+    if path.is_file():
+        found: NDArray[K] = read_tensors(path)["table"].numpy()
+        return found
+    table = compute()
+    write_tensors(path, {"table": torch.from_numpy(table)})
+    return table
 
 
 class Log:

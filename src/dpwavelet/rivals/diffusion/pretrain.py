@@ -23,7 +23,7 @@ from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import png, sheet
 from dpwavelet.pretraining.detail_stage import Judge
 from dpwavelet.pretraining.loop import Note, Schedule, finished, restore, run_stage
-from dpwavelet.pretraining.record import Log, check_same_run
+from dpwavelet.pretraining.record import Log, check_same_run, remembered
 from dpwavelet.pretraining.stages import PublicPixels
 from dpwavelet.randomness import stream, torch_stream
 from dpwavelet.rivals.contest import contest
@@ -152,7 +152,7 @@ def train_denoiser(
     """Predict what is wrong with noisy latents, told the caption nine times in ten; the average is kept."""
     denoiser, texts = diffusion.denoiser.train().requires_grad_(True), images.texts()
     average = deepcopy(denoiser).eval().requires_grad_(False)
-    latents = encode_all(diffusion, images)
+    latents = remembered(state.with_name("latents.safetensors"), lambda: encode_all(diffusion, images))
     settings = Finetuning(draws=1, mixed_precision=denoiser.device.type != "cpu")
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:

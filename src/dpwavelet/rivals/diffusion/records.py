@@ -70,7 +70,7 @@ def encoded(diffusion: LatentDiffusion, pixels: Tensor) -> NDArray[np.float16]:
     for few in torch.split(pixels, AT_ONCE):
         full = few[torch.arange(AT_ONCE) % len(few)]
         rows.append(diffusion.encode(from_bytes(full).to(device))[: len(few)].half().numpy(force=True))
-    return np.concatenate(rows)
+    return np.ascontiguousarray(np.concatenate(rows))  # in one layout, read from a file or not
 
 
 def read_records(diffusion: LatentDiffusion, images: PrivateImages) -> LatentRecords:

@@ -23,7 +23,7 @@ from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import from_bytes
 from dpwavelet.pretraining.detail_stage import Judge
 from dpwavelet.pretraining.loop import Note, Schedule, finished, restore, run_stage
-from dpwavelet.pretraining.record import Log, check_same_run
+from dpwavelet.pretraining.record import Log, check_same_run, remembered
 from dpwavelet.pretraining.stages import PublicPixels, mixed_precision
 from dpwavelet.randomness import stream, torch_stream
 from dpwavelet.rivals.contest import contest
@@ -134,7 +134,8 @@ def train_transformer(
 ) -> None:
     """Predict the tokens of public images and their mirror images after what may be said of them."""
     transformer = rival.transformer.train().requires_grad_(True)
-    texts, tokens = images.texts(), encode_all(rival, images)
+    texts = images.texts()
+    tokens = remembered(state.with_name("tokens.safetensors"), lambda: encode_all(rival, images))
     length = transformer.config.caption_length
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
