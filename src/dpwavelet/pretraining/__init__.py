@@ -4,14 +4,10 @@ Only `PublicImages` come in here. Each stage leaves a state from which it goes o
 curve in `log.jsonl` and a sheet of pictures that a person should look at.
 """
 
-import platform
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from dpwavelet import model as models
@@ -22,8 +18,8 @@ from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import png, sheet
 from dpwavelet.model import Model
 from dpwavelet.pretraining.detail_stage import harden_detail, polish_detail, train_detail
-from dpwavelet.pretraining.loop import Note, Schedule, finished, restore
-from dpwavelet.pretraining.record import Log, check_same_run
+from dpwavelet.pretraining.loop import Note, Schedule
+from dpwavelet.pretraining.record import Log, PublicRun, run_or_restore
 from dpwavelet.pretraining.stages import (
     PublicPixels,
     train_coarse,
@@ -62,12 +58,9 @@ STAGES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretraining:
+class Pretraining(PublicRun):
     """A complete public training run; the defaults take about five hours for `thumb` on one CPU core."""
 
-    preset: str = "thumb"
-    seed: int = 0
-    drawn_heads: int = 12_000  # beside the images, in the last two stages
     coarse: Schedule = field(
         default_factory=lambda: Schedule(steps=2200, batch_size=128, learning_rate=1.5e-3, weight_decay=0.01)
     )
@@ -87,37 +80,27 @@ class Pretraining:
         default_factory=lambda: Schedule(steps=250, batch_size=32, learning_rate=5e-4, weight_decay=0.01)
     )
 
-    def scaled(self, share: float) -> "Pretraining":
-        """The same run with a share of its steps."""
-        return Pretraining(
-            preset=self.preset,
-            seed=self.seed,
-            drawn_heads=int(self.drawn_heads * min(share, 1)),
-            **{name: getattr(self, name).scaled(share) for name in STAGES},
-        )
-
 
 def pretrain(images: PublicImages, run: Pretraining, out: Path, note: Note) -> Model:
     """Train the three networks and write `out/` as a model folder; `out/work` holds what resuming needs."""
     work = out.with_name(out.name + ".work")
-    check_same_run(work, run)
+    run.check_same(work)
     public = PublicPixels.read(images)
     model = models.create(run.preset, Vocabulary.of(public.captions), run.seed)
     log = Log(work / "log.jsonl", note)
     for name, stage in STAGES.items():
         schedule: Schedule = getattr(run, name)
         state = work / f"{name}.safetensors"
-        if finished(state, schedule):
-            restore(state, getattr(model, stage.part), stage.within)
-        else:
-            begun = time.monotonic()
+
+        def train(stage: Stage = stage, schedule: Schedule = schedule, state: Path = state) -> None:
             seen = public.with_drawn_heads(run.drawn_heads, run.seed) if stage.heads else public
             stage.train(model, seen, schedule, run.seed, state, log)
-            log.minutes(name, (time.monotonic() - begun) / 60)
+
+        run_or_restore(state, schedule, getattr(model, stage.part), stage.within, train, log)
         picture = work / f"{name}.png"
         if not picture.exists():
             write_bytes(picture, png(stage_sheet(model, public, name, run.seed)))
-    whole = replace(model.eval(), card=_card(run, images, log.summary()))
+    whole = replace(model.eval(), card=run.card("dpwavelet", images, log))
     whole.save_pretrained(out, half=True)
     write_known(out, images)
     return Model.from_pretrained(out)
@@ -139,21 +122,6 @@ def stage_sheet(model: Model, public: PublicPixels, stage: str, seed: int, count
         noise = [model.detail.draw_noise(count, rows[1].shape[-1], seed + again) for again in range(2)]
         rows = [images, rows[1], *(model.detail.enlarge(rows[1], each) for each in noise)]
     return sheet(rows, 96)
-
-
-def _card(run: Pretraining, images: PublicImages, stages: dict[str, dict[str, float]]) -> dict[str, Any]:
-    return {
-        "name": f"dpwavelet {run.preset}, public weights",
-        "trained_on": {
-            "images": len(images),
-            "drawn_heads": run.drawn_heads,
-            "form": images.folder.layout,
-            "privacy": "none: public images only; no promise is made to them",
-        },
-        "run": asdict(run),
-        "stages": stages,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-    }
 
 
 __all__ = ["STAGES", "Pretraining", "Schedule", "pretrain", "stage_sheet"]

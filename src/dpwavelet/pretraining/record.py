@@ -1,32 +1,107 @@
-"""What a public training run leaves beside its weights: which run it is, and its curves."""
+"""One public training run of several stages: which it is, how far it has come, its curves and its card."""
 
 import json
+import platform
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from dpwavelet.checkpoint import read_json, read_tensors, write_json, write_tensors
 from dpwavelet.errors import ConfigError
-from dpwavelet.pretraining.loop import Note
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from dpwavelet.images.public import PublicImages
+from dpwavelet.pretraining.loop import Note, Schedule, finished, restore
 
 K = TypeVar("K", bound=np.generic)
 
 
-def check_same_run(work: Path, run: "DataclassInstance") -> None:
-    """Refuse to go on from the work of a different run; write down which one this is if it is new."""
-    path, wanted = work / "run.json", json.loads(json.dumps(asdict(run)))
-    if not path.is_file():
-        write_json(path, wanted)
-    elif read_json(path) != wanted:
-        raise ConfigError(f"{work} holds another run (see run.json); delete it or choose another --out.")
+@dataclass(frozen=True, kw_only=True)
+class PublicRun:
+    """What every public training says; each adds a `Schedule` for every stage."""
+
+    preset: str = "thumb"
+    seed: int = 0
+    drawn_heads: int = 12_000  # beside the images, where a generator learns from both
+
+    def scaled(self, share: float) -> Self:
+        """The same run with a share of its steps."""
+        own = ((each.name, getattr(self, each.name)) for each in fields(self))
+        changes: dict[str, Any] = {n: value.scaled(share) for n, value in own if isinstance(value, Schedule)}
+        return replace(self, drawn_heads=int(self.drawn_heads * min(share, 1)), **changes)
+
+    def check_same(self, work: Path) -> None:
+        """Refuse to go on from the work of a different run; write down which one this is if it is new."""
+        path, wanted = work / "run.json", json.loads(json.dumps(asdict(self)))
+        if not path.is_file():
+            write_json(path, wanted)
+        elif read_json(path) != wanted:
+            raise ConfigError(f"{work} holds another run (see run.json); delete it or choose another --out.")
+
+    def card(self, system: str, images: PublicImages, log: "Log") -> dict[str, Any]:
+        """What the folder of weights says of itself."""
+        return {
+            "name": f"{system} {self.preset}, public weights",
+            "trained_on": {
+                "images": len(images),
+                "drawn_heads": self.drawn_heads,
+                "form": images.folder.layout,
+                "privacy": "none: public images only; no promise is made to them",
+            },
+            "run": asdict(self),
+            "stages": log.summary(),
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        }
+
+
+class Log:
+    """Curves on disk, one JSON object a line, and passed on to whoever watches."""
+
+    def __init__(self, path: Path, note: Note, clock: Callable[[], float] = time.monotonic) -> None:
+        self.path, self.note, self.clock = path, note, clock
+        self.since = clock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def begin(self) -> None:
+        """A stage begins, or goes on: minutes count from here."""
+        self.since = self.clock()
+
+    def __call__(self, stage: str, step: int, steps: int, numbers: dict[str, float]) -> None:
+        """Add what a step of a stage tells, and the minutes since the last time."""
+        now = self.clock()
+        line = {"stage": stage, "step": step, "steps": steps, "minutes": (now - self.since) / 60, **numbers}
+        self.since = now
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self.note(stage, step, steps, numbers)
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Minutes in all, those of interrupted sessions included, and the last numbers of each stage."""
+        stages: dict[str, dict[str, float]] = {}
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        for text in lines:
+            line: Mapping[str, Any] = json.loads(text)
+            stage = stages.setdefault(line["stage"], {"minutes": 0.0})
+            minutes = stage["minutes"] + line.get("minutes", 0.0)
+            stage.update({name: round(value, 4) for name, value in line.items() if name != "stage"})
+            stage["minutes"] = minutes
+        return {name: stage | {"minutes": round(stage["minutes"], 2)} for name, stage in stages.items()}
+
+
+def run_or_restore(
+    state: Path, schedule: Schedule, network: nn.Module, within: str, train: Callable[[], None], log: Log
+) -> None:
+    """Train a stage; or, if `state` holds its end, give `network` what lies `within` it."""
+    if finished(state, schedule):
+        restore(state, network, within)
+        return
+    log.begin()
+    train()
 
 
 def remembered(path: Path, compute: Callable[[], NDArray[K]]) -> NDArray[K]:
@@ -37,35 +112,3 @@ def remembered(path: Path, compute: Callable[[], NDArray[K]]) -> NDArray[K]:
     table = compute()
     write_tensors(path, {"table": torch.from_numpy(table)})
     return table
-
-
-class Log:
-    """Curves on disk, one JSON object a line, and passed on to whoever watches."""
-
-    def __init__(self, path: Path, note: Note) -> None:
-        self.path, self.note = path, note
-        path.parent.mkdir(parents=True, exist_ok=True)
-
-    def __call__(self, stage: str, step: int, steps: int, numbers: dict[str, float]) -> None:
-        """Add what a step of a stage tells."""
-        self._add({"stage": stage, "step": step, "steps": steps, **numbers})
-        self.note(stage, step, steps, numbers)
-
-    def minutes(self, stage: str, minutes: float) -> None:
-        """Add the time that this session spent on a stage; a resumed stage has several such lines."""
-        self._add({"stage": stage, "minutes": minutes})
-
-    def _add(self, line: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def summary(self) -> dict[str, dict[str, float]]:
-        """Minutes in all and the last numbers of each stage."""
-        stages: dict[str, dict[str, float]] = {}
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        for text in lines:
-            line = json.loads(text)
-            stage = stages.setdefault(line.pop("stage"), {"minutes": 0.0})
-            stage["minutes"] += line.pop("minutes", 0.0)
-            stage.update({name: round(value, 4) for name, value in line.items()})
-        return stages

@@ -5,10 +5,8 @@ Only `PublicImages` come in here. Stages resume as those of `dpwavelet.pretraini
 Letters: M images, B batch, C x h x w a latent, S side of the square in pixels.
 """
 
-import time
-from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +20,8 @@ from dpwavelet.images.known import write_known
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import png, sheet
 from dpwavelet.pretraining.detail_stage import Judge
-from dpwavelet.pretraining.loop import Note, Schedule, finished, restore, run_stage
-from dpwavelet.pretraining.record import Log, check_same_run, remembered
+from dpwavelet.pretraining.loop import Note, Schedule, run_stage
+from dpwavelet.pretraining.record import Log, PublicRun, remembered, run_or_restore
 from dpwavelet.pretraining.stages import PublicPixels
 from dpwavelet.randomness import stream, torch_stream
 from dpwavelet.rivals.contest import contest
@@ -39,16 +37,11 @@ QUIET = 0.3  # share of the steps before the judge is listened to
 UNTOLD = 0.1  # of the captions are left out
 DECAY = 0.999  # of the average of the weights
 
-Train = Callable[[LatentDiffusion, PublicPixels, Schedule, int, Path, Note], None]
-
 
 @dataclass(frozen=True, kw_only=True)
-class DiffusionPretraining:
+class DiffusionPretraining(PublicRun):
     """A complete public training run; the defaults take about as long as ours for `thumb` on a CPU."""
 
-    preset: str = "thumb"
-    seed: int = 0
-    drawn_heads: int = 12_000  # beside the images, for the denoiser, as for our transformer
     autoencoder: Schedule = field(
         default_factory=lambda: Schedule(steps=1600, batch_size=32, learning_rate=1e-3, weight_decay=0.0)
     )
@@ -56,50 +49,28 @@ class DiffusionPretraining:
         default_factory=lambda: Schedule(steps=5000, batch_size=32, learning_rate=5e-4, weight_decay=0.01)
     )
 
-    def scaled(self, share: float) -> "DiffusionPretraining":
-        """The same run with a share of its steps."""
-        return replace(
-            self,
-            drawn_heads=int(self.drawn_heads * min(share, 1)),
-            autoencoder=self.autoencoder.scaled(share),
-            denoiser=self.denoiser.scaled(share),
-        )
-
 
 def pretrain(images: PublicImages, run: DiffusionPretraining, out: Path, note: Note) -> LatentDiffusion:
     """Train both networks and write `out/` as a model folder; `out` with .work holds what resuming needs."""
     work = out.with_name(out.name + ".work")
-    check_same_run(work, run)
+    run.check_same(work)
     public = PublicPixels.read(images)
     diffusion = create(run.preset, Vocabulary.of(public.captions), run.seed)
     log = Log(work / "log.jsonl", note)
-    stages: dict[str, tuple[Train, nn.Module, Schedule, str]] = {
-        "autoencoder": (train_autoencoder, diffusion.autoencoder, run.autoencoder, "autoencoder."),
-        "denoiser": (train_denoiser, diffusion.denoiser, run.denoiser, "average."),
-    }
-    for name, (train, network, schedule, within) in stages.items():
-        state = work / f"{name}.safetensors"
-        if finished(state, schedule):
-            restore(state, network, within)
-        else:
-            begun = time.monotonic()
-            seen = public.with_drawn_heads(run.drawn_heads, run.seed) if name == "denoiser" else public
-            train(diffusion, seen, schedule, run.seed, state, log)
-            log.minutes(name, (time.monotonic() - begun) / 60)
-        if name == "autoencoder":
-            scale_latents(diffusion, public, run.seed)
+    first, second = work / "autoencoder.safetensors", work / "denoiser.safetensors"
+
+    def autoencode() -> None:
+        train_autoencoder(diffusion, public, run.autoencoder, run.seed, first, log)
+
+    def denoise() -> None:
+        both = public.with_drawn_heads(run.drawn_heads, run.seed)
+        train_denoiser(diffusion, both, run.denoiser, run.seed, second, log)
+
+    run_or_restore(first, run.autoencoder, diffusion.autoencoder, "autoencoder.", autoencode, log)
+    scale_latents(diffusion, public, run.seed)
+    run_or_restore(second, run.denoiser, diffusion.denoiser, "average.", denoise, log)
     write_bytes(work / "denoiser.png", png(stage_sheet(diffusion, public, run.seed)))
-    card = {
-        "name": f"DP-LDM {run.preset}, public weights",
-        "trained_on": {
-            "images": len(images),
-            "drawn_heads": run.drawn_heads,
-            "form": images.folder.layout,
-        },
-        "run": asdict(run),
-        "stages": log.summary(),
-    }
-    whole = replace(diffusion.eval(), card=card)
+    whole = replace(diffusion.eval(), card=run.card("DP-LDM", images, log))
     save(whole, out)
     write_known(out, images)
     return whole

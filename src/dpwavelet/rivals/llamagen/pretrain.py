@@ -5,11 +5,8 @@ Only `PublicImages` come in here. Each stage leaves a state from which it goes o
 Letters: B batch, N image tokens, M images.
 """
 
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +19,8 @@ from dpwavelet.images.known import write_known
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import from_bytes
 from dpwavelet.pretraining.detail_stage import Judge
-from dpwavelet.pretraining.loop import Note, Schedule, finished, restore, run_stage
-from dpwavelet.pretraining.record import Log, check_same_run, remembered
+from dpwavelet.pretraining.loop import Note, Schedule, run_stage
+from dpwavelet.pretraining.record import Log, PublicRun, remembered, run_or_restore
 from dpwavelet.pretraining.stages import PublicPixels, mixed_precision
 from dpwavelet.randomness import stream, torch_stream
 from dpwavelet.rivals.contest import contest
@@ -36,16 +33,11 @@ LOOK_WEIGHT, JUDGE_WEIGHT = 1.0, 0.1  # beside the absolute error of pixels
 QUIET = 0.25  # share of the steps before the judge is listened to
 DROPPED = 0.1  # share of captions that are left out, so that guidance has something to compare with
 
-Train = Callable[[LlamaGen, PublicPixels, Schedule, int, Path, Note], None]
-
 
 @dataclass(frozen=True, kw_only=True)
-class LlamaPretraining:
+class LlamaPretraining(PublicRun):
     """A complete public training run; the defaults take about as long as ours for `thumb` on a CPU."""
 
-    preset: str = "thumb"
-    seed: int = 0
-    drawn_heads: int = 12_000  # beside the images, for the transformer, as for ours
     tokenizer: Schedule = field(
         default_factory=lambda: Schedule(steps=1600, batch_size=32, learning_rate=1e-3, weight_decay=0.01)
     )
@@ -53,48 +45,26 @@ class LlamaPretraining:
         default_factory=lambda: Schedule(steps=2800, batch_size=32, learning_rate=1.5e-3)
     )
 
-    def scaled(self, share: float) -> "LlamaPretraining":
-        """The same run with a share of its steps."""
-        return replace(
-            self,
-            drawn_heads=int(self.drawn_heads * min(share, 1)),
-            tokenizer=self.tokenizer.scaled(share),
-            transformer=self.transformer.scaled(share),
-        )
-
 
 def pretrain(images: PublicImages, run: LlamaPretraining, out: Path, note: Note) -> LlamaGen:
     """Train both networks and write `out/`; a folder beside it holds what resuming needs."""
     work = out.with_name(out.name + ".work")
-    check_same_run(work, run)
+    run.check_same(work)
     public = PublicPixels.read(images)
     rival = create(run.preset, Vocabulary.of(public.captions), run.seed)
     log = Log(work / "log.jsonl", note)
-    stages: dict[str, tuple[Train, nn.Module, Schedule]] = {
-        "tokenizer": (train_tokenizer, rival.tokenizer, run.tokenizer),
-        "transformer": (train_transformer, rival.transformer, run.transformer),
-    }
-    for name, (train, network, schedule) in stages.items():
-        state = work / f"{name}.safetensors"
-        if finished(state, schedule):
-            restore(state, network, "tokenizer." if name == "tokenizer" else "")
-        else:
-            begun = time.monotonic()
-            seen = public.with_drawn_heads(run.drawn_heads, run.seed) if name == "transformer" else public
-            train(rival, seen, schedule, run.seed, state, log)
-            log.minutes(name, (time.monotonic() - begun) / 60)
-    card: dict[str, Any] = {
-        "name": f"DP-LlamaGen {run.preset}, public weights",
-        "trained_on": {
-            "images": len(images),
-            "drawn_heads": run.drawn_heads,
-            "form": images.folder.layout,
-            "privacy": "none: public images only; no promise is made to them",
-        },
-        "run": asdict(run),
-        "stages": log.summary(),
-    }
-    save(replace(rival.eval(), card=card), out)
+    first, second = work / "tokenizer.safetensors", work / "transformer.safetensors"
+
+    def tokenize() -> None:
+        train_tokenizer(rival, public, run.tokenizer, run.seed, first, log)
+
+    def predict() -> None:
+        both = public.with_drawn_heads(run.drawn_heads, run.seed)
+        train_transformer(rival, both, run.transformer, run.seed, second, log)
+
+    run_or_restore(first, run.tokenizer, rival.tokenizer, "tokenizer.", tokenize, log)
+    run_or_restore(second, run.transformer, rival.transformer, "", predict, log)
+    save(replace(rival.eval(), card=run.card("DP-LlamaGen", images, log)), out)
     write_known(out, images)
     return load(out)
 
