@@ -31,6 +31,7 @@ from torch import Tensor
 
 from dpwavelet.checkpoint import read_tensors, write_tensors
 from dpwavelet.enlargers import DetailEnlarger, Enlarger, TransformerEnlarger
+from dpwavelet.enlargers.detail import NOISE
 from dpwavelet.enlargers.network import open_network
 from dpwavelet.evaluation import Extractor, Statistics, extractor, frechet_between
 from dpwavelet.features import FeatureNetwork, perceptual_distance
@@ -83,6 +84,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--before", type=Path, help="state of the detail model before it was hardened")
     parser.add_argument("--images", type=int, default=3000)
+    parser.add_argument("--noise", type=float, default=NOISE, help="of that of the detail model, 0 to 1")
     parser.add_argument("--continued", type=int, default=500, help="images that the transformer finishes")
     parser.add_argument("--sheet", type=Path, help="folder for sheets of pictures")
     parser.add_argument("--threads", type=int, default=2)
@@ -190,11 +192,14 @@ def tell_detail(
         network = open_network(published(data / "weights" / file, folder), side, wavelet, consistent=False)
         ways[name] = by(network)
     if wanted.before is not None:
-        ways["detail model before hardening"] = by(DetailEnlarger(before(model, wanted.before), side))
-    ways["detail model"] = by(DetailEnlarger(model.detail, side))
+        ways["detail model before hardening"] = by(
+            DetailEnlarger(before(model, wanted.before), side, noise=wanted.noise)
+        )
+    ways["detail model"] = by(DetailEnlarger(model.detail, side, noise=wanted.noise))
     drawn = {name: way(coarse) for name, way in ways.items()}
     rows = {name: scored(full, images, coarse, wavelet, judges) for name, full in drawn.items()}
-    print(f"\nFrom the {coarse.shape[-1]} x {coarse.shape[-1]} box average of {len(images)} pictures:")
+    small = coarse.shape[-1]
+    print(f"\nFrom the {small} x {small} box average of {len(images)} pictures, noise {wanted.noise:g}:")
     table(rows, judges)
     if wanted.continued:
         few = slice(0, wanted.continued)
@@ -222,8 +227,10 @@ def tell_mistakes(
     other = torch.cat([redraw(model, part, generator) for part in true.split(250)])
     ways = {"bicubic": bicubic(model.image_size)}
     if wanted.before is not None:
-        ways["before hardening"] = by(DetailEnlarger(before(model, wanted.before), model.image_size))
-    ways["hardened"] = by(DetailEnlarger(model.detail, model.image_size))
+        ways["before hardening"] = by(
+            DetailEnlarger(before(model, wanted.before), model.image_size, noise=wanted.noise)
+        )
+    ways["hardened"] = by(DetailEnlarger(model.detail, model.image_size, noise=wanted.noise))
     for share in (0.0, REDRAWN / 2, REDRAWN):
         wrong = torch.from_numpy(generator.random(tuple(true.shape)) < share)
         ids = torch.where(wrong, other, true)
