@@ -12,7 +12,7 @@ from dpwavelet.comparison import Method, TableSettings, make_table
 from dpwavelet.features import FeatureConfig, FeatureNetwork
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import from_bytes
-from dpwavelet.pipeline.progress import Silent
+from dpwavelet.progress import Silent
 from dpwavelet.rivals.llamagen import create
 from dpwavelet.rivals.llamagen.weights import save
 from dpwavelet.text import Vocabulary

@@ -20,10 +20,10 @@ from dpwavelet.comparison.consent import check_consent
 from dpwavelet.errors import ConfigError, DataError, ModelError, PrivacyError
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
-from dpwavelet.pipeline.progress import Silent
 from dpwavelet.privacy.budget import Cap, DataLedger, ledger_path
 from dpwavelet.privacy.ledger import Ledger, Run
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.progress import Silent
 from dpwavelet.report.figures import up
 from dpwavelet.rivals.llamagen.weights import load, save
 

@@ -39,7 +39,6 @@ from dpwavelet.generation import Sampling, draw_tokens
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
-from dpwavelet.pipeline.progress import Progress
 from dpwavelet.pipeline.refusals import check_losses
 from dpwavelet.pipeline.run import (
     REHEARSED,
@@ -53,6 +52,7 @@ from dpwavelet.pipeline.settings import GRANULARITY, RunSettings, make_plan, ope
 from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
 from dpwavelet.privacy.ledger import Charges, Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.progress import Progress
 from dpwavelet.randomness import stream
 from dpwavelet.records import PrivateTokens
 from dpwavelet.training import PrivateTraining, train_privately

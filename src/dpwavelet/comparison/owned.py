@@ -10,11 +10,11 @@ from dpwavelet.comparison.settings import TableSettings
 from dpwavelet.comparison.work import begun_as
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.pipeline.prints import Prints
-from dpwavelet.pipeline.progress import Progress
 from dpwavelet.pipeline.refusals import check_duplicates, check_people, check_seen
 from dpwavelet.pipeline.run import REHEARSED, fingerprint_of
 from dpwavelet.privacy.budget import DataLedger, ledger_path
 from dpwavelet.privacy.refusals import Refusal, check_signal, signal_to_noise
+from dpwavelet.progress import Progress
 
 
 def check_owned(

@@ -22,8 +22,8 @@ from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.evaluation import extractor
 from dpwavelet.features import NAME
 from dpwavelet.images.private import PrivateImages
-from dpwavelet.pipeline.progress import Progress
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.progress import Progress
 
 
 def make_table(

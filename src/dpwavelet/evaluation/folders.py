@@ -2,32 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from dpwavelet.evaluation.compare import STEPS, Comparison, ComparisonSettings, compare
 from dpwavelet.evaluation.rows import Rows, disjoint
 from dpwavelet.evaluation.sets import Pictures, rows_of
 from dpwavelet.evaluation.spaces import Extractor
-
-
-class Progress(Protocol):
-    """Whoever watches."""
-
-    def begin(self, stage: str, total: int) -> None:
-        """A stage of `total` units starts; the one before is over."""
-
-    def advance(self, done: int, note: str = "") -> None:
-        """`done` more units of the stage are finished."""
-
-
-class Silent:
-    """Watches nothing."""
-
-    def begin(self, stage: str, total: int) -> None:
-        """Say nothing."""
-
-    def advance(self, done: int, note: str = "") -> None:
-        """Say nothing."""
+from dpwavelet.progress import Progress, Silent
 
 
 def evaluate(

@@ -1,10 +1,10 @@
 """Complete jobs: a private run from a folder to a release, and a model that draws pictures."""
 
 from dpwavelet.pipeline.generator import Pipeline
-from dpwavelet.pipeline.progress import Progress, Silent
 from dpwavelet.pipeline.run import assist, dry_run, open_ledger, run
 from dpwavelet.pipeline.second_look import judge_again
 from dpwavelet.pipeline.settings import RunSettings, declared, make_plan, read_captions
+from dpwavelet.progress import Progress, Silent
 
 __all__ = [
     "Pipeline",

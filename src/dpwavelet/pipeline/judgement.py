@@ -23,8 +23,8 @@ from dpwavelet.evaluation.spaces import Extractor
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes, to_bytes
 from dpwavelet.pipeline.generator import Pipeline
-from dpwavelet.pipeline.progress import Progress
 from dpwavelet.pipeline.settings import RunSettings
+from dpwavelet.progress import Progress
 from dpwavelet.randomness import stream
 from dpwavelet.wavelet import analyze
 

@@ -33,11 +33,11 @@ from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes, png, to_bytes
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.judgement import Evidence, Rows, gather
-from dpwavelet.pipeline.progress import Progress
 from dpwavelet.pipeline.release import Cost, Samples, marks, software_facts, tone
 from dpwavelet.pipeline.settings import RunSettings
 from dpwavelet.privacy.certificate import statement
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.progress import Progress
 from dpwavelet.report import (
     Fact,
     Mark,

@@ -27,9 +27,9 @@ from dpwavelet.pipeline.bought import (
 )
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.judgement import AT_ONCE, rows_of
-from dpwavelet.pipeline.progress import Progress
 from dpwavelet.pipeline.settings import RunSettings, cycled
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.progress import Progress
 from dpwavelet.randomness import Source, stream
 
 

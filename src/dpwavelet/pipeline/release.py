@@ -29,7 +29,6 @@ from dpwavelet.model import Model
 from dpwavelet.pipeline.bought import Bought, to_json
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.leaks import Watch
-from dpwavelet.pipeline.progress import Progress
 from dpwavelet.pipeline.settings import RunSettings, cycled
 from dpwavelet.privacy.certificate import (
     NOT_PROMISED,
@@ -44,6 +43,7 @@ from dpwavelet.privacy.certificate import (
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import allowed_json
+from dpwavelet.progress import Progress
 from dpwavelet.ranks import place
 from dpwavelet.report import (
     Bars,

@@ -33,7 +33,6 @@ from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.leaks import Watch
 from dpwavelet.pipeline.owner_report import judge
 from dpwavelet.pipeline.prints import Prints
-from dpwavelet.pipeline.progress import Progress, Silent
 from dpwavelet.pipeline.purchase import purchase, rehearse_purchase
 from dpwavelet.pipeline.refusals import (
     check_accountant,
@@ -52,6 +51,7 @@ from dpwavelet.privacy.certificate import KEY, key_file, signing_key
 from dpwavelet.privacy.ledger import Charges, Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import check_signal, signal_to_noise
+from dpwavelet.progress import Progress, Silent
 from dpwavelet.ranks import ALONE, Ranks, place
 from dpwavelet.records import PrivateTokens, tokenize
 from dpwavelet.training import Checkpoint, PrivateTraining, train_privately, trained_parameters

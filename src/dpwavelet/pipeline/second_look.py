@@ -15,11 +15,11 @@ from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.owner_report import judge
-from dpwavelet.pipeline.progress import Progress
 from dpwavelet.pipeline.release import draw_samples
 from dpwavelet.pipeline.settings import RunSettings, open_model
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.progress import Progress
 
 
 def judge_again(

@@ -14,11 +14,11 @@ from torch import Tensor
 from dpwavelet.checkpoint import read_tensors, write_tensors
 from dpwavelet.errors import PrivacyError
 from dpwavelet.model import Model
-from dpwavelet.pipeline.progress import Progress
 from dpwavelet.pipeline.settings import RunSettings, warm_place
 from dpwavelet.privacy.bounded_sums import NAME
 from dpwavelet.privacy.clipping import ClippedSum
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.progress import Progress
 from dpwavelet.randomness import Source
 from dpwavelet.records import PrivateTokens
 from dpwavelet.training import check_unit

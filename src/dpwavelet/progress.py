@@ -1,10 +1,10 @@
-"""Whoever watches a run, as far as a run knows them."""
+"""Whoever watches what takes long, as far as it knows them."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Whoever watches a run."""
+    """Whoever watches."""
 
     def begin(self, stage: str, total: int) -> None:
         """A stage of `total` units starts; the one before is over."""
