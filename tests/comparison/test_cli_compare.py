@@ -114,6 +114,8 @@ def test_a_process_that_is_ended_from_outside_is_told() -> None:
         (["--stand-in", "--weights", "dp-ldm"], ["METHOD=FOLDER"]),
         (["--stand-in", "--equal", "money"], ["records or time"]),
         (["--stand-in", "--split", "none"], ["no split 'none'"]),
+        (["--stand-in", "--threads", "0"], ["threads must be at least 1"]),
+        (["--stand-in", "--device", "tpu"], ["cpu, cuda or cuda:N"]),
     ],
 )
 def test_what_cannot_be_is_one_line_and_status_2(

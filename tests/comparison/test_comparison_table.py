@@ -75,6 +75,22 @@ class TestCells:
         ]
         assert found == [*trained, ("public", "0", 0), ("public", "0", 1), (REAL, "0", 0), (REAL, "0", 1)]
 
+    def test_how_they_were_computed_is_told(
+        self, people: Path, asked: TableSettings, made: Path, tmp_path: Path
+    ) -> None:
+        def ways(folder: Path) -> list[str]:
+            return [note for note in read_json(folder / "table.json")["notes"] if "omputed" in note]
+
+        (told,) = ways(made)
+        assert told == f"Computed on cpu: threads {torch.get_num_threads()}, nothing compiled."
+        shutil.copytree(made, tmp_path / "out")
+        path = next(
+            p for p in (tmp_path / "out" / "cells").glob("*.json") if read_json(p)["identity"]["steps"]
+        )
+        write_json(path, read_json(path) | {"compiled": True})
+        again(people, tmp_path / "out", asked)
+        assert ways(tmp_path / "out")[1] == "Cells were not computed alike: their seconds do not compare."
+
     def test_a_second_call_computes_nothing_and_says_the_same(
         self, people: Path, asked: TableSettings, made: Path
     ) -> None:
