@@ -124,7 +124,7 @@ def train_denoiser(
     denoiser, texts = diffusion.denoiser.train().requires_grad_(True), images.texts()
     average = deepcopy(denoiser).eval().requires_grad_(False)
     latents = remembered(state.with_name("latents.safetensors"), lambda: encode_all(diffusion, images))
-    settings = Finetuning(draws=1, mixed_precision=denoiser.device.type != "cpu")
+    settings = Finetuning(draws=1)
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         if step:

@@ -86,16 +86,11 @@ class DpLdm:
         return self
 
     def computing(self, device: torch.device, compiled: bool) -> Self:
-        """Moved to a device, in the precision that is faster there.
+        """Moved to a device.
 
         Never compiled: Opacus hangs its per-record gradients on hooks, which no graph can hold.
         """
-        mixed = device.type != "cpu"
-        return replace(
-            self.to(device),
-            settings=replace(self.settings, mixed_precision=mixed),
-            sampling=replace(self.sampling, mixed_precision=mixed),
-        )
+        return self.to(device)
 
 
 def create(preset: str, vocabulary: Vocabulary, seed: int) -> DpLdm:

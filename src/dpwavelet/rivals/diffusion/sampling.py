@@ -23,7 +23,7 @@ class Ddim:
     steps: int = 50
     guidance: float = 2.0  # 1 is none: the caption as it is learned
     at_once: int = 64
-    mixed_precision: bool = False
+    mixed_precision: bool = True
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.at_once < 1 or not self.guidance >= 0:

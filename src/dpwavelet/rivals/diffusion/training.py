@@ -56,7 +56,7 @@ class Finetuning:
     trained: Trained = "modules"  # whole attention modules, or in them the attention and its norms alone
     first_block: int = 0  # attention modules before this one stay as they are
     chunk: int = 64  # rows of the U-Net at once: draws of records
-    mixed_precision: bool = False  # on a GPU; on a CPU the way back through attention is slower in it
+    mixed_precision: bool = True
     charge_every: int = 10
 
     def __post_init__(self) -> None:
