@@ -65,6 +65,17 @@ class Cache:
         return key, value
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Attention [B, heads, T, D], where `mask` [B, 1, T, T'] is added to the scores (0 or -inf).
+
+    Written out: on a CPU this is several times faster than the fused kernel at a few hundred tokens. Autocast
+    would keep the weights in fp32 only to round them for the product; the softmax sums in fp32 either way.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        scores = (query * query.shape[-1] ** -0.5) @ key.mT + mask.to(query)
+        return scores.softmax(-1) @ value
+
+
 class Block(nn.Module):
     """Causal self-attention, then an MLP; both read a normalised input and add to it."""
 
@@ -86,10 +97,7 @@ class Block(nn.Module):
         )
         if cache is not None:
             key, value = cache.extend(index, key, value)
-        # Written out: on a CPU this is several times faster than the fused kernel at a few hundred tokens.
-        scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5 + mask
-        mixed = scores.softmax(-1).to(value) @ value
-        x = x + self.mix(mixed.transpose(1, 2).flatten(2))
+        x = x + self.mix(attend(query, key, value, mask).transpose(1, 2).flatten(2))
         change: Tensor = self.narrow(F.gelu(self.widen(self.mlp_norm(x)), approximate="tanh"))
         return x + change
 

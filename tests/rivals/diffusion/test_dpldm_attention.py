@@ -47,10 +47,12 @@ class TestAttention:
 
     def test_attention_of_another_kind_stays_as_it_is(self) -> None:
         class Unet:
-            attn_processors = {
-                "plain": diffusers().models.attention_processor.AttnProcessor2_0(),
-                "other": diffusers().models.attention_processor.AttnAddedKVProcessor2_0(),
-            }
+            def __init__(self) -> None:
+                kinds = diffusers().models.attention_processor
+                self.attn_processors = {
+                    "plain": kinds.AttnProcessor2_0(),
+                    "other": kinds.AttnAddedKVProcessor2_0(),
+                }
 
             def set_attn_processor(self, ways: dict[str, object]) -> None:
                 self.ways = ways

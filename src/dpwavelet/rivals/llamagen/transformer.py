@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dpwavelet.errors import ConfigError
 from dpwavelet.rivals.llamagen.prefixes import ClassPrefix, FeaturePrefix, Prefix, TextEncoder, WordPrefix
-from dpwavelet.transformer import Cache, RecordLosses
+from dpwavelet.transformer import Cache, RecordLosses, attend
 
 BASE = 10_000.0  # of the wavelengths of the rotation
 KINDS = ("words", "classes", "features")
@@ -82,9 +82,7 @@ class Attention(nn.Module):
         query, key = turned(query, turns), turned(key, turns)
         if cache is not None:
             key, value = cache.extend(index, key, value)
-        scores = query @ key.mT / query.shape[-1] ** 0.5 + mask
-        mixed = scores.softmax(-1).to(value) @ value
-        out: Tensor = self.wo(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.wo(attend(query, key, value, mask).transpose(1, 2).flatten(2))
         return out
 
 
@@ -209,10 +207,12 @@ def raster_turns(side: int, head: int) -> Tensor:
 
 
 def turned(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn neighbouring pairs of numbers of x [B, heads, T, D] by `turns` [T, D / 2, 2]."""
-    pairs = torch.unflatten(x.float(), -1, (-1, 2))
-    cosine, sine = turns[..., :1], turns[..., 1:]
-    return (pairs * cosine + pairs.flip(-1) * torch.cat((-sine, sine), -1)).flatten(-2).to(x.dtype)
+    """Turn neighbouring pairs of numbers of x [B, heads, T, D] by `turns` [T, D / 2, 2].
+
+    A pair is a complex number, and its turn another of length one.
+    """
+    pairs = torch.view_as_complex(torch.unflatten(x.float(), -1, (-1, 2)))
+    return torch.view_as_real(pairs * torch.view_as_complex(turns)).flatten(-2).to(x.dtype)
 
 
 def _mask(prefix: Prefix, x: Tensor) -> Tensor:
