@@ -73,7 +73,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     """
     with torch.autocast(query.device.type, enabled=False):
         scores = (query * query.shape[-1] ** -0.5) @ key.mT + mask.to(query)
-        return scores.softmax(-1) @ value
+        mixed: Tensor = scores.softmax(-1) @ value
+        return mixed
 
 
 class Block(nn.Module):
