@@ -57,7 +57,7 @@ class SqueezeNet:
 def witnesses(weights: Path) -> list[Extractor]:
     """Both, from the folder of staged weights."""
     teacher, squeezenet = Teacher(weights / MOBILENET), SqueezeNet(weights / SQUEEZENET)
-    teacher.to(memory_format=torch.channels_last)
+    teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
     def mobilenet(pixels: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):  # as when ours learned from it, and twice as fast

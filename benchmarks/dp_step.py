@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median, quantiles
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,8 @@ class Block(nn.Module):
         future = torch.ones(T, T, dtype=torch.bool).triu(1)
         mixed = scores.masked_fill(future, float("-inf")).softmax(-1) @ v
         x = x + self.mix(mixed.transpose(1, 2).reshape(B, T, d))
-        return x + self.down(F.gelu(self.up(self.before_mlp(x))))
+        changed: Tensor = x + self.down(F.gelu(self.up(self.before_mlp(x))))
+        return changed
 
 
 class Transformer(nn.Module):
@@ -71,7 +73,8 @@ class Transformer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         places = torch.arange(tokens.shape[1]).expand(tokens.shape).contiguous()
-        return self.head(self.norm(self.blocks(self.token(tokens) + self.position(places))))
+        logits: Tensor = self.head(self.norm(self.blocks(self.token(tokens) + self.position(places))))
+        return logits
 
 
 def record_losses(model: nn.Module, tokens: Tensor) -> Tensor:
@@ -125,7 +128,9 @@ def plain_compiled(model: nn.Module, precision: str, half: bool = False) -> Step
     whole = Losses()
 
     def total(weights: dict[str, Tensor], tokens: Tensor) -> Tensor:
-        return functional_call(whole, {f"model.{name}": p for name, p in weights.items()}, (tokens,))
+        named = {f"model.{name}": p for name, p in weights.items()}
+        found: Tensor = functional_call(whole, named, (tokens,))
+        return found
 
     run = torch.compile(grad(total), fullgraph=True)
 
@@ -137,7 +142,10 @@ def plain_compiled(model: nn.Module, precision: str, half: bool = False) -> Step
 
 
 def ours(
-    model: nn.Module, precision: str, half: bool = False, compiled: tuple[int, int] | None = None
+    model: nn.Module,
+    precision: Literal["exact", "fast"],
+    half: bool = False,
+    compiled: tuple[int, int] | None = None,
 ) -> Step:
     clipper, losses = RecordClipper(model, max_norm=MAX_NORM, precision=precision), losses_of(model, half)
     if compiled:
@@ -157,7 +165,7 @@ def opacus_hooks(model: nn.Module) -> Step:
 
     def step(tokens: Tensor) -> list[Tensor]:
         wrapped.zero_grad(set_to_none=True)
-        record_losses(wrapped, tokens).sum().backward()
+        record_losses(wrapped, tokens).sum().backward()  # type: ignore[no-untyped-call]
         samples = [p.grad_sample for p in wrapped.parameters()]
         factors = clip_factors(torch.stack([s.flatten(1).norm(dim=1) for s in samples], 1).norm(dim=1))
         sums = [torch.einsum("b,b...->...", factors, s) for s in samples]
@@ -179,7 +187,7 @@ def opacus_ghost(model: nn.Module) -> Step:
         wrapped.zero_grad(set_to_none=True)
         wrapped.enable_hooks()
         losses = record_losses(wrapped, tokens)
-        losses.sum().backward(retain_graph=True)
+        losses.sum().backward(retain_graph=True)  # type: ignore[no-untyped-call]
         factors = wrapped.get_clipping_coef().detach()
         wrapped.zero_grad(set_to_none=True)
         wrapped.disable_hooks()
@@ -248,7 +256,7 @@ def task(T: int, B: int) -> tuple[nn.Module, Tensor]:
 def times(T: int, B: int, names: list[str], rounds: int) -> dict[str, list[float]]:
     """Milliseconds of each variant; every round runs all of them once."""
     model, tokens = task(T, B)
-    steps = {name: (VARIANTS | COMPILED)[name][0](model, tuple(tokens.shape)) for name in names}
+    steps = {name: (VARIANTS | COMPILED)[name][0](model, (B, T + 1)) for name in names}
     for step in steps.values():
         step(tokens)
     gc.collect()
@@ -263,7 +271,7 @@ def times(T: int, B: int, names: list[str], rounds: int) -> dict[str, list[float
     return measured
 
 
-def table(T: int, B: int, measured: dict[str, list[float]]) -> list[dict[str, object]]:
+def table(T: int, B: int, measured: dict[str, list[float]]) -> list[dict[str, Any]]:
     rows = []
     for name, values in measured.items():
         base = (VARIANTS | COMPILED)[name][1]
@@ -307,13 +315,13 @@ def whole_steps(rounds: int) -> None:
 
         for step in range(rounds + 1):
             start = time.process_time()
-            chunks = [sums(chunk) for chunk in tokens.split(64)]
+            chunks = [sums(chunk) for chunk in torch.split(tokens, 64)]
             update(optimizers[0], [torch.stack(each).sum(0) / 512 for each in zip(*chunks, strict=True)])
             spent["plain"].append(time.process_time() - start)
             start = time.process_time()
             poisson_batch(source, step, plan.records, plan.sampling_rate)
             drawn = time.process_time() - start
-            for chunk in tokens.split(64):
+            for chunk in torch.split(tokens, 64):
                 clipper.accumulate(losses, chunk)
             clipped, before = clipper.finish(), time.process_time()
             noisy = plan.privatize(clipped, source, step)
@@ -337,7 +345,7 @@ def peak_megabytes(T: int, B: int, name: str) -> float:
 def print_peak(T: int, B: int, name: str) -> None:
     """Linux only. What getrusage calls the peak would begin at that of the parent process."""
     model, tokens = task(T, B)
-    step = (VARIANTS | COMPILED)[name][0](model, tuple(tokens.shape))
+    step = (VARIANTS | COMPILED)[name][0](model, (B, T + 1))
     step(tokens[:2])
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is held
@@ -347,7 +355,8 @@ def print_peak(T: int, B: int, name: str) -> None:
 
 
 def peak_kilobytes() -> int:
-    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+    (found,) = re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    return int(found)
 
 
 def main() -> None:
@@ -373,9 +382,10 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="opacus|torch.nn.modules.module")
     torch.set_num_threads(options.threads)
     if options.peak_of:
-        return print_peak(*options.size, options.peak_of)
+        T, B = options.size
+        return print_peak(T, B, options.peak_of)
     keep_freed_memory()
-    sizes = {tuple(options.size): 5} if options.size else SIZES
+    sizes = {(options.size[0], options.size[1]): 5} if options.size else SIZES
     if options.whole:
         return whole_steps(options.rounds or 3)
     names = (

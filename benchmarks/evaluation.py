@@ -96,7 +96,8 @@ def main() -> None:
     keep_freed_memory()
     ours = extractor("thumb", wanted.features)
     if wanted.measure:
-        print(json.dumps(measure(*wanted.measure, ours)))
+        real, generated = wanted.measure
+        print(json.dumps(measure(real, generated, ours)))
         return
     print(f"{ours.label}, weights {ours.digest[:8]}, {wanted.threads} threads, torch {torch.__version__}\n")
     if "time" in wanted.only:
@@ -153,8 +154,8 @@ class Clock:
 def measure(real: Path, generated: Path, ours: Extractor) -> dict[str, float]:
     """A whole comparison from files to numbers, real against real included."""
     before, started, clock = peak(), time.monotonic(), Clock()
-    sets = [Pictures.open(folder, ours.side) for folder in (real, generated)]
-    evaluate(*sets, ours, ComparisonSettings(), progress=clock)
+    truth, made = (Pictures.open(folder, ours.side) for folder in (real, generated))
+    evaluate(truth, made, ours, ComparisonSettings(), progress=clock)
     ended = time.monotonic()
     return {
         "seconds": ended - started,

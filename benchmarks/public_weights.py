@@ -105,14 +105,14 @@ def tell_tokenizer(model: Model, images: Tensor) -> None:
     errors: list[list[float]] = [[] for _ in range(config.scales)]
     seen: list[float] = []
     used: list[set[int]] = [set(), set()]
-    for batch in images.split(250):
+    for batch in torch.split(images, 250):
         bands = analyze(batch, config.levels, config.wavelet)
         ids = tokenizer.encode_bands(bands)
         decoded = tokenizer.decode_bands(ids)
         for scale in range(config.scales):
-            used[min(scale, 1)] |= set(ids[scale].unique().tolist())
-            pair = [synthesize(b[: scale + 1], config.wavelet) for b in (decoded, bands)]
-            errors[scale].append(float(F.mse_loss(*pair)) * len(batch))
+            used[min(scale, 1)] |= set(torch.unique(ids[scale]).tolist())
+            kept, wanted = (synthesize(b[: scale + 1], config.wavelet) for b in (decoded, bands))
+            errors[scale].append(float(F.mse_loss(kept, wanted)) * len(batch))
         full = synthesize(decoded, config.wavelet)
         seen += perceptual_distance(network, full, batch).tolist()
     print(
@@ -224,7 +224,7 @@ def tell_mistakes(
     images, config = from_bytes(torch.from_numpy(public.pixels)), model.tokenizer.config
     true = torch.from_numpy(encode_all(model, public, 1)[0][0].astype(np.int64))
     generator = stream(0, "measured mistakes")
-    other = torch.cat([redraw(model, part, generator) for part in true.split(250)])
+    other = torch.cat([redraw(model, part, generator) for part in torch.split(true, 250)])
     ways = {"bicubic": bicubic(model.image_size)}
     if wanted.before is not None:
         ways["before hardening"] = by(
@@ -234,7 +234,7 @@ def tell_mistakes(
     for share in (0.0, REDRAWN / 2, REDRAWN):
         wrong = torch.from_numpy(generator.random(tuple(true.shape)) < share)
         ids = torch.where(wrong, other, true)
-        coarse = torch.cat([model.tokenizer.decode([part]) for part in ids.split(250)])
+        coarse = torch.cat([model.tokenizer.decode([part]) for part in torch.split(ids, 250)])
         drawn = {name: way(coarse) for name, way in ways.items()}
         print(f"\nCoarse pictures through the tokenizer, {share:.0%} of the tokens drawn by the transformer:")
         rows = {name: scored(full, images, coarse, config.wavelet, judges) for name, full in drawn.items()}
@@ -258,7 +258,7 @@ def scored(full: Tensor, images: Tensor, coarse: Tensor, wavelet: str, judges: l
     levels = (full.shape[-1] // coarse.shape[-1]).bit_length() - 1
     seen = [
         perceptual_distance(network, *p).mean() * len(p[0])
-        for p in zip(full.split(250), images.split(250), strict=True)
+        for p in zip(torch.split(full, 250), torch.split(images, 250), strict=True)
     ]
     return Row(
         10 * math.log10(4 / float(F.mse_loss(full, images))),
@@ -272,7 +272,7 @@ def scored(full: Tensor, images: Tensor, coarse: Tensor, wavelet: str, judges: l
 
 
 def statistics(judge: Extractor, images: Tensor) -> Statistics:
-    rows = np.concatenate([judge.rows(to_bytes(part)) for part in images.split(250)])
+    rows = np.concatenate([judge.rows(to_bytes(part)) for part in torch.split(images, 250)])
     if rows.shape[1] > 256:  # as in benchmarks/evaluation.py: fixed random directions
         square = stream(0, "directions").standard_normal((rows.shape[1], 256))
         rows = rows @ np.linalg.qr(square)[0].astype(np.float32)

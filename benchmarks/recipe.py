@@ -36,6 +36,7 @@ from dpwavelet.checkpoint import canonical_json, read_json, write_bytes, write_j
 from dpwavelet.evaluation import Labelled, Statistics, class_obedience, extractor, frechet_between
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes, png, sheet, to_bytes
+from dpwavelet.images.variants import Augment
 from dpwavelet.memory import keep_freed_memory
 from dpwavelet.model import Model, digests
 from dpwavelet.pipeline.generator import Pipeline
@@ -220,19 +221,20 @@ class Real:
     labels: list[str]
 
 
-def read(cell: Cell, model: Model, augment: Any) -> tuple[PrivateTokens, PrivateTokens, Real]:
+def read(cell: Cell, model: Model, augment: Augment) -> tuple[PrivateTokens, PrivateTokens, Real]:
     path = staged() / "private" / f"{cell.data}.tar.xz"
     train = PrivateImages.open(path, model.image_size, "train")
     test = PrivateImages.open(path, model.image_size, "test")
     train = train.first(cell.records or len(train))
     test = test.first(min(cell.pictures, len(test)))
     length = model.transformer.config.caption_length
+    asked: list[tuple[PrivateImages, Augment]] = [(train, augment), (test, "none")]
     tokens = [
         tokenize(
             images, model.tokenizer, model.vocabulary, scales=model.private_scales,
             caption_length=length, augment=how,
         )
-        for images, how in ((train, augment), (test, "none"))
+        for images, how in asked
     ]  # fmt: skip
     indices = list(range(len(test)))
     labels = [str(test.label(index)) for index in indices]
@@ -301,7 +303,7 @@ def hair(caption: str) -> str:
 
 
 def of(judge: Any, pixels: Tensor) -> np.ndarray:
-    return np.concatenate([judge.rows(part) for part in pixels.split(250)])
+    return np.concatenate([judge.rows(part) for part in torch.split(pixels, 250)])
 
 
 def enlarged(few: Tensor, side: int) -> Tensor:
