@@ -99,7 +99,7 @@ class Block(nn.Module):
         if cache is not None:
             key, value = cache.extend(index, key, value)
         x = x + self.mix(attend(query, key, value, mask).transpose(1, 2).flatten(2))
-        change: Tensor = self.narrow(F.gelu(self.widen(self.mlp_norm(x)), approximate="tanh"))
+        change: Tensor = self.narrow(F.gelu(self.widen(self.mlp_norm(x))))
         return x + change
 
 
@@ -142,13 +142,11 @@ class ImageTransformer(nn.Module):
         ends = (captions != PAD).sum(1, keepdim=True) - 1
         targets = targets.scatter(1, ends, START)
         own = targets != PAD
-        words = F.cross_entropy(
-            self.word_head(hidden[:, :length]).float().transpose(1, 2), targets, reduction="none"
-        )
+        words = entropies(self.word_head(hidden[:, :length]), targets)
         scales, begin = [], length
         for scale, ids in enumerate(tokens):
             logits = self._code_head(scale)(hidden[:, begin : begin + ids.shape[1]])
-            scales.append(F.cross_entropy(logits.float().transpose(1, 2), ids, reduction="none").mean(1))
+            scales.append(entropies(logits, ids).mean(1))
             begin += ids.shape[1]
         share = [ids.shape[1] / (begin - length) for ids in tokens]
         return RecordLosses(
@@ -230,3 +228,9 @@ class ImageTransformer(nn.Module):
             x = block(x, mask, cache, index)
         out: Tensor = self.final_norm(x)
         return out
+
+
+def entropies(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropies [B, T] of targets [B, T] under logits [B, T, K], in fp32."""
+    found = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+    return found.view(targets.shape)

@@ -249,6 +249,20 @@ LAYER_GRADIENTS = breaks_of(
         "test_the_gram_form_bounds_what_it_releases",
     ),
     (
+        "rounding measured on the other factor",
+        "A record's weight rounds the factor that it is given to, and the bound must follow that one.",
+        "(a, GG) if self._weighs_inputs else (g, AA)",
+        "(a, GG)",
+        "test_the_weight_of_a_record_goes_to_the_narrower_factor_and_its_rounding_is_measured",
+    ),
+    (
+        "a factor whose squares underflow without a floor",
+        "The Gram matrix of a tiny factor is zero, and what rounding moves is then taken for nothing.",
+        "sum(2).amax(1).sqrt() + _FLOOR",
+        "sum(2).amax(1).sqrt()",
+        "test_the_gram_form_of_short_factors_bounds_what_it_releases",
+    ),
+    (
         "norms and sums in 16 bits",
         "Rounding to bfloat16 depends on the other records and exceeds the bound by half.",
         "return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor",
@@ -279,7 +293,7 @@ LAYER_GRADIENTS = breaks_of(
     (
         "short factors released as if scaling did not round",
         "A weight makes factors longer than 16 bits, and the product that adds records up rounds them.",
-        "moved = rounding * torch.minimum(long, R)",
+        "moved = rounding * torch.minimum(torch.linalg.vector_norm(weighted, dim=1) * widest, R)",
         "moved = torch.zeros_like(R)",
         "test_rounding_of_scaled_short_factors_is_bounded_and_nearly_as_large_as_that",
     ),

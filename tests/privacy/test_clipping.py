@@ -429,16 +429,39 @@ def test_the_gram_form_bounds_what_it_releases(precision, case):
         assert released.double().norm() <= 0.3 * bound
 
 
+@pytest.mark.parametrize("turned", [False, True], ids=["as it is", "turned"])
 @pytest.mark.parametrize("case", CASES)
-def test_the_gram_form_of_short_factors_bounds_what_it_releases(case):
+def test_the_gram_form_of_short_factors_bounds_what_it_releases(case, turned):
     """Only scaling rounds them: here by hand, as it does where products take bfloat16."""
-    A, G = (side.bfloat16().float() for side in factors_of(case))
+    A, G = (side.bfloat16().float() for side in factors_of(case)[:: -1 if turned else 1])
     bounds = GramGradient(A, G, short=True).squared_norms(PRECISIONS["fast"].rounding).sqrt()
     for factor in torch.linspace(0.5, 1.0, 97):
-        scaled = (factor * A).bfloat16().float()
-        for i, bound in enumerate(bounds[:5]):
-            released = GramGradient(scaled[i : i + 1], G[i : i + 1], short=True).weighted_sum(torch.ones(1))
+        sides = [A[:5], G[:5]]
+        narrower = int(A.shape[2] > G.shape[2])
+        sides[narrower] = (factor * sides[narrower]).bfloat16().float()
+        for a, g, bound in zip(*sides, bounds, strict=False):
+            released = GramGradient(a[None], g[None], short=True).weighted_sum(torch.ones(1))
             assert released.double().norm() <= factor * bound
+
+
+@pytest.mark.parametrize("widths", [(64, 128), (128, 64)], ids=["inputs", "gradients"])
+def test_the_weight_of_a_record_goes_to_the_narrower_factor_and_its_rounding_is_measured(widths):
+    """What it weighs cancels over positions, but how that rounds does not: all of it goes the same way."""
+    torch.manual_seed(0)
+    u, factor = 2.0**-8, 0.5 * (1 + 0.45 * 2.0**-7)  # 1.125 of it rounds up, and -1 too: towards zero
+    balanced = torch.tensor([1.125] * 8 + [-1.0] * 9)  # its sum is zero
+    narrow = torch.stack([balanced[torch.randperm(17)] for _ in range(64)], 1)[None].double()
+    wide = torch.ones_like(narrow).repeat(1, 1, 2)  # in double precision, whose own rounding is nothing
+    A, G = (narrow, wide) if widths == (64, 128) else (wide, narrow)
+    bound = GramGradient(A, G, short=True).squared_norms(u).sqrt()
+    rounded = (factor * narrow).bfloat16().double()
+    released = (rounded.mT @ wide).norm()
+    assert 0.8 * factor * bound < released <= factor * bound
+    weights = torch.rand(3)
+    A, G = torch.randn(3, 17, widths[0]), torch.randn(3, 17, widths[1])
+    weighted = [side * weights[:, None, None] if side.shape[2] == 64 else side for side in (A, G)]
+    expected = weighted[1].flatten(0, 1).mT @ weighted[0].flatten(0, 1)
+    assert torch.equal(GramGradient(A, G, short=True).weighted_sum(weights), expected)
 
 
 def test_rounding_of_scaled_short_factors_is_bounded_and_nearly_as_large_as_that():

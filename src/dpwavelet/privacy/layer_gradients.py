@@ -182,14 +182,20 @@ class GramGradient:
     G^T A by 2 `rounding` R at most, once where it is measured and once more, differently, where it is
     released; all is added.
 
-    Short factors, which bfloat16 holds, are rounded by no product until a record's weight has made its A
-    longer, so only what is released is. That moves G^T A by `rounding` |A| |G|_2 at most, and the largest
-    singular value of G is no more than the root of the length of G G^T.
+    Short factors, which bfloat16 holds, are rounded by no product until a record's weight has made the
+    narrower one, say A, longer, so only what is released is. That moves G^T A by `rounding` |A| |G|_2 at
+    most, and the square of the largest singular value of G is no more than the largest row of G G^T adds up
+    to, signs left out.
     """
 
     A: Tensor  # [B, T, i]
     G: Tensor  # [B, T, o]
     short: bool
+
+    @property
+    def _weighs_inputs(self) -> bool:
+        """Whether a record's weight is given to A, the narrower, and not to G."""
+        return self.A.shape[2] <= self.G.shape[2]
 
     def squared_norms(self, rounding: float) -> Tensor:
         """Two Gram matrices [B, T, T] and what rounding may hide."""
@@ -200,14 +206,16 @@ class GramGradient:
         squared = (AA * GG).sum(2).sum(1).clamp(min=0.0) + accumulation * R.square()
         moved = 4 * rounding * R
         if self.short:
-            long = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(GG, dim=(1, 2)).sqrt()
-            moved = rounding * torch.minimum(long, R)
+            weighted, other = (a, GG) if self._weighs_inputs else (g, AA)
+            widest = other.abs().sum(2).amax(1).sqrt() + _FLOOR
+            moved = rounding * torch.minimum(torch.linalg.vector_norm(weighted, dim=1) * widest, R)
         return (squared.sqrt() + moved + accumulation * R).square()
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """One product over records and positions."""
-        A = self.A * factors[:, None, None]
-        return self.G.flatten(0, 1).mT @ A.flatten(0, 1)
+        A, G, each = self.A, self.G, factors[:, None, None]
+        A, G = (A * each, G) if self._weighs_inputs else (A, G * each)
+        return G.flatten(0, 1).mT @ A.flatten(0, 1)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dpwavelet.errors import ConfigError
 from dpwavelet.rivals.llamagen.prefixes import ClassPrefix, FeaturePrefix, Prefix, TextEncoder, WordPrefix
-from dpwavelet.transformer import Cache, RecordLosses, attend
+from dpwavelet.transformer import Cache, RecordLosses, attend, entropies
 
 BASE = 10_000.0  # of the wavelengths of the rotation
 KINDS = ("words", "classes", "features")
@@ -157,8 +157,7 @@ class LlamaTransformer(nn.Module):
         """
         (ids,) = tokens
         logits = self.logits(self.cls_embedding(captions), ids)
-        each = F.cross_entropy(logits.float().flatten(0, 1), ids.flatten(), reduction="none")
-        image = each.reshape(ids.shape).mean(1)
+        image = entropies(logits, ids).mean(1)
         return RecordLosses(image=image, caption=torch.zeros_like(image), scales=[image])
 
     def logits(self, prefix: Prefix, ids: Tensor) -> Tensor:
