@@ -55,7 +55,7 @@ class Finetuning:
     caption_dropout: float = 0.1
     trained: Trained = "modules"  # whole attention modules, or in them the attention and its norms alone
     first_block: int = 0  # attention modules before this one stay as they are
-    chunk: int = 64  # rows of the U-Net at once: draws of records
+    chunk: int = 128  # rows of the U-Net at once: draws of records
     mixed_precision: bool = True
     charge_every: int = 10
 
