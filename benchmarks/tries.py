@@ -35,7 +35,7 @@ from dpwavelet.rivals.base import Rival
 RATES = (0.5, 1.0, 2.0)  # times the usual learning rate of each
 GUIDANCES = (1.0, 1.5, 2.0, 3.0, 5.0)
 RUN = "tries"
-ROWS = ("fd_coarse", "fd_full", "perceptual", "class_found")
+ROWS = ("kd_full", "perceptual", "class_found")  # what so few pictures can tell
 
 
 @dataclass(frozen=True)
