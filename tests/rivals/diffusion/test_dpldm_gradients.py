@@ -47,7 +47,7 @@ def gradients_one_by_one(
                 diffusion.denoiser(
                     (kept[t].sqrt() * latents + (1 - kept[t]).sqrt() * eps)[None], t[None], captions[None]
                 )[0],
-                eps,
+                kept[t].sqrt() * eps - (1 - kept[t]).sqrt() * latents,
             )
             for t, eps in zip(times, noise, strict=True)
         ]

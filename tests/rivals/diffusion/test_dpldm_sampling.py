@@ -26,7 +26,7 @@ class Whether(nn.Module):
 
 
 class Knowing(Denoiser):
-    """Says exactly what noise was added to one latent: `told` for a caption, `untold` for none."""
+    """Says exactly what velocity leads to one latent: `told` for a caption, `untold` for none."""
 
     def __init__(self, told: float, untold: float) -> None:
         super().__init__(nn.Linear(1, 1), Whether())
@@ -36,7 +36,8 @@ class Knowing(Denoiser):
     def said(self, noisy: Tensor, times: Tensor, states: Tensor, shown: Tensor) -> Tensor:
         x0 = torch.tensor(self.values)[states[:, 0]].reshape(-1, 1, 1, 1)
         kept = self.kept[times].reshape(-1, 1, 1, 1)
-        return (noisy - kept.sqrt() * x0) / (1 - kept).sqrt()
+        noise = (noisy - kept.sqrt() * x0) / (1 - kept).sqrt()
+        return kept.sqrt() * noise - (1 - kept).sqrt() * x0
 
 
 class TestDdim:
