@@ -165,7 +165,7 @@ def opacus_hooks(model: nn.Module) -> Step:
 
     def step(tokens: Tensor) -> list[Tensor]:
         wrapped.zero_grad(set_to_none=True)
-        record_losses(wrapped, tokens).sum().backward()  # type: ignore[no-untyped-call]
+        record_losses(wrapped, tokens).sum().backward()  # type: ignore[no-untyped-call]  # torch's own
         samples = [p.grad_sample for p in wrapped.parameters()]
         factors = clip_factors(torch.stack([s.flatten(1).norm(dim=1) for s in samples], 1).norm(dim=1))
         sums = [torch.einsum("b,b...->...", factors, s) for s in samples]
@@ -187,7 +187,7 @@ def opacus_ghost(model: nn.Module) -> Step:
         wrapped.zero_grad(set_to_none=True)
         wrapped.enable_hooks()
         losses = record_losses(wrapped, tokens)
-        losses.sum().backward(retain_graph=True)  # type: ignore[no-untyped-call]
+        losses.sum().backward(retain_graph=True)  # type: ignore[no-untyped-call]  # torch's own
         factors = wrapped.get_clipping_coef().detach()
         wrapped.zero_grad(set_to_none=True)
         wrapped.disable_hooks()

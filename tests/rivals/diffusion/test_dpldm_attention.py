@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dpwavelet.rivals.diffusion.networks import Attending, LatentDiffusion, attend, diffusers
+from dpwavelet.rivals.diffusion.networks import Attending, LatentDiffusion, diffusers, set_attention
 
 
 @pytest.fixture
@@ -58,6 +58,6 @@ class TestAttention:
                 self.ways = ways
 
         unet = Unet()
-        attend(unet)
+        set_attention(unet)
         assert isinstance(unet.ways["plain"], Attending)
         assert unet.ways["other"] is unet.attn_processors["other"]

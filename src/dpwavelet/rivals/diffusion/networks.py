@@ -147,7 +147,7 @@ class Attending:
         return found
 
 
-def attend(unet: Any) -> None:
+def set_attention(unet: Any) -> None:
     """Have every plain attention of a U-Net computed by `Attending`; other kinds stay as they are."""
     plain = ("AttnProcessor", "AttnProcessor2_0")
     ways = {
@@ -288,7 +288,7 @@ def create(preset: str, vocabulary: Vocabulary, seed: int) -> LatentDiffusion:
             down_block_types=("CrossAttnDownBlock2D",) * below,
             up_block_types=("CrossAttnUpBlock2D",) * below,
         )
-        attend(unet)
+        set_attention(unet)
         embedder = CaptionEmbedder(config, vocabulary)
     # Asked for noise, a small mistake at the noisiest times is a large one of the picture: colours go wild.
     scheduler = library.DDIMScheduler(**SCHEDULE, prediction_type="v_prediction")

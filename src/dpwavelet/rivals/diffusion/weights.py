@@ -25,9 +25,9 @@ from dpwavelet.rivals.diffusion.networks import (
     Denoiser,
     EmbedderConfig,
     LatentDiffusion,
-    attend,
     diffusers,
     library,
+    set_attention,
 )
 from dpwavelet.text import Vocabulary
 
@@ -107,7 +107,7 @@ def _read(
     classes = diffusers()
     autoencoder = _part(place / "vae", classes.AutoencoderKL, low_cpu_mem_usage=False)
     unet = _part(place / "unet", classes.UNet2DConditionModel, low_cpu_mem_usage=False)
-    attend(unet)
+    set_attention(unet)
     settings = place / "scheduler" / "scheduler_config.json"
     told = read_json(settings) if settings.is_file() else SCHEDULE
     kept = {name: value for name, value in told.items() if not name.startswith("_")}
