@@ -64,7 +64,7 @@ def asked(size: Any, places: Any) -> TableSettings:
 def planned(settings: TableSettings) -> list[tuple[str, float, int]]:
     """Method, epsilon and seed of every cell but those of real pictures."""
     names = [method.name for method in settings.methods]
-    known = {name: SimpleNamespace(weights="", settings={}) for name in names}
+    known = {name: SimpleNamespace(weights="", settings={}, sampling={}) for name in names}
     cells = cells_of(settings, known, dict.fromkeys(names, 5), 1000, {})
     return [(cell.name, cell.epsilon, cell.seed) for cell in cells if cell.method]
 

@@ -3,9 +3,10 @@
 import csv
 import json
 import math
+import re
 import shutil
 import statistics
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from small_tables import Here, split_portraits
 
 from dpwavelet.checkpoint import read_json, read_tensors, write_json
 from dpwavelet.comparison import Computing, Method, TableSettings, make_table, work
-from dpwavelet.comparison.cells import REAL, plan_of
+from dpwavelet.comparison.cells import REAL, Known, know, plan_of
 from dpwavelet.comparison.consent import check_consent
+from dpwavelet.comparison.methods import open_system, place_of
 from dpwavelet.errors import ConfigError, DataError, ModelError, PrivacyError
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
@@ -147,6 +149,16 @@ class TestCells:
         assert self.wanted(people, one(asked, weights={"dp-wavelet": str(weights)}), made, monkeypatch) == [
             "dp-wavelet"
         ]
+
+    def test_another_way_to_draw_is_another_cell(
+        self, people: Path, asked: TableSettings, made: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def harder(method: Method, settings: TableSettings) -> Known:
+            told = know(method, settings)
+            return replace(told, sampling={**told.sampling, "guidance": 9.0})
+
+        monkeypatch.setattr("dpwavelet.comparison.table.know", harder)
+        assert self.wanted(people, one(asked), made, monkeypatch) == ["dp-wavelet"]
 
     @staticmethod
     def wanted(
@@ -532,6 +544,20 @@ class TestFiles:
             assert number["mean"] == pytest.approx(statistics.fmean(own))
             wide = 12.7062 * abs(own[0] - own[1]) / 2  # t of one degree of freedom; s / sqrt(2) of two values
             assert number["interval"][1] - number["mean"] == pytest.approx(wide, rel=1e-3)
+
+    def test_how_each_method_trains_and_draws_is_told(self, asked: TableSettings, made: Path) -> None:
+        told, text = read_json(made / "table.json")["settings"], (made / "table.md").read_text()
+        for method in asked.methods:
+            rival = open_system(method, place_of(method.system, asked.weights)).rival
+            settings, sampling = told[method.name]["training"], told[method.name]["sampling"]
+            assert sampling == asdict(rival.sampling)
+            (line,) = re.findall(rf"\| {method.name} \| .* \|\n", text.partition("SHA-256")[2])
+            if method.trained:
+                assert settings["learning_rate"] == rival.settings.learning_rate
+                assert line.endswith(f"| {rival.settings.learning_rate:g} | {rival.sampling.guidance:g} |\n")
+            else:
+                assert settings is None
+                assert line.endswith(f"| - | {rival.sampling.guidance:g} |\n")
 
     def test_csv_and_markdown_hold_the_rows_of_the_json(self, made: Path) -> None:
         told = read_json(made / "table.json")

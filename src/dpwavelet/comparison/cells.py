@@ -64,7 +64,8 @@ class Known:
     image_size: int
     trained_parameters: int
     parameters: int
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any]  # of its private training
+    sampling: Mapping[str, Any]  # how it draws
     card: Mapping[str, Any]
 
 
@@ -80,6 +81,7 @@ def know(method: Method, settings: TableSettings) -> Known:
         trained_parameters=system.rival.trained_parameters if method.trained else 0,
         parameters=system.parameters,
         settings=system.settings,
+        sampling=system.sampling,
         card=system.card,
     )
 
@@ -116,7 +118,12 @@ def cells_of(
         cells.append(Cell(method=None, epsilon=0.0, seed=seed, about=about))
         for method in settings.methods:
             told = known[method.name]
-            own = {**about, "weights": told.weights, "training": _plain(told.settings)}
+            own = {
+                **about,
+                "weights": told.weights,
+                "training": without_means(told.settings),
+                "sampling": dict(told.sampling),
+            }
             for epsilon in settings.epsilons if method.trained else (0.0,):
                 cells.append(
                     Cell(
@@ -157,6 +164,6 @@ def _finite(settings: TableSettings) -> list[float]:
     return [epsilon for epsilon in settings.epsilons if epsilon != NO_PRIVACY]
 
 
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+def without_means(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without what changes no result."""
     return {name: value for name, value in settings.items() if name not in ("charge_every", "compiled")}

@@ -65,6 +65,7 @@ class System:
     image_size: int
     parameters: int  # of all its networks together
     settings: Mapping[str, Any]  # of its private training
+    sampling: Mapping[str, Any]  # how it draws
     card: Mapping[str, Any]
 
 
@@ -104,7 +105,7 @@ def _ours(place: Path, scales: str) -> System:
         model = open_model(str(place), wanted)
     rival = DpWavelet(model)
     networks = (model.tokenizer, model.transformer, model.detail)
-    return System(rival, model.image_size, _count(*networks), asdict(rival.settings), model.card)
+    return _system(rival, model.image_size, _count(*networks), model.card)
 
 
 def _llamagen(place: Path) -> System:
@@ -113,7 +114,7 @@ def _llamagen(place: Path) -> System:
     rival = load(place)
     size = rival.tokenizer.config.image_size
     parameters = _count(rival.tokenizer, rival.transformer)
-    return System(rival, size, parameters, asdict(rival.settings), rival.card)
+    return _system(rival, size, parameters, rival.card)
 
 
 def _ldm(place: Path) -> System:
@@ -122,7 +123,11 @@ def _ldm(place: Path) -> System:
     diffusion = load(place)
     rival = DpLdm(diffusion).eval()
     parameters = _count(diffusion.autoencoder, diffusion.denoiser)
-    return System(rival, diffusion.image_size, parameters, asdict(rival.settings), diffusion.card)
+    return _system(rival, diffusion.image_size, parameters, diffusion.card)
+
+
+def _system(rival: Any, image_size: int, parameters: int, card: Mapping[str, Any]) -> System:
+    return System(rival, image_size, parameters, asdict(rival.settings), asdict(rival.sampling), card)
 
 
 def _count(*networks: nn.Module) -> int:

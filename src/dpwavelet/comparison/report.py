@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dpwavelet import __version__
 from dpwavelet.checkpoint import read_tensors, write_bytes, write_json
-from dpwavelet.comparison.cells import REAL, Cell, Known
+from dpwavelet.comparison.cells import REAL, Cell, Known, without_means
 from dpwavelet.comparison.consent import Price
 from dpwavelet.comparison.measures import LEVELS, HeldOut
 from dpwavelet.comparison.settings import TableSettings
@@ -146,6 +146,13 @@ def as_json(told: Told) -> dict[str, Any]:
         "notes": notes(told),
         "columns": {column.key: column.title for column in told.columns},
         "weights": {name: _weights(known) for name, known in told.known.items()},
+        "settings": {
+            name: {
+                "training": without_means(known.settings) if known.method.trained else None,
+                "sampling": dict(known.sampling),
+            }
+            for name, known in told.known.items()
+        },
         "rows": [
             {
                 "method": row.method,
@@ -179,7 +186,13 @@ def as_text(told: Told, pictures: Mapping[str, Mapping[str, Tensor]]) -> str:
     for row in told.rows:
         cells = [_shown(row, column) for column in told.columns]
         lines.append(_line([row.method, row.budget, str(row.seeds), *cells]))
-    lines += ["", "Public weights:", "", _line(["method", *WEIGHTS]), _line(["---"] * (len(WEIGHTS) + 1))]
+    lines += [
+        "",
+        "Public weights, and what decides most in training and in drawing:",
+        "",
+        _line(["method", *WEIGHTS]),
+        _line(["---"] * (len(WEIGHTS) + 1)),
+    ]
     lines += [_line([name, *_weights(known).values()]) for name, known in told.known.items()]
     lines += ["", "Sheets, with their rows from the top:", ""]
     lines += [f"- `{_sheet_name(budget)}`: {', '.join(rows)}" for budget, rows in pictures.items()]
@@ -190,7 +203,7 @@ def as_page(told: Told, pictures: Mapping[str, Mapping[str, Tensor]]) -> str:
     """The page with charts and sheets."""
     origin = told.origin
     weights = Table(
-        title="Public weights",
+        title="Public weights, and what decides most in training and in drawing",
         columns=WEIGHTS,
         rows=[
             TableRow(name, list(_weights(known).values()), Origin.PUBLIC)
@@ -297,7 +310,7 @@ def _ways(told: Told) -> list[str]:
     ]
 
 
-WEIGHTS = ("images", "minutes", "parameters", "trained", "SHA-256")
+WEIGHTS = ("images", "minutes", "parameters", "trained", "SHA-256", "learning rate", "guidance")
 
 
 def _weights(known: Known) -> dict[str, str]:
@@ -310,6 +323,8 @@ def _weights(known: Known) -> dict[str, str]:
         f"{known.parameters:,}",
         f"{known.trained_parameters:,}",
         known.weights[:8],
+        f"{known.settings['learning_rate']:g}" if known.method.trained else "-",
+        f"{known.sampling['guidance']:g}",
     )
     return dict(zip(WEIGHTS, values, strict=True))
 
