@@ -2,6 +2,7 @@
 
     python benchmarks/results.py --threads 2                          # days; goes on where it was interrupted
     python benchmarks/results.py --sets scenes6 --publish docs/results
+    python benchmarks/results.py --sets scenes6 --epsilon 10 --seeds 1  # some cells; more can follow
     python benchmarks/results.py --quick                              # tests the machinery, ranks nothing
 
 1. `dpwavelet pretrain` makes the public weights of both rivals, at full size, in build/rivals/METHOD. Ours
@@ -20,7 +21,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -119,14 +120,14 @@ class Places:
 
 def main() -> None:
     wanted = arguments()
-    size = QUICK if wanted.quick else FULL
+    size = narrowed(QUICK if wanted.quick else FULL, wanted)
     places = Places.of(wanted.out, wanted.quick)
     if wanted.quick and wanted.publish:
         raise SystemExit("A quick run ranks nothing, so it is not published: leave out --publish or --quick.")
     if wanted.quick:
         tell_quick(places.out)
     make_weights(size, places, wanted.threads, called)
-    for name in wanted.sets or size.sets:
+    for name in size.sets:
         if make_table(name, size, places, wanted.threads, called) and wanted.publish:
             publish(name, size, places, command_of(wanted), wanted.publish)
     if wanted.quick:
@@ -138,11 +139,19 @@ def arguments(words: Words | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sets", nargs="+", choices=SETS, help="all of them; with --quick two")
+    parser.add_argument("--epsilon", nargs="+", help="all of them unless given")
+    parser.add_argument("--seeds", type=int, help="all of them unless given")
     parser.add_argument("--quick", action="store_true", help="a small run that ranks nothing")
     parser.add_argument("--out", type=Path, default=Path("build/results"), help=f"--quick adds {QUICK_END}")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--publish", type=Path, metavar="FOLDER", help="such as docs/results")
     return parser.parse_args(words)
+
+
+def narrowed(size: Size, wanted: argparse.Namespace) -> Size:
+    """The same for what was asked for alone."""
+    asked = {"sets": wanted.sets, "epsilons": wanted.epsilon, "seeds": wanted.seeds}
+    return replace(size, **{name: value for name, value in asked.items() if value is not None})
 
 
 def called(words: Words) -> None:
@@ -355,7 +364,11 @@ def steps_of(run: Any) -> str:
 def command_of(wanted: argparse.Namespace) -> str:
     """The command in what decides its results; folders are left out."""
     sets = ["--sets", *wanted.sets] if wanted.sets else []
-    return " ".join(["python benchmarks/results.py", *sets, "--threads", str(wanted.threads)])
+    epsilons = ["--epsilon", *wanted.epsilon] if wanted.epsilon else []
+    seeds = ["--seeds", str(wanted.seeds)] if wanted.seeds else []
+    return " ".join(
+        ["python benchmarks/results.py", *sets, *epsilons, *seeds, "--threads", str(wanted.threads)]
+    )
 
 
 def machine() -> str:

@@ -81,6 +81,18 @@ def test_a_full_table_has_three_methods_two_budgets_two_seeds_and_no_privacy() -
     assert "dp-wavelet" not in settings.weights  # those that ship
 
 
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_part_of_the_cells_is_asked_for_and_the_head_says_so(quick: bool) -> None:
+    words = ["--sets", "scenes6", "--epsilon", "1", "inf", "--seeds", "1", "--threads", "2"]
+    wanted = results.arguments(words)
+    usual = results.QUICK if quick else results.FULL
+    size = results.narrowed(usual, wanted)
+    assert (size.sets, size.epsilons, size.seeds) == (["scenes6"], ["1", "inf"], 1)
+    assert size.methods == usual.methods
+    assert results.narrowed(usual, results.arguments([])) == usual
+    assert results.command_of(wanted) == "python benchmarks/results.py " + " ".join(words)
+
+
 def test_a_quick_table_has_epsilon_10_once_and_all_weights_of_one_small_effort() -> None:
     size, places = results.QUICK, results.Places.of(Path("build/results"), quick=True)
     settings = asked(size, places)
