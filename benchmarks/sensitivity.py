@@ -208,6 +208,16 @@ def _outliers(B: int, T: int) -> Records:
     return records._replace(x=x, push=torch.cat([push, -push], 1).repeat(1, pairs, 1))
 
 
+def _crossed(B: int, T: int) -> Records:
+    """The last record's positions are huge and cancel, in one place, where others have put odd numbers."""
+    records = _random(B, T)
+    push = torch.zeros(B, T, W)
+    push[:, 0] = 0.05 / B * torch.rand(B, 1)
+    push[0, 0], push[-1, 0] = 10.0, 1e6
+    push[-1, 1] = -1e6
+    return records._replace(x=torch.ones(B, T, W), ids=torch.ones_like(records.ids), push=push)
+
+
 KINDS: dict[str, Callable[[int, int], Records]] = {
     "random": _random,
     "equal": _equal,
@@ -215,6 +225,7 @@ KINDS: dict[str, Callable[[int, int], Records]] = {
     "infinite and not a number": _not_finite,
     "huge and tiny": _scaled,
     "outliers": _outliers,
+    "crossed": _crossed,
 }
 
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpwavelet.checkpoint import (
+    alone_in,
     canonical_json,
     digest,
     read_json,
@@ -212,3 +213,21 @@ class TestWholeFolder:
             whole_folder(tmp_path / "file" / "model"),
         ):
             pass
+
+
+class TestAlone:
+    """One process at a time is at work in a folder."""
+
+    def test_a_second_one_is_refused_until_the_first_is_done(self, tmp_path: Path) -> None:
+        with alone_in(tmp_path), pytest.raises(OutputError, match="another process"), alone_in(tmp_path):
+            pytest.fail("two were in")
+        with alone_in(tmp_path):
+            pass
+
+    def test_a_folder_that_was_made_for_nothing_is_gone(self, tmp_path: Path) -> None:
+        with pytest.raises(ZeroDivisionError), alone_in(tmp_path / "a" / "out"):
+            raise ZeroDivisionError
+        assert not (tmp_path / "a" / "out").exists()
+        with alone_in(tmp_path / "out"):
+            (tmp_path / "out" / "file").touch()
+        assert (tmp_path / "out" / "file").is_file()

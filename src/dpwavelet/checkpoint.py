@@ -126,6 +126,34 @@ def whole_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(building, ignore_errors=True)
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same out of a folder; OutputError if one is there already.
+
+    The folder is made if it is not there, and removed again if nothing was put in it. The lock ends with the
+    process at the latest. Where the system or the disk has no locks there is none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if sys.platform == "win32":
+        yield
+        return
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(
+                f"another process is at work in {folder}; wait until it is done, or choose another --out."
+            ) from error
+        except OSError:
+            pass
+        yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # if nothing was written
+        os.close(file)
+
+
 def _remove_abandoned(parent: Path, prefix: str) -> None:
     """Remove what killed processes left of an unfinished folder; one that a live process builds stays."""
     for folder in parent.iterdir():

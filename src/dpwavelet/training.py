@@ -89,6 +89,11 @@ class TokenModel(Shaped, Protocol):
     """What can be trained here: an `nn.Module` with one loss a record, a function of that record alone."""
 
     @property
+    def identity(self) -> str:
+        """What decides a loss beside weights and records, in words."""
+        ...
+
+    @property
     def blocks(self) -> torch.nn.Module:
         """The part whose Linears "lora" puts pairs beside."""
         ...
@@ -203,7 +208,7 @@ def train_privately(
     if ranks.lead:
         check_begun(plan, ledger, run)
     checkpoint = Checkpoint(folder, plan, settings, run, ranks.count, _device(transformer).type)
-    start_digest = digest_of(_module(transformer).state_dict(), repr(transformer.config))
+    start_digest = digest_of(_module(transformer).state_dict(), transformer.identity)
     source = Source(ranks.share(lambda: checkpoint.source(records.digest, start_digest).key))
     student, parameters = learner(transformer, settings)
     module = _module(student)

@@ -120,6 +120,11 @@ class ImageTransformer(nn.Module):
         self.word_head = nn.Linear(config.width, config.words, bias=False)
         self.code_heads = nn.ModuleList(nn.Linear(config.width, config.codes, bias=False) for _ in range(2))
 
+    @property
+    def identity(self) -> str:
+        """What decides a loss beside weights and records: the shapes."""
+        return repr(self.config)
+
     @torch.no_grad()
     def initialize(self, generator: torch.Generator) -> None:
         """Draw every weight from `generator`; residual branches start smaller with depth."""

@@ -32,7 +32,7 @@ TRAINING = breaks_of(
     (
         "one key for two shapes of the same weights",
         "A run is finished twice, with other heads and one noise; the difference of the two sums has none.",
-        ".state_dict(), repr(transformer.config))",
+        ".state_dict(), transformer.identity)",
         ".state_dict())",
         "TestInterruption::test_another_model_to_start_from_is_refused",
     ),

@@ -8,18 +8,19 @@ import shutil
 import statistics
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from small_tables import Here, split_portraits
 
-from dpwavelet.checkpoint import read_json, read_tensors, write_json
+from dpwavelet.checkpoint import alone_in, read_json, read_tensors, write_json
 from dpwavelet.comparison import Computing, Method, TableSettings, make_table, work
 from dpwavelet.comparison.cells import REAL, Known, know, plan_of
-from dpwavelet.comparison.consent import check_consent
+from dpwavelet.comparison.consent import check_consent, price
 from dpwavelet.comparison.methods import open_system, place_of
-from dpwavelet.errors import ConfigError, DataError, ModelError, PrivacyError
+from dpwavelet.errors import ConfigError, DataError, ModelError, OutputError, PrivacyError
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
 from dpwavelet.privacy.budget import Cap, DataLedger, ledger_path
@@ -384,6 +385,25 @@ class TestConsent:
             make_table(people, tmp_path / "out", settings, Silent(), here)
         assert (here.jobs, DataLedger.open(path, owned).runs) == ([], {})
         assert not (tmp_path / "out").exists()
+
+    def test_a_cell_that_was_begun_twice_costs_twice(
+        self, people: Path, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        out, settings = tmp_path / "out", one(asked)
+        again(people, out, settings)
+        (path,) = (out / "ledgers").iterdir()
+        first = only_run(path)
+        cell = SimpleNamespace(digest=path.stem, plan=PrivacyPlan.from_json(first.begun["plan"]))
+        assert price([cell], out).epsilon == 8.0
+        Ledger.open(path).append({"kind": "begun", "run": "another", "plan": first.begun["plan"]})
+        assert price([cell], out).epsilon == 16.0
+        assert price([SimpleNamespace(digest="new", plan=cell.plan)], out).epsilon == 24.0
+
+    def test_a_table_that_another_process_makes_is_left_alone(
+        self, people: Path, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        with alone_in(tmp_path / "out"), pytest.raises(OutputError, match="another process"):
+            make_table(people, tmp_path / "out", one(asked), Silent(), Here())
 
     def test_a_cell_that_was_begun_has_its_room_already(
         self, people: Path, asked: TableSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.privacy.clipping import PRECISIONS, RecordClipper
+from dpwavelet.privacy.compiled import compiled as graph_of
 from dpwavelet.privacy.layer_gradients import GramGradient, StoredGradient, Use, parameter_gradient
 
 VOCABULARY, WIDTH = 7, 8
@@ -391,7 +392,7 @@ def test_thousands_of_chunks_add_up_without_rounding():
         for _ in range(chunks):
             clipper.accumulate(lambda x: 1e3 * linear(x)[:, 0], torch.ones(1, 1))
         sums.append(clipper.finish().values["weight"])
-    assert float(sums[1] - sums[0]) == pytest.approx(1 / (1 + 2**-14), abs=1e-6)
+    assert float(sums[1] - sums[0]) == pytest.approx(1 / (1 + 2**-13), abs=1e-6)
 
 
 CASES = ["aligned", "cancelling", "nearly cancelling", "underflowing", "outlier"]
@@ -603,7 +604,7 @@ def test_only_chosen_parameters_count(chosen):
     model, tokens = task(Transformer, 0, B=3, T=4)
     for name, p in model.named_parameters():
         p.requires_grad_(name in chosen)
-    expected = one_by_one(model.double(), tokens, 0.1 / (1 + 2**-14))
+    expected = one_by_one(model.double(), tokens, 0.1 / (1 + 2**-13))
     assert distance(clip(model, tokens, 0.1), expected) <= 1e-12
     picked = {name: p for name, p in model.named_parameters() if name in chosen}
     clipper = RecordClipper(model.requires_grad_(True), picked, max_norm=0.1)
@@ -845,6 +846,34 @@ def test_the_check_leaves_sums_and_random_numbers_alone():
     assert not any(value.any() for value in clipper.finish().values.values())
 
 
+def test_rows_that_cancel_round_away_nothing_of_what_others_put_there():
+    """The last record adds and takes away a million times the bound in a row that the others share."""
+    model, width = nn.Embedding(4, 8), 8
+    clipper = RecordClipper(model, max_norm=1.0)
+    ids, push = torch.ones(3, 2, dtype=torch.int64), torch.zeros(3, 2, width)
+    push[2, 0], push[2, 1] = 1e6, -1e6
+
+    def losses(ids: Tensor, push: Tensor) -> Tensor:
+        return (model(ids) * push).sum((1, 2))
+
+    def total(first: float, second: float) -> Tensor:
+        push[0, 0], push[1, 0] = first, second
+        clipper.accumulate(losses, ids, push)
+        return clipper.finish().values["weight"]
+
+    offsets = [0.03 * step / 200 for step in range(200)]
+    moved = [float((total(first, 10.0) - total(first, 0.0)).norm()) for first in offsets]
+    assert 0.99 < max(moved) <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("shape", [(2, 65536), (2, 65536, 2)])
+def test_many_small_numbers_beside_a_large_one_are_all_measured(shape):
+    values = torch.full(shape, 2.0**-12.6)
+    values[:, 0] = 1.0
+    measured = StoredGradient(values).squared_norms(0.0)
+    assert torch.allclose(measured.double(), values.double().square().flatten(1).sum(1), rtol=3e-5)
+
+
 # The compiled form. Its graph is the same for every backend; one test pays for real kernels.
 
 
@@ -879,6 +908,27 @@ def test_the_compiled_sum_is_the_same_for_new_weights_and_records(kind, backend)
     assert distance(vector(clipper.finish().values.values()), clip(model, tokens[:4], 0.5)) <= 1e-5
     alone = [one_by_one(model, record[None], inf).norm() for record in tokens[:4]]
     assert torch.allclose(seen.norms.double(), torch.stack(alone), rtol=1e-4)
+
+
+@pytest.mark.skipif(not which("g++"), reason="real kernels need a C++ compiler, and g++ is not here")
+def test_factors_of_a_compiled_graph_are_what_bfloat16_holds():
+    """Bounds of short factors rest on it: left unrounded, they would be rounded once here and once there."""
+    torch.manual_seed(0)
+    layer, inputs, outputs = nn.Linear(64, 128), torch.randn(4, 8, 64), torch.randn(4, 8, 128)
+
+    def factors(inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        changed = F.layer_norm(inputs, (64,)), (1.5 * outputs).to(torch.bfloat16)  # as under autocast
+        product = parameter_gradient([Use(layer, "weight", *changed)])
+        assert isinstance(product, GramGradient)
+        assert product.short
+        return product.A * 1.0, product.G * 1.0
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's compiler uses what torch has deprecated
+        run = graph_of(nn.Identity(), factors, inputs, outputs, backend="inductor")
+        found = run(inputs, outputs)
+    for factor in found:
+        assert torch.equal(factor, factor.bfloat16().float())
 
 
 def test_compiled_records_that_are_not_finite_count_as_zero():

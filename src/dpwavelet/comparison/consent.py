@@ -40,7 +40,11 @@ def price(cells: Iterable[Cell], out: Path) -> Price:
     own = {
         cell.digest: Price(epsilon=cell.plan.epsilon, delta=cell.plan.delta) for cell in cells if cell.plan
     }
-    return _together((begun(out) | own).values())
+    found = begun(out)  # a cell may have been begun more than once
+    for digest, one in own.items():
+        known = found.get(digest, one)
+        found[digest] = max(known, one, key=lambda each: each.epsilon)
+    return _together(found.values())
 
 
 def begun(out: Path) -> dict[str, Price]:

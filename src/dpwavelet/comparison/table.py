@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dpwavelet.checkpoint import canonical_json, read_json
+from dpwavelet.checkpoint import alone_in, canonical_json, read_json
 from dpwavelet.comparison.cells import Cell, Known, cells_of, fingerprint, know, shape_of
 from dpwavelet.comparison.consent import check_consent, least_price, price, remember, without_privacy
 from dpwavelet.comparison.methods import OURS, Method
@@ -53,54 +53,55 @@ def make_table(
         "features": space.digest,
         **settings.computing.identity,
     }
-    steps = _steps(settings, known, shape, out, work)
-    cells = cells_of(settings, known, steps, len(images), about)
-    cost = price(cells, out)
-    check_consent(settings, cost.epsilon)
-    missing = [cell for cell in cells if not _path(cell, out).is_file()]
-    owned = None
-    if not settings.stand_in:
-        owned = check_owned(data, images, known, missing, out, settings, progress)
-        out.mkdir(parents=True, exist_ok=True)
-        out.chmod(0o700)
-    remember(settings, out)
+    with alone_in(out):
+        steps = _steps(settings, known, shape, out, work)
+        cells = cells_of(settings, known, steps, len(images), about)
+        cost = price(cells, out)
+        check_consent(settings, cost.epsilon)
+        missing = [cell for cell in cells if not _path(cell, out).is_file()]
+        owned = None
+        if not settings.stand_in:
+            owned = check_owned(data, images, known, missing, out, settings, progress)
+            out.mkdir(parents=True, exist_ok=True)
+            out.chmod(0o700)
+        remember(settings, out)
 
-    def job(cell: Cell) -> Job:
-        return Job(
-            cell=cell,
-            place=known[cell.name].place if cell.method else None,
-            image_size=size,
-            data=data,
-            split=settings.split,
-            held_out=settings.held_out,
-            pictures=settings.pictures,
-            features=settings.features,
-            out=out,
-            computing=settings.computing,
-            owned=owned,
-            ledger=settings.ledger,
+        def job(cell: Cell) -> Job:
+            return Job(
+                cell=cell,
+                place=known[cell.name].place if cell.method else None,
+                image_size=size,
+                data=data,
+                split=settings.split,
+                held_out=settings.held_out,
+                pictures=settings.pictures,
+                features=settings.features,
+                out=out,
+                computing=settings.computing,
+                owned=owned,
+                ledger=settings.ledger,
+            )
+
+        for left in (out / "work").glob("*"):  # the keys of cells that are done, if a crash left them
+            if (out / "cells" / f"{left.name}.json").is_file():
+                shutil.rmtree(left)
+        progress.begin("cells", len(missing))
+        for cell in missing:
+            work(compute, job(cell))
+            progress.advance(1, f"{cell.name}, epsilon {cell.epsilon:g}, seed {cell.seed}")
+        told = Told(
+            data=data.name,
+            settings=settings,
+            known=known,
+            cells=[(cell, read_json(_path(cell, out))) for cell in cells],
+            cost=cost,
+            without_privacy=without_privacy(out),
+            shape=shape,
+            held_out=held_out,
+            features=space,
         )
-
-    for left in (out / "work").glob("*"):  # the keys of cells that are done, if a crash left them
-        if (out / "cells" / f"{left.name}.json").is_file():
-            shutil.rmtree(left)
-    progress.begin("cells", len(missing))
-    for cell in missing:
-        work(compute, job(cell))
-        progress.advance(1, f"{cell.name}, epsilon {cell.epsilon:g}, seed {cell.seed}")
-    told = Told(
-        data=data.name,
-        settings=settings,
-        known=known,
-        cells=[(cell, read_json(_path(cell, out))) for cell in cells],
-        cost=cost,
-        without_privacy=without_privacy(out),
-        shape=shape,
-        held_out=held_out,
-        features=space,
-    )
-    write_report(told, out)
-    return out
+        write_report(told, out)
+        return out
 
 
 def _path(cell: Cell, out: Path) -> Path:

@@ -28,14 +28,18 @@ def compiled(
     """`function`, compiled for arguments shaped like `example`; it sees the model's weights of each call.
 
     What runs is recorded once, backward included. So the function must not branch on values, and whatever
-    it reads beside the model and its arguments is frozen.
+    it reads beside the model and its arguments is frozen. A number that the function rounds to bfloat16 is
+    rounded in the graph too, where Inductor would leave that out between two steps that it merges: bounds on
+    norms rest on it.
     """
+    options: dict[str, Any] | None = {"emulate_precision_casts": True} if backend == "inductor" else None
 
     def pure(weights: dict[str, torch.Tensor], *arguments: Any) -> Any:
         return functional_call(call, weights, arguments)
 
     call = _Call(model, function)
-    graph = torch.compile(make_fx(pure)(_weights(call), *example), fullgraph=True, backend=backend)
+    recorded = make_fx(pure)(_weights(call), *example)
+    graph = torch.compile(recorded, fullgraph=True, backend=backend, options=options)
     return lambda *arguments: graph(_weights(call), *arguments)
 
 

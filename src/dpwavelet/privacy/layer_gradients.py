@@ -19,6 +19,7 @@ from torch.nn import functional as F
 SUPPORTED = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)
 
 _AT_ONCE = 8  # gradients in bfloat16 that are made wider at once, small enough for a cache
+_LONGEST = 1024  # row whose squares float32 may add up
 _FLOOR = 1e-12  # added to lengths whose squares may underflow
 
 
@@ -152,15 +153,15 @@ class StoredGradient:
     values: Tensor
 
     def squared_norms(self, rounding: float) -> Tensor:
-        """Square and add in two stages, since one long float sum loses digits.
+        """Square and add short rows, then these in double precision, since a long float sum loses digits.
 
         The product that adds records up rounds both the stored values and the factors.
         """
         wide = torch.promote_types(self.values.dtype, torch.float32)
-        norms: Tensor = torch.linalg.vector_norm(self.values, dim=-1, dtype=wide)
-        if norms.dim() > 1:
-            norms = torch.linalg.vector_norm(norms.flatten(1), dim=1)
-        return (norms * (1 + 2 * rounding)).square()
+        rows = torch.split(self.values, _LONGEST, dim=-1)
+        norms = torch.stack([torch.linalg.vector_norm(row, dim=-1, dtype=wide) for row in rows], -1)
+        length: Tensor = torch.linalg.vector_norm(norms.flatten(1).double(), dim=1)
+        return (length * (1 + 2 * rounding)).square().to(wide)
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """One pass over the stored gradients, in single precision or more."""
@@ -182,10 +183,10 @@ class GramGradient:
     G^T A by 2 `rounding` R at most, once where it is measured and once more, differently, where it is
     released; all is added.
 
-    Short factors, which bfloat16 holds, are rounded by no product until a record's weight has made the
-    narrower one, say A, longer, so only what is released is. That moves G^T A by `rounding` |A| |G|_2 at
-    most, and the square of the largest singular value of G is no more than the largest row of G G^T adds up
-    to, signs left out.
+    Short factors, which bfloat16 holds (also in a compiled graph, see `compiled`), are rounded by no product
+    until a record's weight has made the narrower one, say A, longer, so only what is released is. That moves
+    G^T A by `rounding` |A| |G|_2 at most, and the square of the largest singular value of G is no more than
+    the largest row of G G^T adds up to, signs left out.
     """
 
     A: Tensor  # [B, T, i]
@@ -239,6 +240,11 @@ class RowGradient:
         return squares.sum(1)
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
-        """Add every record's rows to the table."""
-        table = self.G.new_zeros(self.rows, self.G.shape[2])
-        return table.index_add(0, self.ids.flatten(), (self.G * factors[:, None, None]).flatten(0, 1))
+        """Add every record's rows to the table, in double precision.
+
+        Rows of one record may cancel and so be much longer than its gradient. Passing through a row, they
+        would round away what other records have put there.
+        """
+        table = self.G.new_zeros(self.rows, self.G.shape[2], dtype=torch.float64)
+        rows = self.G.double() * factors[:, None, None]
+        return table.index_add(0, self.ids.flatten(), rows.flatten(0, 1))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dpwavelet.errors import ConfigError, DataError
 from dpwavelet.rivals.llamagen.prefixes import ClassPrefix, FeaturePrefix, WordPrefix, to_the_end
+from dpwavelet.rivals.llamagen.transformer import LlamaConfig, LlamaTransformer
 from dpwavelet.rivals.llamagen.words import T5, ClassNames, said
 from dpwavelet.text import Vocabulary
 
@@ -115,7 +116,9 @@ class Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(1))
-        self.config = SimpleNamespace(vocab_size=40, d_model=2)
+        self.config = SimpleNamespace(
+            vocab_size=40, d_model=2, to_dict=lambda: {"d_model": 2, "_name_or_path": str(id(self))}
+        )
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:
         total = (input_ids * attention_mask).sum(1, keepdim=True).expand_as(input_ids)
@@ -148,6 +151,20 @@ class TestT5:
         assert copy.text is t5
         assert copy.cap_proj.fc1.weight is not prefix.cap_proj.fc1.weight
         assert not [name for name, _ in prefix.named_parameters() if "text" in name]
+
+    def test_other_weights_of_it_are_another_start_of_a_run(self) -> None:
+        """The key of the noise is bound to what a model is, and the encoder is no part of its weights."""
+        config = LlamaConfig(
+            prefix="features", feature_width=2, words=40, caption_length=5,
+            codes=8, side=2, width=8, inner=8, depth=1, heads=1,
+        )  # fmt: skip
+        other = Encoder()
+        other.scale.data += 1e-6
+        first, second, third = (
+            LlamaTransformer(config, T5(Pieces(), encoder)).identity
+            for encoder in (Encoder(), Encoder(), other)
+        )
+        assert first == second != third
 
     def test_the_library_is_asked_for_what_lies_on_disk(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[Any] = []

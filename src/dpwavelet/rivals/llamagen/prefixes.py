@@ -32,6 +32,11 @@ class Prefix:
 class TextEncoder(Protocol):
     """A frozen network that is no part of the model, so no `nn.Module`."""
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its weights."""
+        ...
+
     def __call__(self, captions: Tensor) -> Tensor:
         """Features [B, P, F] of captions [B, L], each by itself; zeros before those of what was said."""
         ...

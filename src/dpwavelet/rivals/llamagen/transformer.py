@@ -136,6 +136,12 @@ class LlamaTransformer(nn.Module):
         self.register_buffer("turns", torch.cat((still, turns)), persistent=False)  # [1 + N, D / 2, 2]
 
     @property
+    def identity(self) -> str:
+        """What decides a loss beside weights and records: shapes, and the encoder that reads captions."""
+        text = self.cls_embedding.text if isinstance(self.cls_embedding, FeaturePrefix) else None
+        return repr(self.config) + (f" {text.digest}" if text is not None else "")
+
+    @property
     def blocks(self) -> nn.ModuleList:
         """What low-rank pairs are put beside: `wqkv` and `wo` of every layer."""
         return nn.ModuleList(layer.get_submodule("attention") for layer in self.layers)

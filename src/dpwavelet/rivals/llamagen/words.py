@@ -7,12 +7,14 @@ Letters: B captions, L ids of a caption, F width of features.
 
 import importlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from dpwavelet.checkpoint import digest_of
 from dpwavelet.errors import ConfigError, DataError, ModelError
 from dpwavelet.records import Words
 from dpwavelet.rivals.llamagen.prefixes import to_the_end
@@ -73,6 +75,14 @@ class T5:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Itself: a copy of a model reads with the same encoder."""
         return self
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of its weights, and of how they are used but not of where they lie."""
+        shape = sorted(
+            (k, repr(v)) for k, v in self.encoder.config.to_dict().items() if not k.startswith("_")
+        )
+        return digest_of(self.encoder.state_dict(), repr(shape))
 
     @property
     def pieces(self) -> int:
