@@ -57,17 +57,20 @@ def test_all_methods_get_the_same_tries_and_they_are_kept(
     first = capsys.readouterr().out
     assert seen == [(110, 20, set())] * 2
     rows = [line for line in first.splitlines() if line.startswith("| dp-")]
-    assert [row.split(" | ")[1].rpartition(", ")[2] for row in rows] == [
-        "rate x 0.1", "rate x 1", "guidance 1", "guidance 4",
-    ] * 2  # fmt: skip
     kept = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")]
-    assert len(kept) == 8
+    assert len(kept) == 12
     drawn = [each["found"]["fd_coarse"] for each in kept if "guidance" in each]
-    assert len(set(drawn)) == 4  # guidance changes what is drawn
-    for method in ("dp-wavelet", "dp-llamagen"):
-        rates = {e["rate"]: e["found"]["loss"] for e in kept if e["method"] == method and "guidance" not in e}
-        best = min(rates, key=lambda rate: rates[rate])
-        assert {e["rate"] for e in kept if e["method"] == method and "guidance" in e} == {best}
+    assert len(set(drawn)) == 8  # rate and guidance change what is drawn
+    wanted = []
+    for method, usual in (("dp-wavelet", 3.0), ("dp-llamagen", 1.5)):
+        pictures = [each for each in kept if each["method"] == method and "guidance" in each]
+        near = {each["rate"]: each["found"]["kd_full"] for each in pictures if each["guidance"] == usual}
+        assert set(near) == {0.1, 1.0}
+        best = min(near, key=lambda rate: near[rate])
+        assert {each["guidance"] for each in pictures if each["rate"] == best} == {usual, 1.0, 4.0}
+        wanted += [(method, f"rate x {rate:g}, guidance {usual:g}") for rate in (0.1, 1.0)]
+        wanted += [(method, f"rate x {best:g}, guidance {guidance:g}") for guidance in (1.0, 4.0)]
+    assert [tuple(row.strip("| ").split(" | ")[:2]) for row in rows] == wanted
     before = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.json")}
     tries.main()
     again = capsys.readouterr().out
