@@ -221,6 +221,10 @@ class TestAlone:
     def test_a_second_one_is_refused_until_the_first_is_done(self, tmp_path: Path) -> None:
         with alone_in(tmp_path), pytest.raises(OutputError, match="another process"), alone_in(tmp_path):
             pytest.fail("two were in")
+        with alone_in(tmp_path / "out"):
+            with pytest.raises(OutputError, match="another process"), alone_in(tmp_path / "out"):
+                pytest.fail("two were in")
+            assert (tmp_path / "out").is_dir()  # still of the first, though it is empty
         with alone_in(tmp_path):
             pass
 

@@ -147,10 +147,12 @@ def alone_in(folder: Path) -> Iterator[None]:
             ) from error
         except OSError:
             pass
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                folder.rmdir()  # if nothing was written; never what another process holds
     finally:
-        with suppress(OSError):
-            folder.rmdir()  # if nothing was written
         os.close(file)
 
 

@@ -62,7 +62,6 @@ def make_table(
         owned = None
         if not settings.stand_in:
             owned = check_owned(data, images, known, missing, out, settings, progress)
-            out.mkdir(parents=True, exist_ok=True)
             out.chmod(0o700)
         remember(settings, out)
 
