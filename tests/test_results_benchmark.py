@@ -57,6 +57,7 @@ def asked(size: Any, places: Any) -> TableSettings:
         stand_in=told["stand_in"],
         batch_size=told["batch_size"],
         steps=told["steps"],
+        share=told["share"],
         pictures=told["pictures"],
     )
 
@@ -91,6 +92,17 @@ def test_a_part_of_the_cells_is_asked_for_and_the_head_says_so(quick: bool) -> N
     assert size.methods == usual.methods
     assert results.narrowed(usual, results.arguments([])) == usual
     assert results.command_of(wanted) == "python benchmarks/results.py " + " ".join(words)
+
+
+def test_a_share_of_the_steps_has_a_folder_of_its_own_and_reaches_compare() -> None:
+    places = results.Places.of(Path("build/results"), quick=False)
+    wanted = results.arguments(["--sets", "scenes6", "--share", "0.25", "--threads", "2"])
+    size = results.narrowed(results.FULL, wanted)
+    assert results.folder_of("scenes6", size) == "scenes6-0.25"
+    assert results.folder_of("scenes6", results.FULL) == "scenes6"
+    assert asked(size, places).share == 0.25
+    assert asked(results.FULL, places).share == 1
+    assert results.command_of(wanted).endswith("--sets scenes6 --share 0.25 --threads 2")
 
 
 def test_a_quick_table_has_epsilon_10_once_and_all_weights_of_one_small_effort() -> None:

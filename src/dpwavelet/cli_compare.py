@@ -76,6 +76,9 @@ def compare(
     steps: Annotated[
         int | None, typer.Option(help="Steps, of dp-wavelet where time is equal; chosen unless given.")
     ] = None,
+    share: Annotated[
+        float, typer.Option(help="Take this share of the steps that would be chosen, such as 0.25.")
+    ] = TableSettings.share,
     split: Annotated[str, typer.Option(help="Train on records of this split.")] = "train",
     held_out: Annotated[str, typer.Option(help="Draw for the captions of this split.")] = "test",
     pictures: Annotated[
@@ -116,6 +119,7 @@ def compare(
         records=records,
         batch_size=batch_size,
         steps=steps,
+        share=share,
         split=split,
         held_out=held_out,
         pictures=pictures,

@@ -124,6 +124,10 @@ class TestSettings:
             ({"pictures": 3}, "pictures"),
             ({"held_out": "train"}, "another than 'train'"),
             ({"allow": ("delta",)}, "delta"),
+            ({"share": 0.0}, "share of steps"),
+            ({"share": 11.0}, "share of steps"),
+            ({"share": math.nan}, "share of steps"),
+            ({"share": 0.5, "steps": 3}, "nothing to take a share of"),
         ],
     )
     def test_a_setting(self, changes: dict[str, object], words: str) -> None:

@@ -17,7 +17,7 @@ from small_tables import Here, split_portraits
 
 from dpwavelet.checkpoint import alone_in, read_json, read_tensors, write_json
 from dpwavelet.comparison import Computing, Method, TableSettings, make_table, work
-from dpwavelet.comparison.cells import REAL, Known, know, plan_of
+from dpwavelet.comparison.cells import REAL, Known, know, plan_of, shape_of
 from dpwavelet.comparison.consent import check_consent, price
 from dpwavelet.comparison.methods import open_system, place_of
 from dpwavelet.errors import ConfigError, DataError, ModelError, OutputError, PrivacyError
@@ -132,6 +132,21 @@ class TestCells:
     ) -> None:
         assert self.wanted(people, one(asked), made, monkeypatch) == []
         assert "dp-wavelet" in self.wanted(people, one(asked, **changes), made, monkeypatch)
+
+    def test_a_share_of_the_usual_steps_is_a_plan_of_so_many(
+        self, people: Path, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        """100 records in batches of 20: 30 steps, if they are chosen. Noise is that of the steps taken."""
+        settings = one(asked, steps=None)
+        whole = shape_of(settings, 100)
+        part = shape_of(replace(settings, share=0.3), 100)
+        assert part.steps == round(0.3 * whole.steps) < whole.steps
+        assert part.noise_multiplier < whole.noise_multiplier
+        assert replace(part, steps=whole.steps) == whole
+        assert shape_of(replace(settings, share=1e-9), 100).steps == 1
+        again(people, tmp_path / "out", replace(settings, share=0.1))
+        text = (tmp_path / "out" / "table.md").read_text()
+        assert "Steps are 0.1 of those that `dpwavelet run` would choose" in text
 
     def test_other_captions_weights_or_features_are_other_cells(
         self, people: Path, asked: TableSettings, made: Path, features: Path, tmp_path: Path,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,8 @@ def know(method: Method, settings: TableSettings) -> Known:
 def shape_of(settings: TableSettings, found: int) -> PrivacyPlan:
     """The plan of a table before its epsilons are put in: declared number, delta, batch and steps."""
     asked = _asked(settings, 1.0, settings.batch_size, settings.steps)
-    return make_plan(asked, declared(asked, found))
+    whole = make_plan(asked, declared(asked, found))
+    return replace(whole, steps=max(round(whole.steps * settings.share), 1))
 
 
 def plan_of(settings: TableSettings, found: int, epsilon: float, steps: int) -> PrivacyPlan:

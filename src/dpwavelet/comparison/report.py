@@ -270,6 +270,7 @@ def notes(told: Told) -> list[str]:
         if settings.equal == "records"
         else "The same time to train: each method takes as many steps as, by a rehearsal on drawn portraits, "
         "fit into the seconds of ours. Training without privacy takes as many steps as with it.",
+        *_share(settings),
         f"Pictures are drawn for the captions of the same {settings.pictures:,} held-out records at most. "
         f"Coarse is the Haar approximation {LEVELS} levels down, enlarged. Real against real: as many of the "
         "records that were trained on.",
@@ -298,6 +299,16 @@ def notes(told: Told) -> list[str]:
     if not private:
         said.append("There is no private cell.")
     return said
+
+
+def _share(settings: TableSettings) -> list[str]:
+    """Said where the steps are not those that a run would take."""
+    if settings.share == 1:
+        return []
+    return [
+        f"Steps are {settings.share:g} of those that `dpwavelet run` would choose for as many records; each "
+        "private cell has the noise that so many steps ask for."
+    ]
 
 
 def _ways(told: Told) -> list[str]:

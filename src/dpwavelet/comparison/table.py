@@ -1,17 +1,17 @@
 """A whole table: what it costs, the cells that are missing, and the files that show all of them."""
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from dpwavelet.checkpoint import alone_in, canonical_json, read_json
 from dpwavelet.comparison.cells import Cell, Known, cells_of, fingerprint, know, shape_of
-from dpwavelet.comparison.consent import check_consent, least_price, price, remember, without_privacy
+from dpwavelet.comparison.consent import Price, check_consent, least_price, price, remember, without_privacy
 from dpwavelet.comparison.methods import OURS, Method
 from dpwavelet.comparison.owned import check_owned
 from dpwavelet.comparison.report import Told, write_report
@@ -19,7 +19,7 @@ from dpwavelet.comparison.settings import Computing, TableSettings
 from dpwavelet.comparison.speed import Speed
 from dpwavelet.comparison.work import Job, Rehearsal, Work, compute, in_child, read_speed, tell_speed
 from dpwavelet.errors import ConfigError, PrivacyError
-from dpwavelet.evaluation import extractor
+from dpwavelet.evaluation import Extractor, extractor
 from dpwavelet.features import NAME
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.privacy.plan import PrivacyPlan
@@ -36,71 +36,102 @@ def make_table(
     on a record.
     """
     check_consent(settings, least_price(settings))
-    known = {method.name: know(method, settings) for method in settings.methods}
-    size = _one_size(known)
-    images = PrivateImages.open(data, size, settings.split)
-    held_out = PrivateImages.open(data, size, settings.held_out)
-    space = extractor(NAME, settings.features)
-    shape = shape_of(settings, len(images))
-    if len(images) < shape.records:
-        raise PrivacyError(
-            f"{shape.records} records were declared, but there are fewer; declare at most what is there."
-        )
-    about = {
-        "data": fingerprint(images),
-        "held_out": fingerprint(held_out),
-        "pictures": settings.pictures,
-        "features": space.digest,
-        **settings.computing.identity,
-    }
+    table = _Table.open(data, out, settings)
     with alone_in(out):
-        steps = _steps(settings, known, shape, out, work)
-        cells = cells_of(settings, known, steps, len(images), about)
+        cells = table.cells(_steps(table, work))
         cost = price(cells, out)
         check_consent(settings, cost.epsilon)
         missing = [cell for cell in cells if not _path(cell, out).is_file()]
         owned = None
         if not settings.stand_in:
-            owned = check_owned(data, images, known, missing, out, settings, progress)
+            owned = check_owned(data, table.images, table.known, missing, out, settings, progress)
             out.chmod(0o700)
         remember(settings, out)
-
-        def job(cell: Cell) -> Job:
-            return Job(
-                cell=cell,
-                place=known[cell.name].place if cell.method else None,
-                image_size=size,
-                data=data,
-                split=settings.split,
-                held_out=settings.held_out,
-                pictures=settings.pictures,
-                features=settings.features,
-                out=out,
-                computing=settings.computing,
-                owned=owned,
-                ledger=settings.ledger,
-            )
-
-        for left in (out / "work").glob("*"):  # the keys of cells that are done, if a crash left them
-            if (out / "cells" / f"{left.name}.json").is_file():
-                shutil.rmtree(left)
+        _remove_left_keys(out)
         progress.begin("cells", len(missing))
         for cell in missing:
-            work(compute, job(cell))
+            work(compute, table.job(cell, owned))
             progress.advance(1, f"{cell.name}, epsilon {cell.epsilon:g}, seed {cell.seed}")
-        told = Told(
-            data=data.name,
-            settings=settings,
-            known=known,
-            cells=[(cell, read_json(_path(cell, out))) for cell in cells],
-            cost=cost,
-            without_privacy=without_privacy(out),
-            shape=shape,
-            held_out=held_out,
-            features=space,
+        write_report(table.told(cells, cost), out)
+    return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Table:
+    """What was asked for, and all that is opened for it before `out` is touched."""
+
+    data: Path
+    out: Path
+    settings: TableSettings
+    known: Mapping[str, Known]
+    images: PrivateImages
+    held_out: PrivateImages
+    space: Extractor
+    shape: PrivacyPlan
+
+    @classmethod
+    def open(cls, data: Path, out: Path, settings: TableSettings) -> Self:
+        known = {method.name: know(method, settings) for method in settings.methods}
+        size = _one_size(known)
+        images = PrivateImages.open(data, size, settings.split)
+        held_out = PrivateImages.open(data, size, settings.held_out)
+        space = extractor(NAME, settings.features)
+        shape = shape_of(settings, len(images))
+        if len(images) < shape.records:
+            raise PrivacyError(
+                f"{shape.records} records were declared, but there are fewer; declare at most what is there."
+            )
+        return cls(
+            data=data, out=out, settings=settings, known=known, images=images, held_out=held_out,
+            space=space, shape=shape,
+        )  # fmt: skip
+
+    def cells(self, steps: Mapping[str, int]) -> list[Cell]:
+        about = {
+            "data": fingerprint(self.images),
+            "held_out": fingerprint(self.held_out),
+            "pictures": self.settings.pictures,
+            "features": self.space.digest,
+            **self.settings.computing.identity,
+        }
+        return cells_of(self.settings, self.known, steps, len(self.images), about)
+
+    def job(self, cell: Cell, owned: str | None) -> Job:
+        return Job(
+            cell=cell,
+            place=self.known[cell.name].place if cell.method else None,
+            image_size=_one_size(self.known),
+            data=self.data,
+            split=self.settings.split,
+            held_out=self.settings.held_out,
+            pictures=self.settings.pictures,
+            features=self.settings.features,
+            out=self.out,
+            computing=self.settings.computing,
+            owned=owned,
+            ledger=self.settings.ledger,
         )
-        write_report(told, out)
-        return out
+
+    def told(self, cells: Sequence[Cell], cost: Price) -> Told:
+        """The whole table, once all cells are there."""
+        return Told(
+            data=self.data.name,
+            settings=self.settings,
+            known=self.known,
+            cells=[(cell, read_json(_path(cell, self.out))) for cell in cells],
+            cost=cost,
+            without_privacy=without_privacy(self.out),
+            shape=self.shape,
+            held_out=self.held_out,
+            features=self.space,
+        )
+
+
+def _remove_left_keys(out: Path) -> None:
+    """The keys of cells that are done are gone with their folders, unless a crash left one."""
+    for left in (out / "work").glob("*"):
+        if (out / "cells" / f"{left.name}.json").is_file():
+            shutil.rmtree(left)
 
 
 def _path(cell: Cell, out: Path) -> Path:
@@ -116,20 +147,19 @@ def _one_size(known: Mapping[str, Known]) -> int:
     return next(iter(sizes.values()))
 
 
-def _steps(
-    settings: TableSettings, known: Mapping[str, Known], shape: PrivacyPlan, out: Path, work: Work
-) -> dict[str, int]:
+def _steps(table: _Table, work: Work) -> dict[str, int]:
     """How many steps each method takes: as many as ours, or as many as fit into the time that ours takes.
 
     Both times come from rehearsals on drawn portraits, so no clock that ran on records decides a plan.
     """
+    settings, shape, out = table.settings, table.shape, table.out
     if settings.equal == "records":
-        return dict.fromkeys(known, shape.steps)
+        return dict.fromkeys(table.known, shape.steps)
     ours = _speed(know(Method(system=OURS), settings), out, settings.computing, work)
     seconds = shape.steps * ours.seconds(shape.batch_size)
     return {
         name: _speed(told, out, settings.computing, work).steps_within(seconds, shape.batch_size)
-        for name, told in known.items()
+        for name, told in table.known.items()
         if told.method.trained
     }
 
