@@ -81,6 +81,7 @@ class Size:
     options: Sequence[str] = ()  # of compare, beyond its defaults
     preset: str = "thumb"
     share: float | None = None  # of the steps that compare would choose, for every method
+    at_once: int = 1  # cells, each with all threads that are given
 
 
 FULL = Size(sets=SETS, epsilons=("1", "10", "inf"), seeds=2)
@@ -147,13 +148,17 @@ def arguments(words: Words | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a small run that ranks nothing")
     parser.add_argument("--out", type=Path, default=Path("build/results"), help=f"--quick adds {QUICK_END}")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--at-once", type=int, help="cells, each with so many threads; one unless given")
     parser.add_argument("--publish", type=Path, metavar="FOLDER", help="such as docs/results")
     return parser.parse_args(words)
 
 
 def narrowed(size: Size, wanted: argparse.Namespace) -> Size:
     """The same for what was asked for alone."""
-    asked = {"sets": wanted.sets, "epsilons": wanted.epsilon, "seeds": wanted.seeds, "share": wanted.share}
+    asked = {
+        "sets": wanted.sets, "epsilons": wanted.epsilon, "seeds": wanted.seeds, "share": wanted.share,
+        "at_once": wanted.at_once,
+    }  # fmt: skip
     return replace(size, **{name: value for name, value in asked.items() if value is not None})
 
 
@@ -212,7 +217,7 @@ def compare_words(data: Path, out: Path, size: Size, places: Places, threads: in
         "compare", str(data), "--stand-in", "--epsilon", *size.epsilons, "--methods", *size.methods,
         "--weights", *(f"{system}={folder}" for system, folder in places.weights_of(size).items()),
         "--seeds", str(size.seeds), *(["--share", f"{size.share:g}"] if size.share else []),
-        *size.options, "--threads", str(threads), "--out", str(out),
+        *size.options, "--threads", str(threads), "--at-once", str(size.at_once), "--out", str(out),
     ]  # fmt: skip
 
 
@@ -376,9 +381,9 @@ def command_of(wanted: argparse.Namespace) -> str:
     epsilons = ["--epsilon", *wanted.epsilon] if wanted.epsilon else []
     seeds = ["--seeds", str(wanted.seeds)] if wanted.seeds else []
     share = ["--share", f"{wanted.share:g}"] if wanted.share else []
-    return " ".join(
-        ["python benchmarks/results.py", *sets, *epsilons, *seeds, *share, "--threads", str(wanted.threads)]
-    )
+    own = [*sets, *epsilons, *seeds, *share, "--threads", str(wanted.threads)]
+    at_once = ["--at-once", str(wanted.at_once)] if wanted.at_once else []
+    return " ".join(["python benchmarks/results.py", *own, *at_once])
 
 
 def machine() -> str:

@@ -96,6 +96,9 @@ def compare(
     threads: Annotated[
         int | None, typer.Option(help="Threads to compute with; all cores unless given.")
     ] = None,
+    at_once: Annotated[
+        int, typer.Option(help="Cells to compute at once, which share the threads unless --threads is given.")
+    ] = TableSettings.at_once,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, or cuda:N.")] = "cpu",
     compiled: Annotated[
         bool,
@@ -125,6 +128,7 @@ def compare(
         pictures=pictures,
         features=None if features is None else str(features),
         computing=Computing(threads=threads, device=device, compiled=compiled),
+        at_once=at_once,
         stand_in=stand_in,
         spend=spend,
         allow=tuple(allow or ()),

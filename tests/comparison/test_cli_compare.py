@@ -1,8 +1,12 @@
 """`dpwavelet compare` as a user meets it, with cells in processes of their own."""
 
 import os
+import select
+import signal
+import subprocess
 import sys
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -103,6 +107,32 @@ def test_a_refusal_comes_back_from_the_process_of_a_cell() -> None:
 def test_a_process_that_is_ended_from_outside_is_told() -> None:
     with pytest.raises(OutputError, match="repeat the command to go on"):
         work.in_child(os._exit, 9)
+
+
+def linger(path: str) -> None:
+    """Say which process this is, keep the pipe open, and never end."""
+    with Path(path).open("w") as pipe:
+        print(os.getpid(), file=pipe, flush=True)
+        Event().wait()
+
+
+@pytest.mark.slow
+def test_the_process_of_a_cell_ends_with_the_one_that_began_it(tmp_path: Path) -> None:
+    """Else it trains on in a folder that the next call finds free."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    code = f"import test_cli_compare as t; t.work.in_child(t.linger, {str(path)!r})"
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    begun = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths})
+    with path.open("rb", buffering=0) as pipe:
+        child = int(pipe.readline())
+        begun.kill()
+        begun.wait()
+        ended, _, _ = select.select([pipe], [], [], 60)
+        if not ended:
+            os.kill(child, signal.SIGKILL)
+        assert ended
+        assert pipe.read() == b""
 
 
 @pytest.mark.parametrize(

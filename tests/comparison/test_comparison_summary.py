@@ -124,6 +124,7 @@ class TestSettings:
             ({"pictures": 3}, "pictures"),
             ({"held_out": "train"}, "another than 'train'"),
             ({"allow": ("delta",)}, "delta"),
+            ({"at_once": 0}, "at least one cell"),
             ({"share": 0.0}, "share of steps"),
             ({"share": 11.0}, "share of steps"),
             ({"share": math.nan}, "share of steps"),

@@ -8,6 +8,7 @@ import shutil
 import statistics
 from dataclasses import asdict, replace
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 from typing import Any
 
@@ -90,9 +91,48 @@ class TestCells:
         path = next(
             p for p in (tmp_path / "out" / "cells").glob("*.json") if read_json(p)["identity"]["steps"]
         )
-        write_json(path, read_json(path) | {"compiled": True})
-        again(people, tmp_path / "out", asked)
-        assert ways(tmp_path / "out")[1] == "Cells were not computed alike: their seconds do not compare."
+        for change, words in (
+            ({"compiled": True}, "private steps compiled"),
+            ({"at_once": 2}, "2 cells at once"),
+        ):
+            before = read_json(path)
+            write_json(path, before | change)
+            again(people, tmp_path / "out", asked)
+            assert words in ways(tmp_path / "out")[0]
+            assert ways(tmp_path / "out")[1] == "Cells were not computed alike: their seconds do not compare."
+            write_json(path, before)
+
+    def test_several_are_computed_at_once_and_say_so(
+        self, people: Path, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        """Each of two cells waits until the other has begun: one after another they would wait forever."""
+        both = Barrier(2, timeout=60)
+        threads: list[int | None] = []
+
+        def meet(function: Any, job: Any) -> None:
+            both.wait()
+            threads.append(job.computing.threads)
+            write_json(job.out / "cells" / f"{job.cell.digest}.json", {"at_once": job.at_once})
+
+        settings = replace(one(asked), at_once=2, seeds=2, computing=Computing())
+        with pytest.raises(KeyError):  # these cells have nothing to show
+            make_table(people, tmp_path / "out", settings, Silent(), meet)
+        assert [cell["at_once"] for cell in cells(tmp_path / "out")] == [2] * 4
+        assert threads == [max(torch.get_num_threads() // 2, 1)] * 4
+
+    @pytest.mark.parametrize("at_once", [1, 2])
+    def test_after_an_error_no_other_is_begun(
+        self, at_once: int, people: Path, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        begun: list[str] = []
+
+        def fail(function: Any, job: Any) -> None:
+            begun.append(job.cell.digest)
+            raise ModelError("broken weights")
+
+        with pytest.raises(ModelError, match="broken weights"):
+            make_table(people, tmp_path / "out", replace(asked, at_once=at_once), Silent(), fail)
+        assert len(begun) == at_once
 
     def test_a_second_call_computes_nothing_and_says_the_same(
         self, people: Path, asked: TableSettings, made: Path

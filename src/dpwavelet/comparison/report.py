@@ -313,11 +313,16 @@ def _share(settings: TableSettings) -> list[str]:
 
 def _ways(told: Told) -> list[str]:
     """How the cells with a training of their own were computed, in words, each once."""
-    found = {(int(kept["threads"]), bool(kept.get("compiled"))) for cell, kept in told.cells if cell.steps}
+    found = {
+        (int(kept["threads"]), int(kept.get("at_once", 1)), bool(kept.get("compiled")))
+        for cell, kept in told.cells
+        if cell.steps
+    }
     return [
         f"threads {threads}, "
+        + ("" if at_once == 1 else f"{at_once} cells at once, ")
         + ("private steps compiled, but for DP-LDM" if compiled else "nothing compiled")
-        for threads, compiled in sorted(found)
+        for threads, at_once, compiled in sorted(found)
     ]
 
 

@@ -60,6 +60,7 @@ class TableSettings:
     pictures: int = 800
     features: str | None = None  # a folder of another feature network than the bundled one
     computing: Computing = field(default_factory=Computing)
+    at_once: int = 1  # cells, each in a process with its share of the threads
     stand_in: bool = False
     spend: float | None = None
     allow: tuple[str, ...] = ()  # refusals that the owner overrules, where records are private
@@ -84,6 +85,8 @@ class TableSettings:
             )
         if self.share != 1 and self.steps is not None:
             raise ConfigError(f"steps are given, {self.steps}, so there is nothing to take a share of.")
+        if self.at_once < 1:
+            raise ConfigError(f"at least one cell must be computed at once, got {self.at_once}.")
         if self.pictures < 4:
             raise ConfigError(f"pictures must be at least 4, got {self.pictures}.")
         if self.split == self.held_out:

@@ -2,8 +2,10 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,10 +50,7 @@ def make_table(
             out.chmod(0o700)
         remember(settings, out)
         _remove_left_keys(out)
-        progress.begin("cells", len(missing))
-        for cell in missing:
-            work(compute, table.job(cell, owned))
-            progress.advance(1, f"{cell.name}, epsilon {cell.epsilon:g}, seed {cell.seed}")
+        _compute_all([table.job(cell, owned) for cell in missing], settings.at_once, progress, work)
         write_report(table.told(cells, cost), out)
     return out
 
@@ -107,7 +106,8 @@ class _Table:
             pictures=self.settings.pictures,
             features=self.settings.features,
             out=self.out,
-            computing=self.settings.computing,
+            computing=_shared(self.settings.computing, self.settings.at_once),
+            at_once=self.settings.at_once,
             owned=owned,
             ledger=self.settings.ledger,
         )
@@ -125,6 +125,29 @@ class _Table:
             held_out=self.held_out,
             features=self.space,
         )
+
+
+def _compute_all(jobs: Sequence[Job], at_once: int, progress: Progress, work: Work) -> None:
+    """Compute these cells, so many at once. After an error those that run are finished, and none is begun."""
+    progress.begin("cells", len(jobs))
+    waiting, running = iter(jobs), dict[Future[None], Cell]()
+    with ThreadPoolExecutor(at_once) as pool:
+        while True:
+            for job in islice(waiting, at_once - len(running)):
+                running[pool.submit(work, compute, job)] = job.cell
+            if not running:
+                return
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                cell = running.pop(done)
+                done.result()
+                progress.advance(1, f"{cell.name}, epsilon {cell.epsilon:g}, seed {cell.seed}")
+
+
+def _shared(computing: Computing, at_once: int) -> Computing:
+    """The same for one of so many cells: they share the threads, unless it was said how many each has."""
+    if computing.threads is not None or at_once == 1:
+        return computing
+    return replace(computing, threads=max(torch.get_num_threads() // at_once, 1))
 
 
 def _remove_left_keys(out: Path) -> None:

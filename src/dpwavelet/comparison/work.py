@@ -9,6 +9,7 @@ A cell that was interrupted goes on from its checkpoint, and is charged nothing 
 """
 
 import json
+import os
 import secrets
 import shutil
 import time
@@ -16,9 +17,11 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -66,6 +69,7 @@ class Job:
     features: str | None
     out: Path
     computing: Computing
+    at_once: int  # cells that are computed beside one another
     owned: str | None  # fingerprint of private images, whose own ledger is charged too
     ledger: Path | None  # the folder of that ledger
 
@@ -89,8 +93,8 @@ class Work(Protocol):
 
 
 def in_child(function: Callable[[J], None], job: J) -> None:
-    """In a fresh process, which ends afterwards."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    """In a fresh process, which ends afterwards, or with this one if that is killed."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         try:
             refused = pool.submit(_refusal, function, job).result()
         except BrokenProcessPool as error:
@@ -101,6 +105,13 @@ def in_child(function: Callable[[J], None], job: J) -> None:
     if refused is not None:
         kind, message = refused
         raise kind(message)
+
+
+def _end_with_parent() -> None:
+    """End this process with the one that began it. Left alone it would train on in a folder that is free."""
+    parent = parent_process()
+    assert parent is not None
+    Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
 def _refusal(function: Callable[[J], None], job: J) -> tuple[type[DpwaveletError], str] | None:
@@ -131,6 +142,7 @@ def compute(job: Job) -> None:
             "identity": job.cell.identity,
             "threads": torch.get_num_threads(),
             "compiled": job.computing.compiled,
+            "at_once": job.at_once,
             "numbers": numbers,
         },
     )
