@@ -3,7 +3,7 @@
     python benchmarks/results.py --threads 2                          # days; goes on where it was interrupted
     python benchmarks/results.py --sets scenes6 --publish docs/results
     python benchmarks/results.py --sets scenes6 --epsilon 10 --seeds 1  # some cells; more can follow
-    python benchmarks/results.py --sets scenes6 --share 0.25  # a quarter of the steps; a table of its own
+    python benchmarks/results.py --sets scenes6 --methods dp-wavelet dp-ldm  # some rows, all steps
     python benchmarks/results.py --quick                              # tests the machinery, ranks nothing
 
 1. `dpwavelet pretrain` makes the public weights of both rivals, at full size, in build/rivals/METHOD. Ours
@@ -66,6 +66,12 @@ Words = list[str]
 Call = Callable[[Words], None]
 
 
+ROWS = (
+    OURS, f"{OURS}@0.25", f"{OURS}@0.1", f"{LLAMAGEN}@0.25", f"{LDM}@0.25",
+    "public", f"public:{LLAMAGEN}", f"public:{LDM}",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class Size:
     """How much is done: the same for every method."""
@@ -73,14 +79,13 @@ class Size:
     sets: Sequence[str]
     epsilons: Sequence[str]
     seeds: int
-    methods: Sequence[str] = (OURS, LLAMAGEN, LDM, "public", f"public:{LLAMAGEN}", f"public:{LDM}")
+    methods: Sequence[str] = ROWS
     made: Sequence[str] = (LLAMAGEN, LDM)  # whose public weights are trained first
     effort: float = 1.0  # share of the usual steps of that
     portraits: tuple[int, int] = (8000, 800)  # drawn to train on, and held out
     public: int | None = None  # at most so many public images
     options: Sequence[str] = ()  # of compare, beyond its defaults
     preset: str = "thumb"
-    share: float | None = None  # of the steps that compare would choose, for every method
     at_once: int = 1  # cells, each with all threads that are given
 
 
@@ -93,6 +98,7 @@ QUICK = Size(
     effort=0.005,
     portraits=(1000, 100),
     public=1000,
+    methods=(OURS, LLAMAGEN, LDM, "public", f"public:{LLAMAGEN}", f"public:{LDM}"),
     options=("--batch-size", "50", "--steps", "8", "--pictures", "32"),
 )
 
@@ -144,7 +150,7 @@ def arguments(words: Words | None = None) -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", choices=SETS, help="all of them; with --quick two")
     parser.add_argument("--epsilon", nargs="+", help="all of them unless given")
     parser.add_argument("--seeds", type=int, help="all of them unless given")
-    parser.add_argument("--share", type=float, help="of the usual steps of private training; --out/SET-SHARE")
+    parser.add_argument("--methods", nargs="+", help="rows, as of `dpwavelet compare`; all unless given")
     parser.add_argument("--quick", action="store_true", help="a small run that ranks nothing")
     parser.add_argument("--out", type=Path, default=Path("build/results"), help=f"--quick adds {QUICK_END}")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -156,7 +162,8 @@ def arguments(words: Words | None = None) -> argparse.Namespace:
 def narrowed(size: Size, wanted: argparse.Namespace) -> Size:
     """The same for what was asked for alone."""
     asked = {
-        "sets": wanted.sets, "epsilons": wanted.epsilon, "seeds": wanted.seeds, "share": wanted.share,
+        "sets": wanted.sets, "epsilons": wanted.epsilon, "seeds": wanted.seeds,
+        "methods": wanted.methods,
         "at_once": wanted.at_once,
     }  # fmt: skip
     return replace(size, **{name: value for name, value in asked.items() if value is not None})
@@ -195,14 +202,9 @@ def make_table(name: str, size: Size, places: Places, threads: int, call: Call) 
     if data is None:
         print(f"{name} is skipped: it is not here. DPWAVELET_DATA names the folder of the staged sets.")
         return False
-    note_begun(places.out / folder_of(name, size), threads)
-    call(compare_words(data, places.out / folder_of(name, size), size, places, threads))
+    note_begun(places.out / name, threads)
+    call(compare_words(data, places.out / name, size, places, threads))
     return True
-
-
-def folder_of(name: str, size: Size) -> str:
-    """The name of the folder of a table."""
-    return name if size.share is None else f"{name}-{size.share:g}"
 
 
 def records(name: str, size: Size, out: Path) -> Path | None:
@@ -216,7 +218,7 @@ def compare_words(data: Path, out: Path, size: Size, places: Places, threads: in
     return [
         "compare", str(data), "--stand-in", "--epsilon", *size.epsilons, "--methods", *size.methods,
         "--weights", *(f"{system}={folder}" for system, folder in places.weights_of(size).items()),
-        "--seeds", str(size.seeds), *(["--share", f"{size.share:g}"] if size.share else []),
+        "--seeds", str(size.seeds),
         *size.options, "--threads", str(threads), "--at-once", str(size.at_once), "--out", str(out),
     ]  # fmt: skip
 
@@ -316,14 +318,14 @@ def cells_in(table: Path) -> int:
 
 
 def publish(name: str, size: Size, places: Places, command: str, to: Path) -> None:
-    """Copy a table, its charts and what made it to a folder in `to`: the files named here, no others."""
-    table = places.out / folder_of(name, size)
+    """Copy the table of a set, its charts and what made it to `to`/name: the files named here, no others."""
+    table = places.out / name
     if read_json(table / "table.json")["private"]:
         raise SystemExit(f"{table} is made of private records; it is never published.")
     files = {file: (table / file).read_bytes() for file in COPIED}
     files[CHARTS] = charts_of((table / "report.html").read_text(encoding="utf-8")).encode()
     files["README.md"] = head_of(name, size, places, command).encode()
-    with whole_folder(to / folder_of(name, size)) as building:
+    with whole_folder(to / name) as building:
         for file, content in files.items():
             write_bytes(building / file, content)
 
@@ -348,7 +350,7 @@ def head_of(name: str, size: Size, places: Places, command: str) -> str:
         weights.append(f"| {system} | `{weights_digest(place)}` | {steps_of(card.get('run'))} |")
     return "\n".join(
         [
-            f"# {folder_of(name, size)}",
+            f"# {name}",
             "",
             f"[Table](table.md), [CSV](table.csv), [JSON](table.json), [charts]({CHARTS}). Made by "
             f"`{command}`. Sheets that the table names are not here: they show held-out "
@@ -356,7 +358,7 @@ def head_of(name: str, size: Size, places: Places, command: str) -> str:
             "",
             "Computed in these calls:",
             "",
-            *(f"- {line}" for line in made_by(places.out / folder_of(name, size))),
+            *(f"- {line}" for line in made_by(places.out / name)),
             "",
             "| public weights | SHA-256 of all files | steps of their training |",
             "|---|---|---|",
@@ -380,8 +382,8 @@ def command_of(wanted: argparse.Namespace) -> str:
     sets = ["--sets", *wanted.sets] if wanted.sets else []
     epsilons = ["--epsilon", *wanted.epsilon] if wanted.epsilon else []
     seeds = ["--seeds", str(wanted.seeds)] if wanted.seeds else []
-    share = ["--share", f"{wanted.share:g}"] if wanted.share else []
-    own = [*sets, *epsilons, *seeds, *share, "--threads", str(wanted.threads)]
+    methods = ["--methods", *wanted.methods] if wanted.methods else []
+    own = [*sets, *methods, *epsilons, *seeds, "--threads", str(wanted.threads)]
     at_once = ["--at-once", str(wanted.at_once)] if wanted.at_once else []
     return " ".join(["python benchmarks/results.py", *own, *at_once])
 

@@ -57,7 +57,6 @@ def asked(size: Any, places: Any) -> TableSettings:
         stand_in=told["stand_in"],
         batch_size=told["batch_size"],
         steps=told["steps"],
-        share=told["share"],
         pictures=told["pictures"],
     )
 
@@ -73,7 +72,8 @@ def planned(settings: TableSettings) -> list[tuple[str, float, int]]:
 def test_a_full_table_has_three_methods_two_budgets_two_seeds_and_no_privacy() -> None:
     places = results.Places.of(Path("build/results"), quick=False)
     settings = asked(results.FULL, places)
-    budgets = dict.fromkeys(("dp-wavelet", "dp-llamagen", "dp-ldm"), (1, 10, float("inf")))
+    trained = "dp-wavelet", "dp-wavelet@0.25", "dp-wavelet@0.1", "dp-llamagen@0.25", "dp-ldm@0.25"
+    budgets = dict.fromkeys(trained, (1, 10, float("inf")))
     budgets |= dict.fromkeys(("public", "public:dp-llamagen", "public:dp-ldm"), (0,))
     wanted = [(name, epsilon, seed) for name in budgets for epsilon in budgets[name] for seed in (0, 1)]
     assert sorted(planned(settings)) == sorted(wanted)
@@ -84,25 +84,16 @@ def test_a_full_table_has_three_methods_two_budgets_two_seeds_and_no_privacy() -
 
 @pytest.mark.parametrize("quick", [False, True])
 def test_a_part_of_the_cells_is_asked_for_and_the_head_says_so(quick: bool) -> None:
-    words = ["--sets", "scenes6", "--epsilon", "1", "inf", "--seeds", "1", "--threads", "2"]
+    methods = ["dp-wavelet@0.25", "dp-ldm"]
+    words = ["--sets", "scenes6", "--methods", *methods, "--epsilon", "1", "inf", "--seeds", "1"]
+    words += ["--threads", "2", "--at-once", "2"]
     wanted = results.arguments(words)
     usual = results.QUICK if quick else results.FULL
     size = results.narrowed(usual, wanted)
     assert (size.sets, size.epsilons, size.seeds) == (["scenes6"], ["1", "inf"], 1)
-    assert size.methods == usual.methods
+    assert (size.methods, size.at_once, usual.at_once) == (methods, 2, 1)
     assert results.narrowed(usual, results.arguments([])) == usual
     assert results.command_of(wanted) == "python benchmarks/results.py " + " ".join(words)
-
-
-def test_a_share_of_the_steps_has_a_folder_of_its_own_and_reaches_compare() -> None:
-    places = results.Places.of(Path("build/results"), quick=False)
-    wanted = results.arguments(["--sets", "scenes6", "--share", "0.25", "--threads", "2"])
-    size = results.narrowed(results.FULL, wanted)
-    assert results.folder_of("scenes6", size) == "scenes6-0.25"
-    assert results.folder_of("scenes6", results.FULL) == "scenes6"
-    assert asked(size, places).share == 0.25
-    assert asked(results.FULL, places).share == 1
-    assert results.command_of(wanted).endswith("--sets scenes6 --share 0.25 --threads 2")
 
 
 def test_a_quick_table_has_epsilon_10_once_and_all_weights_of_one_small_effort() -> None:

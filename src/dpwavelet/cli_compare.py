@@ -44,8 +44,9 @@ def compare(
     methods: Annotated[
         list[str] | None,
         typer.Option(
-            help="dp-wavelet, dp-llamagen, dp-ldm; dp-wavelet:2 or :all for its private scales; public, the "
-            "weights without the records, or public:dp-ldm and so on. dp-wavelet and public unless given."
+            help="dp-wavelet, dp-llamagen, dp-ldm; dp-wavelet:2 or :all for its private scales; dp-ldm@0.25 "
+            "and so on for a share of the steps; public, the weights without the records, or public:dp-ldm "
+            "and so on. dp-wavelet and public unless given."
         ),
     ] = None,
     weights: Annotated[
@@ -76,9 +77,6 @@ def compare(
     steps: Annotated[
         int | None, typer.Option(help="Steps, of dp-wavelet where time is equal; chosen unless given.")
     ] = None,
-    share: Annotated[
-        float, typer.Option(help="Take this share of the steps that would be chosen, such as 0.25.")
-    ] = TableSettings.share,
     split: Annotated[str, typer.Option(help="Train on records of this split.")] = "train",
     held_out: Annotated[str, typer.Option(help="Draw for the captions of this split.")] = "test",
     pictures: Annotated[
@@ -122,7 +120,6 @@ def compare(
         records=records,
         batch_size=batch_size,
         steps=steps,
-        share=share,
         split=split,
         held_out=held_out,
         pictures=pictures,

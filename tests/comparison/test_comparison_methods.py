@@ -48,6 +48,8 @@ class TestNames:
             ("dp-llamagen", "dp-llamagen", "", True),
             ("public", "dp-wavelet", "", False),
             ("public:dp-ldm", "dp-ldm", "", False),
+            ("dp-ldm@0.25", "dp-ldm", "", True),
+            ("dp-wavelet:2@10", "dp-wavelet", "2", True),
         ],
     )
     def test_a_name_is_read_and_told_as_it_was_typed(
@@ -68,11 +70,25 @@ class TestNames:
             "dp-ldm:2",
             "public:x",
             "public:dp-wavelet:2",
+            "dp-gan@0.5",
+            "@0.5",
         ],
     )
     def test_what_is_no_method_is_refused_with_those_there_are(self, text: str) -> None:
         with pytest.raises(ConfigError, match="dp-llamagen"):
             Method.parse(text)
+
+    @pytest.mark.parametrize("share", ["", "0", "-1", "11", "nan", "inf", "half", "0.5@0.5"])
+    def test_a_share_of_the_steps_is_a_number_up_to_ten(self, share: str) -> None:
+        with pytest.raises(ConfigError, match=r"dp-wavelet@0\.25"):
+            Method.parse(f"dp-ldm@{share}")
+
+    def test_what_takes_no_steps_has_no_share_of_them(self) -> None:
+        with pytest.raises(ConfigError, match="public:dp-ldm takes no steps"):
+            Method.parse("public:dp-ldm@0.5")
+
+    def test_the_whole_of_the_steps_is_the_method_itself(self) -> None:
+        assert Method.parse("dp-ldm@1.0") == Method.parse("dp-ldm")
 
 
 class TestWeights:

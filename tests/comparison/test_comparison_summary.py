@@ -125,10 +125,6 @@ class TestSettings:
             ({"held_out": "train"}, "another than 'train'"),
             ({"allow": ("delta",)}, "delta"),
             ({"at_once": 0}, "at least one cell"),
-            ({"share": 0.0}, "share of steps"),
-            ({"share": 11.0}, "share of steps"),
-            ({"share": math.nan}, "share of steps"),
-            ({"share": 0.5, "steps": 3}, "nothing to take a share of"),
         ],
     )
     def test_a_setting(self, changes: dict[str, object], words: str) -> None:

@@ -18,7 +18,7 @@ from small_tables import Here, split_portraits
 
 from dpwavelet.checkpoint import alone_in, read_json, read_tensors, write_json
 from dpwavelet.comparison import Computing, Method, TableSettings, make_table, work
-from dpwavelet.comparison.cells import REAL, Known, know, plan_of, shape_of
+from dpwavelet.comparison.cells import REAL, Known, know, plan_of
 from dpwavelet.comparison.consent import check_consent, price
 from dpwavelet.comparison.methods import open_system, place_of
 from dpwavelet.errors import ConfigError, DataError, ModelError, OutputError, PrivacyError
@@ -173,20 +173,37 @@ class TestCells:
         assert self.wanted(people, one(asked), made, monkeypatch) == []
         assert "dp-wavelet" in self.wanted(people, one(asked, **changes), made, monkeypatch)
 
-    def test_a_share_of_the_usual_steps_is_a_plan_of_so_many(
+    def test_a_share_of_the_steps_has_the_noise_of_so_many(
+        self, people: Path, asked: TableSettings, made: Path, tmp_path: Path
+    ) -> None:
+        """A third of three steps is one; all of them are the cell that is there already."""
+        shutil.copytree(made, tmp_path / "out")
+        methods = tuple(map(Method.parse, ("dp-wavelet", "dp-wavelet@0.34", "dp-llamagen@0.34")))
+        here = again(people, tmp_path / "out", replace(asked, methods=methods, epsilons=(8.0,), seeds=1))
+        assert [job.cell.name for job in here.jobs] == ["dp-wavelet@0.34", "dp-llamagen@0.34"]
+        for job in here.jobs:
+            assert (job.cell.steps, job.cell.plan.steps) == (1, 1)
+            assert job.cell.plan.pld_epsilon == pytest.approx(8, rel=0.01)
+        told = read_json(tmp_path / "out" / "table.json")
+        seen = {row["method"]: row["numbers"].get("records_seen", {}).get("mean") for row in told["rows"]}
+        assert (seen["dp-wavelet"], seen["dp-wavelet@0.34"]) == (60, 20)
+        assert told["beside_ours"][0]["method"] == "dp-llamagen@0.34"
+        assert told["beside_ours"][0]["ours"] == "dp-wavelet@0.34"
+        assert "With @ a method takes that share" in (tmp_path / "out" / "table.md").read_text()
+
+    def test_the_same_share_by_another_name_is_the_same_cell(
+        self, people: Path, asked: TableSettings, made: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(made, tmp_path / "out")
+        settings = one(asked, methods=(Method.parse("dp-wavelet@1.001"),))
+        assert again(people, tmp_path / "out", settings).jobs == []
+
+    def test_two_names_for_as_many_steps_are_refused(
         self, people: Path, asked: TableSettings, tmp_path: Path
     ) -> None:
-        """100 records in batches of 20: 30 steps, if they are chosen. Noise is that of the steps taken."""
-        settings = one(asked, steps=None)
-        whole = shape_of(settings, 100)
-        part = shape_of(replace(settings, share=0.3), 100)
-        assert part.steps == round(0.3 * whole.steps) < whole.steps
-        assert part.noise_multiplier < whole.noise_multiplier
-        assert replace(part, steps=whole.steps) == whole
-        assert shape_of(replace(settings, share=1e-9), 100).steps == 1
-        again(people, tmp_path / "out", replace(settings, share=0.1))
-        text = (tmp_path / "out" / "table.md").read_text()
-        assert "Steps are 0.1 of those that `dpwavelet run` would choose" in text
+        settings = one(asked, methods=tuple(map(Method.parse, ("dp-wavelet@0.3", "dp-wavelet@0.31"))))
+        with pytest.raises(ConfigError, match=r"dp-wavelet@0\.3 and dp-wavelet@0\.31 are 1 steps both"):
+            again(people, tmp_path / "out", settings)
 
     def test_other_captions_weights_or_features_are_other_cells(
         self, people: Path, asked: TableSettings, made: Path, features: Path, tmp_path: Path,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Cell:
         """All that decides the numbers, as plain values."""
         told = {
             "format": FORMAT,
-            "method": self.name,
+            "method": self.method.recipe if self.method else REAL,
             "epsilon": epsilon_text(self.epsilon),
             "seed": self.seed,
             "batch_size": self.batch_size,
@@ -89,8 +89,7 @@ def know(method: Method, settings: TableSettings) -> Known:
 def shape_of(settings: TableSettings, found: int) -> PrivacyPlan:
     """The plan of a table before its epsilons are put in: declared number, delta, batch and steps."""
     asked = _asked(settings, 1.0, settings.batch_size, settings.steps)
-    whole = make_plan(asked, declared(asked, found))
-    return replace(whole, steps=max(round(whole.steps * settings.share), 1))
+    return make_plan(asked, declared(asked, found))
 
 
 def plan_of(settings: TableSettings, found: int, epsilon: float, steps: int) -> PrivacyPlan:

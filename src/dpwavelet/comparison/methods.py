@@ -2,12 +2,14 @@
 
 dp-wavelet  dp-llamagen  dp-ldm       trained on the records
 dp-wavelet:2  dp-wavelet:all          with so many private scales
+dp-ldm@0.25  dp-wavelet:2@0.1         with a share of the steps that all others take
 public  public:dp-llamagen            the public weights alone, which no record has touched
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ OURS, LLAMAGEN, LDM = "dp-wavelet", "dp-llamagen", "dp-ldm"
 SYSTEMS = (OURS, LLAMAGEN, LDM)
 PUBLIC = "public"
 BUNDLED = "thumb"  # of ours, unless others are named
+MOST_SHARE = 10  # of the steps of a table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +36,25 @@ class Method:
     system: str
     scales: str = ""  # private ones of ours: a number, all, or as the weights have it
     trained: bool = True  # on the records
+    share: float = 1.0  # of the steps
 
     @classmethod
     def parse(cls, text: str) -> "Method":
         """Read a name as it stands in the first lines of this module."""
-        name, _, more = text.partition(":")
+        recipe, sign, share = text.partition("@")
+        found = cls._recipe(recipe, text)
+        if not sign:
+            return found
+        if not found.trained:
+            raise ConfigError(f"{recipe} takes no steps, so {text!r} can have no share of them.")
+        return replace(found, share=_share(share, text))
+
+    @classmethod
+    def _recipe(cls, recipe: str, text: str) -> "Method":
+        name, sign, more = recipe.partition(":")
         if name == PUBLIC and (more or OURS) in SYSTEMS:
             return cls(system=more or OURS, trained=False)
-        if name in SYSTEMS and not more and not text.endswith(":"):
+        if name in SYSTEMS and not sign:
             return cls(system=name)
         if name == OURS and (more == "all" or (more.isdecimal() and int(more) > 0)):
             return cls(system=name, scales=more)
@@ -52,9 +66,27 @@ class Method:
     @property
     def name(self) -> str:
         """As it is typed."""
+        return self.recipe if self.share == 1 else f"{self.recipe}@{self.share:g}"
+
+    @property
+    def recipe(self) -> str:
+        """The same without its share of the steps."""
         if not self.trained:
             return PUBLIC if self.system == OURS else f"{PUBLIC}:{self.system}"
         return f"{self.system}:{self.scales}" if self.scales else self.system
+
+
+def _share(share: str, text: str) -> float:
+    try:
+        value = float(share)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= MOST_SHARE:
+        raise ConfigError(
+            f"after @ stands a share of the steps, above 0 and at most {MOST_SHARE}, as in {OURS}@0.25; "
+            f"got {text!r}."
+        )
+    return value
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from dpwavelet import __version__
 from dpwavelet.checkpoint import read_tensors, write_bytes, write_json
+from dpwavelet.comparison.beside import COSTS as BESIDE_COSTS
+from dpwavelet.comparison.beside import NEARER, Beside, beside_ours
 from dpwavelet.comparison.cells import REAL, Cell, Known, without_means
 from dpwavelet.comparison.consent import Price
 from dpwavelet.comparison.measures import LEVELS, HeldOut
@@ -49,6 +51,14 @@ from dpwavelet.report.page import Page, as_markdown, render
 FORMAT = 1
 SIDE = 96  # of a picture in a sheet
 CAPTIONS = 8  # on the page
+BESIDE = [
+    "Others over ours at the same epsilon: above 1, theirs is further off, or takes more. Beside is the row "
+    "of ours with as many steps, or the one with the most. +: every seed of ours is nearer than every one of "
+    "theirs. -: the other way round.",
+    "Seconds to be as near: those of the other method over those of our cheapest row whose mean distance is "
+    "as small or smaller. No time: our public weights are as near without the records.",
+]
+APART = {1: "+", -1: "-", 0: ""}
 NO_SUM = "Cells at epsilon inf had no privacy at all, so no epsilon holds for everything that was trained."
 WARNING = (
     "Private: this page is as sensitive as your images.",
@@ -153,6 +163,7 @@ def as_json(told: Told) -> dict[str, Any]:
             }
             for name, known in told.known.items()
         },
+        "beside_ours": [one.to_json() for one in beside_ours(told.rows)],
         "rows": [
             {
                 "method": row.method,
@@ -194,6 +205,10 @@ def as_text(told: Told, pictures: Mapping[str, Mapping[str, Tensor]]) -> str:
         _line(["---"] * (len(WEIGHTS) + 1)),
     ]
     lines += [_line([name, *_weights(known).values()]) for name, known in told.known.items()]
+    if rows := _beside(told):
+        titles = _beside_titles(told)
+        lines += ["", *_paragraphs(BESIDE), _line(["method", *titles]), _line(["---"] * (len(titles) + 1))]
+        lines += [_line([name, *cells]) for name, cells in rows]
     lines += ["", "Sheets, with their rows from the top:", ""]
     lines += [f"- `{_sheet_name(budget)}`: {', '.join(rows)}" for budget, rows in pictures.items()]
     return "\n".join(lines) + "\n"
@@ -220,6 +235,7 @@ def as_page(told: Told, pictures: Mapping[str, Mapping[str, Tensor]]) -> str:
             blocks=_charts(told) or [Missing("No distance could be measured.")],
         ),
         Section(id="cost", heading="What it took", blocks=[_bars(told, column) for column in COSTS[:5]]),
+        *([_beside_section(told)] if _beside(told) else []),
         Section(
             id="sheets",
             heading="The same captions by every method",
@@ -266,11 +282,11 @@ def notes(told: Told) -> list[str]:
         f"One promise for all: add or remove one record of {shape.records:,}, delta {shape.delta:.3g}, "
         f"Poisson batches of {shape.batch_size} expected, clipping to {shape.max_norm:g}, epsilon by "
         "privacy-loss distributions.",
-        "The same number of records seen: every method takes the same number of steps."
+        f"The same number of records seen: every method takes {shape.steps:,} steps."
         if settings.equal == "records"
         else "The same time to train: each method takes as many steps as, by a rehearsal on drawn portraits, "
         "fit into the seconds of ours. Training without privacy takes as many steps as with it.",
-        *_share(settings),
+        *_shares(settings),
         f"Pictures are drawn for the captions of the same {settings.pictures:,} held-out records at most. "
         f"Coarse is the Haar approximation {LEVELS} levels down, enlarged. Real against real: as many of the "
         "records that were trained on.",
@@ -301,14 +317,11 @@ def notes(told: Told) -> list[str]:
     return said
 
 
-def _share(settings: TableSettings) -> list[str]:
-    """Said where the steps are not those that a run would take."""
-    if settings.share == 1:
+def _shares(settings: TableSettings) -> list[str]:
+    """Said where methods take a share of those steps."""
+    if all(method.share == 1 for method in settings.methods):
         return []
-    return [
-        f"Steps are {settings.share:g} of those that `dpwavelet run` would choose for as many records; each "
-        "private cell has the noise that so many steps ask for."
-    ]
+    return ["With @ a method takes that share of these steps, and the noise that so many ask for."]
 
 
 def _ways(told: Told) -> list[str]:
@@ -369,6 +382,52 @@ def _dot(told: Told, row: Row, column: Column) -> Interval[AnyOrigin]:
     mark = Mark.REFERENCE if row.method == REAL else Mark.OTHER if row.epsilon == 0 else Mark.OURS
     number = Number(value=mean.value, interval=mean.interval, confidence=CONFIDENCE)
     return Interval(row.method, number, told.origin, mark)
+
+
+def _beside_titles(told: Told) -> list[str]:
+    distances = [column.title for column in told.distances if column.key in NEARER]
+    costs = [column.title for column in COSTS if column.key in BESIDE_COSTS]
+    return ["epsilon", "beside", *distances, *costs, "seconds to be as near"]
+
+
+def _beside(told: Told) -> list[tuple[str, list[str]]]:
+    """Each other method over ours: its name, and what stands in its line."""
+    return [
+        (
+            one.method,
+            [
+                f"{one.epsilon:g}",
+                one.ours,
+                *(_ratio(one, key) for key in (*NEARER, *BESIDE_COSTS)),
+                _reached(one),
+            ],
+        )
+        for one in beside_ours(told.rows)
+    ]
+
+
+def _ratio(one: Beside, key: str) -> str:
+    if key not in one.ratios:
+        return "-"
+    return f"{one.ratios[key]:.3g} {APART[one.apart.get(key, 0)]}".strip()
+
+
+def _reached(one: Beside) -> str:
+    if one.reached is None:
+        return "never"
+    if one.seconds_to_reach is None:
+        return f"no time: {one.reached}"
+    return f"{one.seconds_to_reach:.3g}, {one.reached}"
+
+
+def _beside_section(told: Told) -> Section[AnyOrigin]:
+    table = Table(
+        title="Others over ours",
+        columns=_beside_titles(told),
+        rows=[TableRow(name, cells, told.origin) for name, cells in _beside(told)],
+        names="Method",
+    )
+    return Section(id="beside", heading="Others beside ours", words=BESIDE, blocks=[table])
 
 
 def _bars(told: Told, column: Column) -> Block[AnyOrigin]:

@@ -13,7 +13,6 @@ from dpwavelet.ranks import place
 
 Equal = Literal["records", "time"]
 MOST_SEEDS = 10
-MOST_SHARE = 10
 NO_PRIVACY = float("inf")
 
 
@@ -54,7 +53,6 @@ class TableSettings:
     records: int | None = None  # declared; the count, rounded down, unless given
     batch_size: int | None = None
     steps: int | None = None  # of ours, if time is equal
-    share: float = 1.0  # of the steps that would be chosen, where none are given
     split: str = "train"
     held_out: str = "test"
     pictures: int = 800
@@ -79,12 +77,6 @@ class TableSettings:
             raise ConfigError(f"seeds must be from 1 to {MOST_SEEDS}, got {self.seeds}.")
         if self.equal not in get_args(Equal):
             raise ConfigError(f"equal must be {' or '.join(get_args(Equal))}, got {self.equal!r}.")
-        if not 0 < self.share <= MOST_SHARE:
-            raise ConfigError(
-                f"the share of steps must be above 0 and at most {MOST_SHARE}, got {self.share}."
-            )
-        if self.share != 1 and self.steps is not None:
-            raise ConfigError(f"steps are given, {self.steps}, so there is nothing to take a share of.")
         if self.at_once < 1:
             raise ConfigError(f"at least one cell must be computed at once, got {self.at_once}.")
         if self.pictures < 4:

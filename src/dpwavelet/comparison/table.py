@@ -171,10 +171,21 @@ def _one_size(known: Mapping[str, Known]) -> int:
 
 
 def _steps(table: _Table, work: Work) -> dict[str, int]:
-    """How many steps each method takes: as many as ours, or as many as fit into the time that ours takes.
+    """How many steps each method takes: its share of as many as ours, or of as many as fit into its time.
 
     Both times come from rehearsals on drawn portraits, so no clock that ran on records decides a plan.
     """
+    whole = _whole(table, work)
+    trained = [method for method in table.settings.methods if method.trained]
+    steps = {each.name: max(round(whole[each.name] * each.share), 1) for each in trained}
+    taken: dict[tuple[str, int], str] = {}
+    for method in trained:
+        if (same := taken.setdefault((method.recipe, steps[method.name]), method.name)) != method.name:
+            raise ConfigError(f"{same} and {method.name} are {steps[method.name]} steps both; leave one out.")
+    return steps
+
+
+def _whole(table: _Table, work: Work) -> dict[str, int]:
     settings, shape, out = table.settings, table.shape, table.out
     if settings.equal == "records":
         return dict.fromkeys(table.known, shape.steps)
@@ -190,7 +201,7 @@ def _steps(table: _Table, work: Work) -> dict[str, int]:
 def _speed(told: Known, out: Path, computing: Computing, work: Work) -> Speed:
     """How fast a method trains; rehearsed once for the same weights, settings and way to compute."""
     what: dict[str, Any] = {
-        "method": told.method.name,
+        "method": told.method.recipe,
         "weights": told.weights,
         "training": dict(told.settings),
         **asdict(computing),

@@ -1,0 +1,101 @@
+"""Each other method beside ours at the same epsilon: how much further its pictures are, and at what cost.
+
+Costs are ratios of means over seeds: of seconds for each record, of all seconds of training, of peak memory,
+and of seconds to the same quality, which are those of our cheapest row whose pictures are as near or
+nearer. Give ours with several shares of the steps, such as `dp-wavelet@0.1`, to find how few are enough.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dpwavelet.comparison.cells import REAL
+from dpwavelet.comparison.methods import OURS, PUBLIC, Method
+from dpwavelet.comparison.summary import Mean, Row
+
+NEARER = ("fd_coarse", "fd_full", "kd_full", "perceptual")  # of which less is better
+COSTS = ("seconds_per_1000", "seconds", "peak_bytes")
+QUALITY = ("fd_full", "kd_full")  # the first that both have tells which pictures are as near
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """Another method over ours, at one epsilon."""
+
+    method: str
+    epsilon: float
+    ours: str  # the row of ours with as many steps, or else the one with the most
+    ratios: Mapping[str, float]  # theirs over ours, of distances and costs that both have
+    apart: Mapping[str, int]  # of distances: 1 if all seeds of ours are nearer, -1 if all of theirs, else 0
+    reached: str | None  # our cheapest row that is as near; nothing if none is
+    seconds_to_reach: float | None  # all seconds of theirs over those of that row, if it was trained
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "method": self.method,
+            "epsilon": f"{self.epsilon:g}",
+            "ours": self.ours,
+            "ratios": dict(self.ratios),
+            "apart": dict(self.apart),
+            "reached": self.reached,
+            "seconds_to_reach": self.seconds_to_reach,
+        }
+
+
+def beside_ours(rows: Sequence[Row]) -> list[Beside]:
+    """Every row of another system that learned from records, where ours did at the same epsilon."""
+    trained = [row for row in rows if row.epsilon > 0]
+    found = []
+    for row in trained:
+        own = [each for each in trained if each.epsilon == row.epsilon and _system(each) == OURS]
+        if own and _system(row) != OURS:
+            public = [each for each in rows if each.method == PUBLIC]
+            found.append(_beside(row, own, public))
+    return found
+
+
+def _beside(row: Row, own: Sequence[Row], public: Sequence[Row]) -> Beside:
+    seen = row.numbers["records_seen"].value
+    ours = next((each for each in own if each.numbers["records_seen"].value == seen), None) or max(
+        own, key=lambda each: each.numbers["records_seen"].value
+    )
+    both = {name: (row.numbers[name], ours.numbers[name]) for name in row.numbers if name in ours.numbers}
+    reached = _cheapest(row, [*own, *public])
+    seconds = reached and reached.numbers.get("seconds")
+    return Beside(
+        method=row.method,
+        epsilon=row.epsilon,
+        ours=ours.method,
+        ratios={
+            name: both[name][0].value / both[name][1].value
+            for name in (*NEARER, *COSTS)
+            if name in both and both[name][1].value > 0
+        },
+        apart={name: _apart(*both[name]) for name in NEARER if name in both},
+        reached=reached.method if reached else None,
+        seconds_to_reach=row.numbers["seconds"].value / seconds.value if seconds else None,
+    )
+
+
+def _cheapest(row: Row, own: Sequence[Row]) -> Row | None:
+    """The row of ours that took the least time among those whose pictures are as near as these or nearer."""
+    for name in QUALITY:
+        if name in row.numbers:
+            near = [each for each in own if name in each.numbers and _mean(each, name) <= _mean(row, name)]
+            return min(near, key=lambda each: _mean(each, "seconds"), default=None)
+    return None
+
+
+def _mean(row: Row, name: str) -> float:
+    return row.numbers[name].value if name in row.numbers else 0.0
+
+
+def _apart(theirs: Mean, ours: Mean) -> int:
+    if max(ours.values) < min(theirs.values):
+        return 1
+    return -1 if max(theirs.values) < min(ours.values) else 0
+
+
+def _system(row: Row) -> str:
+    return "" if row.method == REAL else Method.parse(row.method).system
