@@ -837,6 +837,26 @@ def test_the_check_finds_uses_outside_the_layer(kind, named):
         RecordClipper(model, max_norm=1.0).check(partial(record_losses, model), tokens)
 
 
+class SlightlyFunctionalHead(FunctionalHead):
+    """Its second use of the table is too small to be seen beside what weighs 256 times as much."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.table(tokens)
+        return self.head(x) + 2e-3 * F.linear(x, self.table.weight)
+
+
+def test_the_check_sees_a_light_parameter_as_well_as_a_heavy_one():
+    model, tokens = task(SlightlyFunctionalHead, 0, B=4, T=5)
+    weights = {"table.weight": 2.0**-4, "head.weight": 2.0**4}
+    for chosen in ({}, weights):
+        with pytest.raises(ConfigError, match=r"table\.weight"):
+            RecordClipper(model, max_norm=1.0, weights=chosen).check(partial(record_losses, model), tokens)
+
+
 def test_the_check_leaves_sums_and_random_numbers_alone():
     model, tokens = task(Transformer, 0, B=4, T=5)
     clipper = RecordClipper(model, max_norm=1.0)

@@ -198,8 +198,8 @@ class RecordClipper:
                 total = losses(*records).sum()
                 theirs = torch.autograd.grad(total, list(self._parameters.values()), allow_unused=True)
         named = zip(self._parameters, theirs, strict=True)
-        expected = {name: self._weight(name) * g for name, g in named if g is not None}
-        if wrong := _difference(ours, expected, tolerance=1e-3):
+        expected = {name: g for name, g in named if g is not None}
+        if wrong := _difference(self._unweighted(ours), expected, tolerance=1e-3):
             raise ConfigError(
                 f"the per-record gradients do not add up to the gradient ({wrong}). The model uses the "
                 "parameter outside its own layer's call; train it through that layer only, or leave it out."
@@ -227,7 +227,7 @@ class RecordClipper:
             function = partial(self._sums_of, losses)
             run = compiled(self._model, function, bounds[0], mask, records, backend=backend)
             for bound in bounds:  # without clipping, and with every record clipped
-                ours, theirs = (each(bound, mask, records)[0] for each in (run, function))
+                ours, theirs = (self._unweighted(each(bound, mask, records)[0]) for each in (run, function))
                 if wrong := _difference(ours, theirs, tolerance):
                     raise ConfigError(
                         f"the compiled sum is not the one without compilation ({wrong}); do not compile."
@@ -237,6 +237,10 @@ class RecordClipper:
     def _weight(self, name: str) -> float:
         """What the gradient of this parameter is multiplied by."""
         return self._weights.get(name, 1.0)
+
+    def _unweighted(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The sums as they are without weights, so that a light parameter is compared like any other."""
+        return {name: value / self._weight(name) for name, value in sums.items()}
 
     def _run(self, losses: Losses, bound: float, mask: Tensor, chunk: tuple[Tensor, ...]) -> Sums:
         """`_sums_of` in the form that this clipper uses."""
