@@ -21,7 +21,7 @@ class Ddim:
     """How pictures are drawn."""
 
     steps: int = 50
-    guidance: float = 2.0  # 1 is none: the caption as it is learned
+    guidance: float = 5.0  # 1 is none: the caption as it is learned
     at_once: int = 64
     mixed_precision: bool = True
 
