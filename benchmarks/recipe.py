@@ -3,6 +3,8 @@
     python benchmarks/recipe.py --list                                  # the variants
     python benchmarks/recipe.py --sets celeba_faces --epsilon 10 --variants default "lora 8" --seeds 1
     python benchmarks/recipe.py                                         # everything: days on two cores
+    python benchmarks/recipe.py --share 0.25                            # a quarter of the steps
+    python benchmarks/recipe.py --share 0.25 --table --plot docs/pictures   # what is there, as charts
 
 A cell is one set, one epsilon, one variant and one seed: private training on the training split under the
 variant's own plan, then the held-out loss and pictures for the captions of held-out records, compared with
@@ -30,6 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _dots import Panel, svg
 from torch import Tensor
 
 from dpwavelet.checkpoint import canonical_json, read_json, write_bytes, write_json
@@ -97,16 +100,20 @@ class Cell:
     records: int | None
     pictures: int
     weights: str  # digest of the public weights
+    share: float = 1.0  # of the steps that a variant takes
 
     @property
     def label(self) -> str:
         """A name for files that people look at."""
         plain = f"{self.data}_{self.epsilon:g}_{self.variant}_{self.seed}_{self.weights[:4]}"
+        plain += f"_{self.share:g}" if self.share != 1 else ""
         return plain.replace(" ", "-").replace("/", "-")
 
     def name(self, changes: Changes) -> str:
         """What decides the result, in short."""
         told = {**self.__dict__, "changes": dict(changes)}
+        if self.share == 1:
+            del told["share"]  # it was not there once
         return sha256(canonical_json(told)).hexdigest()[:16]
 
 
@@ -124,10 +131,15 @@ def main() -> None:
         for data in wanted.sets:
             for epsilon in wanted.epsilon:
                 for variant in wanted.variants:
-                    cell = Cell(data, epsilon, variant, seed, wanted.records, wanted.pictures, weights)
+                    cell = Cell(
+                        data, epsilon, variant, seed, wanted.records, wanted.pictures, weights, wanted.share
+                    )
                     if (row := computed(cell, wanted)) is not None:
                         rows.append(row)
     tell(rows)
+    if wanted.plot:
+        for name, text in charts(rows).items():
+            write_bytes(wanted.plot / name, text.encode())
 
 
 def arguments() -> argparse.Namespace:
@@ -140,6 +152,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--records", type=int, help="at most so many to train on")
     parser.add_argument("--pictures", type=int, default=800, help="at most so many to draw and compare")
+    parser.add_argument("--share", type=float, default=1.0, help="of the steps that each variant takes")
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw the table too, as SVG")
     parser.add_argument("--model", default="thumb")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("build/recipe"))
@@ -181,7 +195,7 @@ def run(cell: Cell, changes: Changes, wanted: argparse.Namespace) -> dict[str, A
         first,
         training=training,
         batch_size=round(plain.batch_size * changes.get("batch", 1)),
-        steps=round(plain.steps * changes.get("steps", 1)),
+        steps=max(round(plain.steps * changes.get("steps", 1) * cell.share), 1),
         max_norm=changes.get("max_norm", first.max_norm),
         warm_start=cell.epsilon * changes["warm_start"] if "warm_start" in changes else None,
     )
@@ -331,6 +345,43 @@ def tell(rows: list[dict[str, Any]]) -> None:
                 spread = f" ± {(max(values) - min(values)) / 2:.3g}" if len(values) > 1 else ""
                 shown.append(f"{statistics.mean(values):.4g}{spread}")
             print(f"| {variant} | {len(of_it)} | " + " | ".join(shown) + " |")
+
+
+def charts(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Loss and distance of every variant beside the default of its set and epsilon: SVG by file name."""
+    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    budgets = sorted({row["epsilon"] for row in rows})
+    asked = {
+        "recipe-loss.svg": ("held_out_loss", "Held-out loss less the default's, nats a token", 0.0),
+        "recipe-distance.svg": ("fd_full", "FD-thumb of full pictures over the default's", 1.0),
+    }
+    return {
+        file: svg(
+            title,
+            variants,
+            [f"epsilon {budget:g}" for budget in budgets],
+            [
+                Panel(title=data, values=beside_default(rows, data, budgets, number), default=default)
+                for data in dict.fromkeys(row["data"] for row in rows)
+            ],
+        )
+        for file, (number, title, default) in asked.items()
+    }
+
+
+def beside_default(
+    rows: list[dict[str, Any]], data: str, budgets: list[float], number: str
+) -> dict[str, dict[str, list[float]]]:
+    """By variant and epsilon, over seeds: losses less the default's mean, distances over it."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for budget in budgets:
+        own = [row for row in rows if (row["data"], row["epsilon"]) == (data, budget)]
+        usual = [row[number] for row in own if row["variant"] == "default"]
+        for row in own if usual else ():
+            mean = statistics.mean(usual)
+            value = row[number] - mean if number == "held_out_loss" else row[number] / mean
+            found.setdefault(row["variant"], {}).setdefault(f"epsilon {budget:g}", []).append(value)
+    return found
 
 
 def commit() -> str:

@@ -1,0 +1,78 @@
+"""The charts of the table of recipes: where dots stand, and that a picture says what it shows."""
+
+import importlib.util
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def recipe() -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        spec = importlib.util.spec_from_file_location("recipe", BENCHMARKS / "recipe.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["recipe"] = module  # where its dataclasses look for their own types
+        spec.loader.exec_module(module)
+    return module
+
+
+def row(variant: str, loss: float, fd: float, **more: Any) -> dict[str, Any]:
+    return {"data": "faces", "epsilon": 1.0, "variant": variant, "held_out_loss": loss, "fd_full": fd, **more}
+
+
+def dots(text: str) -> dict[str, list[float]]:
+    """Where the dots of a chart stand, by what they say."""
+    found: dict[str, list[float]] = {}
+    for dot in ET.fromstring(text).iter(f"{SVG}circle"):
+        said = dot.findtext(f"{SVG}title") or ""
+        found.setdefault(said.partition(":")[0], []).append(float(dot.get("cx", "nan")))
+    return found
+
+
+def test_values_are_beside_the_default_of_the_same_set_and_epsilon(recipe: ModuleType) -> None:
+    rows = [
+        row("default", 4.0, 10.0), row("default", 4.2, 12.0), row("clip", 4.4, 22.0),
+        row("default", 3.0, 5.0, epsilon=10.0), row("clip", 2.9, 4.0, epsilon=10.0),
+        row("clip", 9.0, 9.0, data="scenes"),
+    ]  # fmt: skip
+    loss = recipe.beside_default(rows, "faces", [1.0, 10.0], "held_out_loss")
+    assert loss["clip"] == {"epsilon 1": pytest.approx([0.3]), "epsilon 10": pytest.approx([-0.1])}
+    assert loss["default"]["epsilon 1"] == pytest.approx([-0.1, 0.1])
+    distance = recipe.beside_default(rows, "faces", [1.0, 10.0], "fd_full")
+    assert distance["clip"] == {"epsilon 1": pytest.approx([2.0]), "epsilon 10": pytest.approx([0.8])}
+    assert (
+        recipe.beside_default(rows, "scenes", [1.0], "fd_full") == {}
+    )  # no default, so nothing to be beside
+
+
+def test_a_chart_shows_every_seed_and_the_better_further_left(recipe: ModuleType) -> None:
+    rows = [row("default", 4.0, 10.0), row("default", 4.2, 12.0), row("clip & more", 4.4, 22.0)]
+    drawn = recipe.charts(rows)
+    assert list(drawn) == ["recipe-loss.svg", "recipe-distance.svg"]
+    for text in drawn.values():
+        places = dots(text)
+        first, second = places["default, epsilon 1"]
+        (worse,) = places["clip & more, epsilon 1"]
+        assert first < second < worse
+        dashed = [line for line in ET.fromstring(text).iter(f"{SVG}line") if line.get("stroke-dasharray")]
+        assert first < float(dashed[0].get("x1", "nan")) < second
+        width = float(ET.fromstring(text).get("width", "nan"))
+        assert all(0 <= x <= width for each in places.values() for x in each)
+
+
+def test_a_share_of_the_steps_is_another_cell_and_the_whole_the_old_one(recipe: ModuleType) -> None:
+    told = ("faces", 1.0, "default", 0, None, 800, "abcdef")
+    whole = recipe.Cell(*told)
+    assert whole.name({}) == "9b0efad716603f2c"
+    part = recipe.Cell(*told, share=0.25)
+    assert part.name({}) != whole.name({})
+    assert part.label == f"{whole.label}_0.25"
