@@ -408,6 +408,19 @@ class TestConsent:
         assert "as sensitive as your images" in page
         assert read_json(out / "table.json")["private"] is True
 
+    @pytest.mark.slow
+    def test_cells_at_once_are_charged_to_the_images_one_by_one(
+        self, people: Path, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        """In processes of their own, which write to the same ledger."""
+        out, ledgers = tmp_path / "out", tmp_path / "ledgers"
+        settings = one(asked, stand_in=False, spend=16.0, ledger=ledgers, seeds=2, at_once=2)
+        make_table(people, out, settings, Silent())
+        (ledger,) = ledgers.rglob("*.jsonl")
+        runs = Ledger.open(ledger).runs
+        assert [(run.charged, run.closed) for run in runs.values()] == [(3, "finished")] * 2
+        assert read_json(out / "table.json")["epsilon_in_all"] == 16
+
     def test_earlier_tables_in_the_folder_count(self, people: Path, asked: TableSettings, made: Path) -> None:
         settings = one(asked, stand_in=False, epsilons=(1.0,), spend=32.0)
         with pytest.raises(PrivacyError, match="less than the 33"):
