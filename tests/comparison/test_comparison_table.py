@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from small_tables import Here, split_portraits
 
 from dpwavelet.checkpoint import alone_in, read_json, read_tensors, write_json
@@ -732,11 +733,18 @@ class TestFiles:
         assert page.count("Sheet: epsilon 8") == 1
         assert "held-out record" in page
 
-    def test_pictures_beside_a_cell_are_those_of_the_sheet(self, made: Path) -> None:
-        for path in (made / "cells").glob("*.safetensors"):
-            pictures = read_tensors(path)["pictures"]
-            assert pictures.shape == (16, 3, 32, 32)
-            assert pictures.dtype == torch.uint8
+    def test_all_pictures_that_were_measured_are_beside_a_cell(
+        self, people: Path, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        """More than a sheet shows, so that another judge needs no new training."""
+        again(people, tmp_path / "out", one(asked, pictures=20))
+        (path,) = (tmp_path / "out" / "cells").glob("*.safetensors")
+        pictures = read_tensors(path)["pictures"]
+        assert pictures.shape == (20, 3, 32, 32)
+        assert pictures.dtype == torch.uint8
+        (sheet,) = (tmp_path / "out" / "sheets").iterdir()
+        with Image.open(sheet) as drawn:
+            assert drawn.width < 17 * 96 + 200
 
     def test_json_is_read_by_any_program(self, made: Path) -> None:
         json.loads((made / "table.json").read_text(), parse_constant=pytest.fail)

@@ -21,7 +21,6 @@ from dpwavelet.comparison.consent import Price
 from dpwavelet.comparison.measures import LEVELS, HeldOut
 from dpwavelet.comparison.settings import TableSettings
 from dpwavelet.comparison.summary import CONFIDENCE, Mean, Row, rows_of
-from dpwavelet.comparison.work import SHOWN
 from dpwavelet.evaluation.spaces import Extractor
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import png, sheet
@@ -51,6 +50,7 @@ from dpwavelet.report.page import Page, as_markdown, render
 FORMAT = 1
 SIDE = 96  # of a picture in a sheet
 CAPTIONS = 8  # on the page
+SHOWN = 16  # pictures of a cell in a sheet
 BESIDE = [
     "Others over ours at the same epsilon: above 1, theirs is further off, or takes more. Beside is the row "
     "of ours with as many steps, or the one with the most. +: every seed of ours is nearer than every one of "
@@ -458,7 +458,7 @@ def _pictures(told: Told, out: Path) -> dict[str, dict[str, Tensor]]:
     """For each budget the pictures of every method, of the first seed, below those of the records."""
     real = HeldOut.read(told.held_out, told.settings.pictures).pixels[:SHOWN]
     drawn = {
-        (cell.epsilon, cell.name): read_tensors(out / "cells" / f"{cell.digest}.safetensors")["pictures"]
+        (cell.epsilon, cell.name): _kept(cell, out)[:SHOWN]
         for cell, _ in told.cells
         if cell.method and cell.seed == 0
     }
@@ -472,6 +472,11 @@ def _pictures(told: Told, out: Path) -> dict[str, dict[str, Tensor]]:
         }
         for budget in budgets
     }
+
+
+def _kept(cell: Cell, out: Path) -> Tensor:
+    """The pictures of a cell."""
+    return read_tensors(out / "cells" / f"{cell.digest}.safetensors")["pictures"]
 
 
 def _sheet_name(budget: str) -> str:

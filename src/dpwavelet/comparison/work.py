@@ -1,7 +1,7 @@
 """One cell, computed in a process of its own: train, draw, measure, write. So each has its own peak memory.
 
     cells/NAME.json           identity and numbers
-    cells/NAME.safetensors    the first pictures, for sheets
+    cells/NAME.safetensors    its pictures, for sheets and for other judges
     ledgers/NAME.jsonl        what the cell was charged
     work/NAME/                checkpoint and key of the noise, until the cell is done
 
@@ -46,7 +46,6 @@ from dpwavelet.ranks import place
 from dpwavelet.rivals.base import Rival
 from dpwavelet.training import Checkpoint, PrivateTraining
 
-SHOWN = 16  # pictures that are kept for sheets
 SECONDS_BETWEEN_NOTES = 5.0
 REPEAT = "Restore them, or repeat the command for a table of what is there now."
 
@@ -135,7 +134,7 @@ def compute(job: Job) -> None:
         numbers = _real(job, judge_of(asked, job.features))
     else:
         numbers, pictures = _generated(job, held_out, asked)
-        write_tensors(kept / f"{job.cell.digest}.safetensors", {"pictures": pictures[:SHOWN]})
+        write_tensors(kept / f"{job.cell.digest}.safetensors", {"pictures": pictures})
     write_json(
         kept / f"{job.cell.digest}.json",
         {

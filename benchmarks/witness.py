@@ -1,0 +1,121 @@
+"""A table of results judged again, by two networks that others trained.
+
+    python benchmarks/witness.py build/results/celeba_faces        # its set is that of the folder's name
+    python benchmarks/witness.py TABLE --set path/to/images --write witness.md
+
+The distances of a table are by our feature network, which also taught our detail model and both rivals'
+autoencoders. Here the pictures that its cells kept are compared with the same held-out records by the staged
+MobileNetV2, which taught our feature network, and SqueezeNet, which took no part in anything. Kernel
+distances: they are unbiased for any number of pictures. Cells of before pictures were kept are left out.
+"""
+
+import argparse
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _witnesses import witnesses
+from torch import Tensor
+
+from dpwavelet.checkpoint import read_json, read_tensors, write_bytes
+from dpwavelet.comparison.cells import REAL
+from dpwavelet.comparison.measures import HeldOut, some_of
+from dpwavelet.evaluation import Extractor, extractor, kernel_distance
+from dpwavelet.images.private import PrivateImages
+
+AT_ONCE = 250
+SIDE = 64
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The pictures of one cell."""
+
+    method: str
+    epsilon: str
+    steps: int
+    seed: int
+    pixels: Tensor
+
+
+def main() -> None:
+    wanted = arguments()
+    data = Path(wanted.set) if wanted.set else staged() / "private" / f"{wanted.table.name}.tar.xz"
+    held_out = PrivateImages.open(data, SIDE, "test")
+    cells = kept(wanted.table, data)
+    if not cells:
+        raise SystemExit(f"No cell in {wanted.table} has kept its pictures.")
+    torch.set_num_threads(wanted.threads)
+    pictures = max(len(cell.pixels) for cell in cells)
+    judges = [extractor(), *witnesses(Path(wanted.weights) if wanted.weights else staged() / "weights")]
+    text = as_text(cells, HeldOut.read(held_out, pictures).pixels, judges)
+    print(text)
+    if wanted.write:
+        write_bytes(wanted.write, text.encode())
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("table", type=Path, help="folder of a table, as `dpwavelet compare` writes it")
+    parser.add_argument("--set", help="folder or tar of its records; that of the folder's name unless given")
+    parser.add_argument("--weights", help="folder of the staged networks")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the table there too")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+def kept(table: Path, data: Path) -> list[Kept]:
+    """Every cell whose pictures are all there; real pictures are read again."""
+    train = PrivateImages.open(data, SIDE, "train")
+    found = []
+    for path in sorted((table / "cells").glob("*.json")):
+        cell: dict[str, Any] = read_json(path)
+        told, count = cell["identity"], int(cell["numbers"]["pictures"])
+        if told["method"] == REAL:
+            pixels = train.pixels(some_of(train, count, "real against real", told["seed"]))
+        else:
+            pixels = read_tensors(path.with_suffix(".safetensors"))["pictures"]
+        if len(pixels) == count:
+            found.append(Kept(told["method"], told["epsilon"], told["steps"], told["seed"], pixels))
+    return sorted(found, key=lambda one: (float(one.epsilon), one.method != REAL, one.method, one.steps))
+
+
+def as_text(cells: Sequence[Kept], real: Tensor, judges: Sequence[Extractor]) -> str:
+    """Markdown: a line for each method, epsilon and number of steps; the mean, and every seed."""
+    truth = [rows(judge, real) for judge in judges]
+    groups: dict[tuple[str, str, int], list[Kept]] = {}
+    for cell in cells:
+        groups.setdefault((cell.method, cell.epsilon, cell.steps), []).append(cell)
+    titles = ["method", "epsilon", "steps", "seeds", *(judge.kernel_label for judge in judges)]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for (method, epsilon, steps), own in groups.items():
+        shown = []
+        for judge, known in zip(judges, truth, strict=True):
+            values = [kernel_distance(known, rows(judge, cell.pixels)).value for cell in own]
+            seeds = f" ({', '.join(f'{value:.4g}' for value in values)})" if len(values) > 1 else ""
+            shown.append(f"{statistics.fmean(values):.4g}{seeds}")
+        budget = "-" if epsilon == "0" else epsilon
+        lines.append(f"| {' | '.join([method, budget, str(steps), str(len(own)), *shown])} |")
+    return "\n".join(lines) + "\n"
+
+
+def rows(judge: Extractor, pixels: Tensor) -> np.ndarray:
+    """Features of many pictures, some at once."""
+    return np.concatenate([judge.rows(part) for part in torch.split(pixels, AT_ONCE)])
+
+
+def staged() -> Path:
+    named = os.environ.get("DPWAVELET_DATA")
+    place = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not place.is_dir():
+        raise SystemExit("The staged data is not here: set DPWAVELET_DATA, or put it beside the repository.")
+    return place
+
+
+if __name__ == "__main__":
+    main()
