@@ -232,19 +232,21 @@ def tokenize(
 
     `augment` says which variants of every image are encoded beside it; they are the same for every record.
     """
-    rows: dict[int, list[NDArray[np.int16]]] = {number: [] for number in numbers(augment)}
+    shape = len(images), sum(tokenizer.config.tokens[:scales])
+    # Made first: small arrays that stay between large ones that go keep the heap from using their room again.
+    rows = {number: np.empty(shape, np.int16) for number in numbers(augment)}
     texts: list[tuple[str, ...]] = []
     for indices, pixels in images.batches(AT_ONCE):
         pictures = from_bytes(pixels[torch.arange(AT_ONCE) % len(pixels)]).to(tokenizer.spread)
         for number, own in rows.items():
             ids = torch.cat(tokenizer.encode(variant(pictures, number), scales), 1)[: len(indices)]
-            own.append(ids.to(torch.int16).numpy(force=True))
+            own[indices] = ids.numpy(force=True)
         texts.extend(images.captions(index) or ("",) for index in indices)
         if told is not None:
             told(len(indices))
     if not texts:
         raise DataError("there are no records to train on.")
-    image, *others = (np.concatenate(own) for own in rows.values())
+    image, *others = rows.values()
     captions = _caption_table(texts, vocabulary, caption_length)
     tokens = PrivateTokens(image, captions, tokenizer.config.tokens[:scales])
     if others:

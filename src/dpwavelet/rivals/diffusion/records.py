@@ -75,14 +75,15 @@ def encoded(diffusion: LatentDiffusion, pixels: Tensor) -> NDArray[np.float16]:
 
 def read_records(diffusion: LatentDiffusion, images: PrivateImages) -> LatentRecords:
     """Encode every record, a few at a time; each row depends on its own record alone."""
-    latents, captions = [], []
+    if not len(images):
+        raise DataError("there are no records to train on.")
     encode = diffusion.denoiser.embedder.encode
+    empty = encode([""])[0].numpy().astype(np.int32)
+    latents = np.empty((len(images), *diffusion.latent), np.float16)  # made first: see `records.tokenize`
+    captions = np.empty((len(images), CAPTION_CHOICES, len(empty)), np.int32)
     for indices, pixels in images.batches(AT_ONCE):
-        latents.append(encoded(diffusion, pixels))
+        latents[indices] = encoded(diffusion, pixels)
         for index in indices:
             own = images.captions(index) or ("",)
-            captions.append(encode([own[choice % len(own)] for choice in range(CAPTION_CHOICES)]).numpy())
-    if not latents:
-        raise DataError("there are no records to train on.")
-    empty = encode([""])[0].numpy()
-    return LatentRecords(np.concatenate(latents), np.stack(captions).astype(np.int32), empty.astype(np.int32))
+            captions[index] = encode([own[choice % len(own)] for choice in range(CAPTION_CHOICES)]).numpy()
+    return LatentRecords(latents, captions, empty)
