@@ -9,7 +9,8 @@
 1. `dpwavelet pretrain` makes the public weights of both rivals, at full size, in build/rivals/METHOD. Ours
    are those that ship. With --quick ours are made anew too, by the same small effort as theirs.
 2. `dpwavelet compare --stand-in` makes the table of each set in OUT/SET. A set that is not here is skipped.
-3. --publish FOLDER copies the tables and a page of charts to FOLDER/SET, and never a picture.
+3. --publish FOLDER copies the tables, a page of charts, and witness.md (see witness.py) if it is there, to
+   FOLDER/SET, and never a picture.
 
 Every step keeps what it has done: after an interruption, repeat the command. For stand-ins alone.
 """
@@ -57,6 +58,7 @@ RIVALS = Path("build/rivals")
 QUICK_END = "-quick"
 COPIED = ("table.md", "table.csv", "table.json")
 CHARTS = "charts.html"
+WITNESS = "witness.md"  # of benchmarks/witness.py, if it was asked
 NOTHING_RANKED = (
     "This is a quick run. It tests the machinery and ranks nothing: every method begins from weights that "
     "have hardly been trained, and takes a few steps on few records. Quote no number of it."
@@ -323,6 +325,8 @@ def publish(name: str, size: Size, places: Places, command: str, to: Path) -> No
     if read_json(table / "table.json")["private"]:
         raise SystemExit(f"{table} is made of private records; it is never published.")
     files = {file: (table / file).read_bytes() for file in COPIED}
+    if (table / WITNESS).is_file():
+        files[WITNESS] = (table / WITNESS).read_bytes()
     files[CHARTS] = charts_of((table / "report.html").read_text(encoding="utf-8")).encode()
     files["README.md"] = head_of(name, size, places, command).encode()
     with whole_folder(to / name) as building:
@@ -342,6 +346,7 @@ def charts_of(page: str) -> str:
 def head_of(name: str, size: Size, places: Places, command: str) -> str:
     """What made a table, above links to it."""
     told = places.weights_of(size)
+    judged = f", [by other judges]({WITNESS})" if (places.out / name / WITNESS).is_file() else ""
     systems = dict.fromkeys(Method.parse(text).system for text in size.methods)
     weights = []
     for system in systems:
@@ -352,7 +357,7 @@ def head_of(name: str, size: Size, places: Places, command: str) -> str:
         [
             f"# {name}",
             "",
-            f"[Table](table.md), [CSV](table.csv), [JSON](table.json), [charts]({CHARTS}). Made by "
+            f"[Table](table.md), [CSV](table.csv), [JSON](table.json), [charts]({CHARTS}){judged}. Made by "
             f"`{command}`. Sheets that the table names are not here: they show held-out "
             "pictures. [What is fair and what is not](../README.md).",
             "",

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -229,6 +230,18 @@ def test_the_tables_are_published_as_they_are_and_nothing_else(table: SimpleName
     for name in ("table.md", "table.csv", "table.json"):
         assert (table.docs / "portraits" / name).read_bytes() == (table.out / name).read_bytes()
     assert "| dp-llamagen | 10 | 1 |" in (table.docs / "portraits" / "table.md").read_text()
+
+
+def test_what_other_judges_say_is_published_with_a_table_if_they_were_asked(
+    table: SimpleNamespace, tmp_path: Path
+) -> None:
+    assert "witness.md" not in (table.docs / "portraits" / "README.md").read_text()
+    shutil.copytree(table.out, tmp_path / "out" / "portraits")
+    (tmp_path / "out" / "portraits" / "witness.md").write_text("| method |\n")
+    places = results.Places(out=tmp_path / "out", weights=table.places.weights)
+    results.publish("portraits", table.size, places, "the command", tmp_path / "docs")
+    assert (tmp_path / "docs" / "portraits" / "witness.md").read_text() == "| method |\n"
+    assert "[by other judges](witness.md)" in (tmp_path / "docs" / "portraits" / "README.md").read_text()
 
 
 def test_no_published_file_holds_a_picture_though_the_page_of_the_table_does(table: SimpleNamespace) -> None:
