@@ -404,4 +404,4 @@ def test_views_are_averaged_without_privacy_too() -> None:
 
 
 def test_a_chunk_of_several_views_holds_fewer_units() -> None:
-    assert [PrivateTraining(views=v).units_at_once for v in (1, 4, 8, 100)] == [64, 16, 8, 1]
+    assert [PrivateTraining(views=v).units_at_once for v in (1, 4, 8, 100)] == [32, 8, 4, 1]

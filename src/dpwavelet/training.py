@@ -122,7 +122,7 @@ class PrivateTraining:
     rank: int = 8  # of the pairs that "lora" trains
     emphasis: Emphases = "measured"  # whether some parameters count more than others, see MEASURED
     per_unit: int = 1  # k: at most so many records of one person take part in a step
-    chunk: int = 64  # views computed at once, or units if there is one view; any number gives the same sums
+    chunk: int = 32  # views computed at once, or units if there is one view; any number gives the same sums
     mixed_precision: bool = True
     compiled: bool = False  # whether each chunk runs as one compiled graph: a minute first, then faster
     charge_every: int = 10  # steps between two checkpoints, and the block charged to the ledger at once

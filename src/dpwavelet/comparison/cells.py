@@ -165,5 +165,6 @@ def _finite(settings: TableSettings) -> list[float]:
 
 
 def without_means(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without what changes no result."""
-    return {name: value for name, value in settings.items() if name not in ("charge_every", "compiled")}
+    """Settings without what changes no result beyond its rounding."""
+    means = "charge_every", "chunk", "compiled"
+    return {name: value for name, value in settings.items() if name not in means}
