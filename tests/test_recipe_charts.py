@@ -1,28 +1,18 @@
 """The charts of the table of recipes: where dots stand, and that a picture says what it shows."""
 
-import importlib.util
-import sys
 import xml.etree.ElementTree as ET
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from loaded import benchmark
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
 def recipe() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        spec = importlib.util.spec_from_file_location("recipe", BENCHMARKS / "recipe.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["recipe"] = module  # where its dataclasses look for their own types
-        spec.loader.exec_module(module)
-    return module
+    return benchmark("recipe")
 
 
 def row(variant: str, loss: float, fd: float, **more: Any) -> dict[str, Any]:

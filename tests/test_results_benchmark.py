@@ -1,6 +1,5 @@
 """`benchmarks/results.py`, small: what it computes and where, and that no picture is ever published."""
 
-import importlib.util
 import json
 import re
 import shutil
@@ -8,12 +7,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import typer
+from loaded import benchmark
 
 from dpwavelet import cli, cli_compare
 from dpwavelet.comparison import Method, TableSettings, make_table
@@ -30,15 +30,7 @@ ROOT = Path(__file__).parents[1]
 STAGED = ("celeba_faces", "scenes6", "flickr1k_captions", "mednist64")
 
 
-def _benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("results", ROOT / "benchmarks" / "results.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["results"] = module  # where its dataclasses look for their own types
-    spec.loader.exec_module(module)
-    return module
-
-
-results = _benchmark()
+results = benchmark("results")
 
 
 def read(words: list[str]) -> dict[str, Any]:

@@ -1,32 +1,22 @@
 """A table judged again: which cells are judged, and that a line is the mean over its seeds."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from loaded import benchmark
 
 from dpwavelet.checkpoint import write_json, write_tensors
 from dpwavelet.comparison.cells import REAL
 from dpwavelet.evaluation.spaces import Extractor
 from dpwavelet.images.drawn import draw_to
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-
 
 @pytest.fixture(scope="module")
 def witness() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        spec = importlib.util.spec_from_file_location("witness", BENCHMARKS / "witness.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["witness"] = module  # where its dataclasses look for their own types
-        spec.loader.exec_module(module)
-    return module
+    return benchmark("witness")
 
 
 def judge() -> Extractor:

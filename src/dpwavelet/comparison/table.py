@@ -186,6 +186,7 @@ def _steps(table: _Table, work: Work) -> dict[str, int]:
 
 
 def _whole(table: _Table, work: Work) -> dict[str, int]:
+    """The steps that shares are taken of, by method."""
     settings, shape, out = table.settings, table.shape, table.out
     if settings.equal == "records":
         return dict.fromkeys(table.known, shape.steps)
