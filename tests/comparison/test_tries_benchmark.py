@@ -1,26 +1,18 @@
 """`benchmarks/tries.py`, small: every method gets the same tries, on records that nothing was trained on."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from loaded import benchmark
 from small_tables import split_portraits
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def tries() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tries", ROOT / "benchmarks" / "tries.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["tries"] = module  # where its dataclasses look for their own types
-    spec.loader.exec_module(module)
+    module = benchmark("tries")
     module.__dict__.update(RATES=(0.1, 1.0), GUIDANCES=(1.0, 4.0))
     return module
 

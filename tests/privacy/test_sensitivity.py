@@ -1,23 +1,11 @@
 """The table of `benchmarks/sensitivity.py`, small: every layer, in the types that training may compute in."""
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import pytest
+from loaded import benchmark
 
 from dpwavelet.privacy.clipping import RecordClipper
 
-
-def _benchmark() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "sensitivity.py"
-    spec = importlib.util.spec_from_file_location("sensitivity", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-table = _benchmark()
+table = benchmark("sensitivity")
 WAYS = [table.Way("float32", "exact"), table.Way("bfloat16", "fast"), table.Way("autocast", "fast")]
 CASES = [*((model, WAYS[0]) for model in table.MODELS), *(("tied head", way) for way in WAYS[1:])]
 
