@@ -36,7 +36,14 @@ from _dots import Panel, svg
 from torch import Tensor
 
 from dpwavelet.checkpoint import canonical_json, read_json, write_bytes, write_json
-from dpwavelet.evaluation import Labelled, Statistics, class_obedience, extractor, frechet_between
+from dpwavelet.evaluation import (
+    Extractor,
+    Labelled,
+    Statistics,
+    class_obedience,
+    extractor,
+    frechet_between,
+)
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes, png, sheet, to_bytes
 from dpwavelet.images.variants import Augment
@@ -48,6 +55,7 @@ from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.randomness import Source
 from dpwavelet.records import PrivateTokens, tokenize
+from dpwavelet.tokenizer import TokenizerConfig
 from dpwavelet.training import held_out_loss, train_privately
 from dpwavelet.transformer import ImageTransformer
 from dpwavelet.warm_start import Moving, begin_from, bound_of, release, surprise
@@ -270,22 +278,32 @@ def warmed(
 def compared(model: Model, real: Real, cell: Cell, out: Path) -> dict[str, float]:
     """Pictures for the captions of held-out records beside those records."""
     few, full = Pipeline(model).draw(real.captions, seed=cell.seed)
-    bands = analyze(from_bytes(real.pixels), model.tokenizer.config.levels, model.tokenizer.config.wavelet)
     coarse = (
         analyze(few, model.private_scales - 1, model.tokenizer.config.wavelet)[0]
         if model.private_scales > 1
         else few
     )
-    judge = extractor()
-    rows = {
-        "real": of(judge, real.pixels),
-        "full": of(judge, to_bytes(full)),
-        "real_coarse": of(judge, enlarged(bands[0], real.pixels.shape[-1])),
-        "coarse": of(judge, enlarged(coarse, real.pixels.shape[-1])),
-    }
-    stats = {name: Statistics.of([row]) for name, row in rows.items()}
     picture = sheet([from_bytes(real.pixels[:16]), *(each[:16].clamp(-1, 1) for each in (few, full))], 96)
     write_bytes(out / "sheets" / f"{cell.label}.png", png(picture))
+    return judged(extractor(), real, coarse, to_bytes(full), model.tokenizer.config)
+
+
+def judged(
+    judge: Extractor, real: Real, coarse: Tensor, full: Tensor, config: TokenizerConfig
+) -> dict[str, float]:
+    """How near drawn pictures are to held-out ones, and how often what was asked for is found in them.
+
+    coarse: [B, 3, h, w] in [-1, 1], of the side of the first scale. full: bytes.
+    """
+    side = real.pixels.shape[-1]
+    few = analyze(from_bytes(real.pixels), config.levels, config.wavelet)[0]
+    rows = {
+        "real": of(judge, real.pixels),
+        "full": of(judge, full),
+        "real_coarse": of(judge, enlarged(few, side)),
+        "coarse": of(judge, enlarged(coarse, side)),
+    }
+    stats = {name: Statistics.of([row]) for name, row in rows.items()}
     return {
         "fd_full": round(frechet_between(stats["real"], stats["full"], despite_too_few=True), 3),
         "fd_coarse": round(frechet_between(stats["real_coarse"], stats["coarse"], despite_too_few=True), 3),
@@ -316,7 +334,7 @@ def hair(caption: str) -> str:
     return said.pop() if len(said) == 1 else ""
 
 
-def of(judge: Any, pixels: Tensor) -> np.ndarray:
+def of(judge: Extractor, pixels: Tensor) -> np.ndarray:
     return np.concatenate([judge.rows(part) for part in torch.split(pixels, 250)])
 
 

@@ -9,8 +9,9 @@
 1. `dpwavelet pretrain` makes the public weights of both rivals, at full size, in build/rivals/METHOD. Ours
    are those that ship. With --quick ours are made anew too, by the same small effort as theirs.
 2. `dpwavelet compare --stand-in` makes the table of each set in OUT/SET. A set that is not here is skipped.
-3. --publish FOLDER copies the tables, a page of charts, and witness.md (see witness.py) if it is there, to
-   FOLDER/SET, and never a picture.
+3. --publish FOLDER copies the tables, a page of charts, the numbers of every cell, and witness.md (see
+   witness.py) if it is there, to FOLDER/SET, and never a picture. A set that is not in OUT begins with the
+   cells that FOLDER has of it, so that another machine can add rows.
 
 Every step keeps what it has done: after an interruption, repeat the command. For stand-ins alone.
 """
@@ -56,9 +57,11 @@ SETS = ("celeba_faces", "scenes6", "flickr1k_captions", "mednist64", PORTRAITS)
 PUBLIC_SET = "public/tinyimagenet64.tar.xz"  # what ours learned from
 RIVALS = Path("build/rivals")
 QUICK_END = "-quick"
-COPIED = ("table.md", "table.csv", "table.json")
+CELLS, CALLS = "cells", "made.jsonl"
+COPIED = ("table.md", "table.csv", "table.json", CALLS)
 CHARTS = "charts.html"
 WITNESS = "witness.md"  # of benchmarks/witness.py, if it was asked
+WITH_CELLS = (CALLS, WITNESS)
 NOTHING_RANKED = (
     "This is a quick run. It tests the machinery and ranks nothing: every method begins from weights that "
     "have hardly been trained, and takes a few steps on few records. Quote no number of it."
@@ -139,6 +142,8 @@ def main() -> None:
         tell_quick(places.out)
     make_weights(size, places, wanted.threads, called)
     for name in size.sets:
+        if wanted.publish:
+            take_up(name, wanted.publish, places)
         if make_table(name, size, places, wanted.threads, called) and wanted.publish:
             publish(name, size, places, command_of(wanted), wanted.publish)
     if wanted.quick:
@@ -207,6 +212,20 @@ def make_table(name: str, size: Size, places: Places, threads: int, call: Call) 
     note_begun(places.out / name, threads)
     call(compare_words(data, places.out / name, size, places, threads))
     return True
+
+
+def take_up(name: str, published: Path, places: Places) -> None:
+    """Begin a set that is not here with the cells that were published of it: their numbers, no pictures."""
+    table = places.out / name
+    if table.is_dir() or not (published / name / CELLS).is_dir():
+        return
+    with whole_folder(table) as building:
+        for path in [
+            *(published / name / CELLS).glob("*.json"),
+            *map((published / name).joinpath, WITH_CELLS),
+        ]:
+            if path.is_file():
+                write_bytes(building / path.relative_to(published / name), path.read_bytes())
 
 
 def records(name: str, size: Size, out: Path) -> Path | None:
@@ -299,13 +318,13 @@ def note_begun(table: Path, threads: int) -> None:
         "threads": threads,
     }
     table.mkdir(parents=True, exist_ok=True)
-    with (table / "made.jsonl").open("a", encoding="utf-8") as file:
+    with (table / CALLS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def made_by(table: Path) -> list[str]:
     """Each call that computed cells of a table, in words."""
-    calls = [json.loads(line) for line in (table / "made.jsonl").read_text(encoding="utf-8").splitlines()]
+    calls = [json.loads(line) for line in (table / CALLS).read_text(encoding="utf-8").splitlines()]
     ends = [*(call["before"] for call in calls[1:]), cells_in(table)]
     return [
         f"{end - call['before']} cells on {call['date']} at commit {call['commit']}, {call['machine']}, "
@@ -316,7 +335,7 @@ def made_by(table: Path) -> list[str]:
 
 
 def cells_in(table: Path) -> int:
-    return len(list((table / "cells").glob("*.json")))
+    return len(list((table / CELLS).glob("*.json")))
 
 
 def publish(name: str, size: Size, places: Places, command: str, to: Path) -> None:
@@ -329,6 +348,8 @@ def publish(name: str, size: Size, places: Places, command: str, to: Path) -> No
         files[WITNESS] = (table / WITNESS).read_bytes()
     files[CHARTS] = charts_of((table / "report.html").read_text(encoding="utf-8")).encode()
     files["README.md"] = head_of(name, size, places, command).encode()
+    for path in sorted((table / CELLS).glob("*.json")):
+        files[f"{CELLS}/{path.name}"] = path.read_bytes()
     with whole_folder(to / name) as building:
         for file, content in files.items():
             write_bytes(building / file, content)

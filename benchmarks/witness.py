@@ -6,7 +6,7 @@
 The distances of a table are by our feature network, which also taught our detail model and both rivals'
 autoencoders. Here the pictures that its cells kept are compared with the same held-out records by the staged
 MobileNetV2, which taught our feature network, and SqueezeNet, which took no part in anything. Kernel
-distances: they are unbiased for any number of pictures. Cells of before pictures were kept are left out.
+distances: they are unbiased for any number of pictures. Cells without all of their pictures are left out.
 """
 
 import argparse
@@ -78,8 +78,10 @@ def kept(table: Path, data: Path) -> list[Kept]:
         told, count = cell["identity"], int(cell["numbers"]["pictures"])
         if told["method"] == REAL:
             pixels = train.pixels(some_of(train, count, "real against real", told["seed"]))
+        elif (pictures := path.with_suffix(".safetensors")).is_file():
+            pixels = read_tensors(pictures)["pictures"]
         else:
-            pixels = read_tensors(path.with_suffix(".safetensors"))["pictures"]
+            continue
         if len(pixels) == count:
             found.append(Kept(told["method"], told["epsilon"], told["steps"], told["seed"], pixels))
     return sorted(found, key=lambda one: (float(one.epsilon), one.method != REAL, one.method, one.steps))

@@ -203,7 +203,9 @@ def table(tiny_model: Path, portraits: Path, tmp_path_factory: pytest.TempPathFa
     assert results.make_table("portraits", size, places, 1, call)
     assert results.make_table("portraits", size, places, 1, call)  # nothing is left to compute
     results.publish("portraits", size, places, "the command", folder / "docs")
-    return SimpleNamespace(places=places, size=size, docs=folder / "docs", out=places.out / "portraits")
+    return SimpleNamespace(
+        places=places, size=size, docs=folder / "docs", out=places.out / "portraits", call=call
+    )
 
 
 def features(folder: Path) -> str:
@@ -217,9 +219,12 @@ def features(folder: Path) -> str:
 
 def test_the_tables_are_published_as_they_are_and_nothing_else(table: SimpleNamespace) -> None:
     names = {path.relative_to(table.docs).as_posix() for path in table.docs.rglob("*")}
-    files = {"README.md", "table.md", "table.csv", "table.json", "charts.html"}
-    assert names == {"portraits", *(f"portraits/{file}" for file in files)}
-    for name in ("table.md", "table.csv", "table.json"):
+    cells = {f"cells/{path.name}" for path in (table.out / "cells").glob("*.json")}
+    assert len(cells) == 4  # three methods and real pictures
+    copied = {"table.md", "table.csv", "table.json", "made.jsonl", *cells}
+    files = (*copied, "README.md", "charts.html")
+    assert names == {"portraits", "portraits/cells", *(f"portraits/{file}" for file in files)}
+    for name in copied:
         assert (table.docs / "portraits" / name).read_bytes() == (table.out / name).read_bytes()
     assert "| dp-llamagen | 10 | 1 |" in (table.docs / "portraits" / "table.md").read_text()
 
@@ -236,12 +241,40 @@ def test_what_other_judges_say_is_published_with_a_table_if_they_were_asked(
     assert "[by other judges](witness.md)" in (tmp_path / "docs" / "portraits" / "README.md").read_text()
 
 
+def test_another_machine_goes_on_from_the_cells_that_were_published(
+    table: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It computes none of them again, has their numbers, and cannot show their pictures."""
+    places = results.Places(out=tmp_path / "out", weights=table.places.weights)
+    shutil.copytree(table.places.out / "data", places.out / "data")  # the same portraits
+    results.take_up("portraits", table.docs, places)
+    out = places.out / "portraits"
+    before = {path.name: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
+    assert results.make_table("portraits", table.size, places, 1, table.call)
+    assert {path.name: path.stat().st_mtime_ns for path in (out / "cells").iterdir()} == before
+    rows = [(folder / "table.csv").read_bytes() for folder in (out, table.out)]
+    assert rows[0] == rows[1]
+    assert not list((out / "sheets").glob("*.png"))
+    results.publish("portraits", table.size, places, "the command", tmp_path / "docs")
+    heads = [(docs / "portraits" / "README.md").read_text() for docs in (tmp_path / "docs", table.docs)]
+    assert heads[0] == heads[1]  # nothing was computed here, so the calls are those of before
+
+
+def test_a_set_that_is_here_keeps_its_own_cells(table: SimpleNamespace, tmp_path: Path) -> None:
+    places = results.Places(out=tmp_path, weights=table.places.weights)
+    (tmp_path / "portraits").mkdir()
+    results.take_up("portraits", table.docs, places)
+    assert not list((tmp_path / "portraits").iterdir())
+    results.take_up("scenes6", table.docs, places)  # of which nothing was published
+    assert not (tmp_path / "scenes6").exists()
+
+
 def test_no_published_file_holds_a_picture_though_the_page_of_the_table_does(table: SimpleNamespace) -> None:
     marks = (b"<img", b"data:image", b"base64", b"\x89PNG", b"\xff\xd8\xff")
     page = (table.out / "report.html").read_bytes()
     assert page.count(b"data:image/png;base64") > 16
     assert list((table.out / "sheets").glob("*.png"))
-    for path in (table.docs / "portraits").iterdir():
+    for path in filter(Path.is_file, (table.docs / "portraits").rglob("*")):
         assert not [mark for mark in marks if mark in path.read_bytes()], path.name
     charts = (table.docs / "portraits" / "charts.html").read_text()
     assert charts.count("<svg") == page.count(b"<svg") > 5

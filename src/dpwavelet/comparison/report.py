@@ -455,12 +455,15 @@ def _sheet(told: Told, budget: str, rows: Mapping[str, Tensor]) -> Sheet[AnyOrig
 
 
 def _pictures(told: Told, out: Path) -> dict[str, dict[str, Tensor]]:
-    """For each budget the pictures of every method, of the first seed, below those of the records."""
+    """For each budget the pictures of every method, of the first seed, below those of the records.
+
+    A cell that came with its numbers alone is left out.
+    """
     real = HeldOut.read(told.held_out, told.settings.pictures).pixels[:SHOWN]
     drawn = {
-        (cell.epsilon, cell.name): _kept(cell, out)[:SHOWN]
+        (cell.epsilon, cell.name): read_tensors(kept)["pictures"][:SHOWN]
         for cell, _ in told.cells
-        if cell.method and cell.seed == 0
+        if cell.method and cell.seed == 0 and (kept := _kept(cell, out)).is_file()
     }
     always = {name: pictures for (epsilon, name), pictures in drawn.items() if epsilon == 0}
     budgets = sorted({epsilon for epsilon, _ in drawn if epsilon > 0}) or ([0.0] if drawn else [])
@@ -474,9 +477,9 @@ def _pictures(told: Told, out: Path) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def _kept(cell: Cell, out: Path) -> Tensor:
-    """The pictures of a cell."""
-    return read_tensors(out / "cells" / f"{cell.digest}.safetensors")["pictures"]
+def _kept(cell: Cell, out: Path) -> Path:
+    """The file of a cell's pictures."""
+    return out / "cells" / f"{cell.digest}.safetensors"
 
 
 def _sheet_name(budget: str) -> str:
