@@ -65,6 +65,12 @@ def stable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def states(diffusion: LatentDiffusion) -> dict[str, torch.Tensor]:
+    """Every tensor of both networks."""
+    parts = {"autoencoder": diffusion.autoencoder, "denoiser": diffusion.denoiser}
+    return {f"{part}.{name}": t for part, net in parts.items() for name, t in net.state_dict().items()}
+
+
 class TestOurs:
     """What is saved comes back."""
 
@@ -76,6 +82,21 @@ class TestOurs:
         assert torch.equal(draw(again, ["a red hat"], FEW, seed=0), expected)
         assert not any(p.requires_grad for p in again.denoiser.parameters())
         assert str(tmp_path) not in "".join(p.read_text() for p in (tmp_path / "model").rglob("*.json"))
+
+    def test_half_precision_halves_the_files_and_rounds_the_weights_of_the_copy_alone(
+        self, diffusion: LatentDiffusion, tmp_path: Path
+    ) -> None:
+        """What comes back computes in float32 with rounded weights."""
+        before = {name: tensor.clone() for name, tensor in states(diffusion).items()}
+        save(diffusion, tmp_path / "whole")
+        save(diffusion, tmp_path / "half", half=True)
+        again = states(load(tmp_path / "half"))
+        assert {tensor.dtype for tensor in again.values()} == {torch.float32}
+        assert all(torch.equal(again[name], tensor.bfloat16().float()) for name, tensor in before.items())
+        assert all(torch.equal(tensor, before[name]) for name, tensor in states(diffusion).items())
+        for file in (tmp_path / "whole").rglob("*.safetensors"):
+            rounded = tmp_path / "half" / file.relative_to(tmp_path / "whole")
+            assert rounded.stat().st_size < 0.75 * file.stat().st_size  # names take their room too
 
     def test_weights_depend_on_the_seed_alone(self) -> None:
         torch.manual_seed(5)

@@ -144,6 +144,16 @@ class TestFolder:
         assert torch.equal(found.draw(["a red house"], 1), rival.draw(["a red house"], 1))
         assert not any(p.requires_grad for p in found.transformer.parameters())
 
+    def test_half_precision_halves_the_files_and_rounds_the_weights(
+        self, rival: LlamaGen, tmp_path: Path
+    ) -> None:
+        save(rival, tmp_path / "whole")
+        save(rival, tmp_path / "half", half=True)
+        found = states(load(tmp_path / "half"))
+        assert all(torch.equal(found[name], t.bfloat16().float()) for name, t in states(rival).items())
+        sizes = [(tmp_path / it / "tokenizer.safetensors").stat().st_size for it in ("half", "whole")]
+        assert sizes[0] < 0.6 * sizes[1]
+
     def test_a_damaged_folder_is_refused(self, rival: LlamaGen, tmp_path: Path) -> None:
         save(rival, tmp_path / "it")
         config = read_json(tmp_path / "it" / "config.json")

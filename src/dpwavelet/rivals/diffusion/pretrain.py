@@ -29,7 +29,7 @@ from dpwavelet.rivals.diffusion.networks import Denoiser, LatentDiffusion, creat
 from dpwavelet.rivals.diffusion.records import encoded
 from dpwavelet.rivals.diffusion.sampling import Ddim, draw
 from dpwavelet.rivals.diffusion.training import Finetuning, record_losses
-from dpwavelet.rivals.diffusion.weights import save
+from dpwavelet.rivals.diffusion.weights import load, save
 from dpwavelet.text import Vocabulary
 
 LOOK_WEIGHT, JUDGE_WEIGHT, SPREAD_WEIGHT = 0.5, 0.05, 1e-4  # beside the distance of pixels
@@ -71,9 +71,9 @@ def pretrain(images: PublicImages, run: DiffusionPretraining, out: Path, note: N
     run_or_restore(second, run.denoiser, diffusion.denoiser, "average.", denoise, log)
     write_bytes(work / "denoiser.png", png(stage_sheet(diffusion, public, run.seed)))
     whole = replace(diffusion.eval(), card=run.card("DP-LDM", images, log))
-    save(whole, out)
+    save(whole, out, half=True)
     write_known(out, images)
-    return whole
+    return load(out)
 
 
 def train_autoencoder(

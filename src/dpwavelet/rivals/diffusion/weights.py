@@ -10,7 +10,8 @@ asks no network.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from copy import deepcopy
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,14 @@ class ClipEmbedder(nn.Module):
         return states, torch.ones_like(ids, dtype=torch.bool)
 
 
-def save(diffusion: LatentDiffusion, folder: Path) -> None:
-    """Write the folder, whole or not at all."""
+def save(diffusion: LatentDiffusion, folder: Path, *, half: bool = False) -> None:
+    """Write the folder, whole or not at all; with `half`, weights are rounded to bfloat16."""
+    if half:
+        diffusion = replace(
+            diffusion,
+            autoencoder=deepcopy(diffusion.autoencoder).bfloat16(),
+            denoiser=deepcopy(diffusion.denoiser).bfloat16(),
+        )
     embedder = diffusion.denoiser.embedder
     with whole_folder(folder) as building:
         diffusion.autoencoder.save_pretrained(building / "vae", safe_serialization=True)

@@ -64,7 +64,7 @@ def pretrain(images: PublicImages, run: LlamaPretraining, out: Path, note: Note)
 
     run_or_restore(first, run.tokenizer, rival.tokenizer, "tokenizer.", tokenize, log)
     run_or_restore(second, run.transformer, rival.transformer, "", predict, log)
-    save(replace(rival.eval(), card=run.card("DP-LlamaGen", images, log)), out)
+    save(replace(rival.eval(), card=run.card("DP-LlamaGen", images, log)), out, half=True)
     write_known(out, images)
     return load(out)
 

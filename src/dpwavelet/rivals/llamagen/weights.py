@@ -36,8 +36,8 @@ PIECES = 32128  # ids of T5
 HEAD = 64  # width of a head of the published networks, but for the 3B and 7B ones
 
 
-def save(rival: LlamaGen, folder: Path) -> None:
-    """Write the folder, whole or not at all."""
+def save(rival: LlamaGen, folder: Path, *, half: bool = False) -> None:
+    """Write the folder, whole or not at all; with `half`, weights are rounded to bfloat16."""
     with whole_folder(folder) as building:
         parts = {part: asdict(getattr(rival, part).config) for part in ("tokenizer", "transformer")}
         config = {"format": FORMAT, "kind": "llamagen", "preset": rival.preset, **parts}
@@ -47,7 +47,10 @@ def save(rival: LlamaGen, folder: Path) -> None:
         elif isinstance(rival.words, ClassNames):
             write_json(building / "classes.json", list(rival.words.names))
         for part in ("tokenizer", "transformer"):
-            write_tensors(building / f"{part}.safetensors", getattr(rival, part).state_dict())
+            tensors = getattr(rival, part).state_dict()
+            if half:
+                tensors = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+            write_tensors(building / f"{part}.safetensors", tensors)
         write_json(building / CARD, {**rival.card, "digests": digest_files(building)})
 
 
