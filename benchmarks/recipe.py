@@ -10,7 +10,8 @@ A cell is one set, one epsilon, one variant and one seed: private training on th
 variant's own plan, then the held-out loss and pictures for the captions of held-out records, compared with
 those records: Fréchet distance of full and of coarse pictures (thumb), and how often a probe of real pictures
 finds the class that was asked for. Cells are kept in `--out` by what decides them, so an interrupted table
-goes on; `--table` prints what is there and computes nothing. Each variant costs its epsilon whole, its warm
+goes on; `--published FILE` has the cells of other machines too, and takes those of this one. `--table` prints
+what is there and computes nothing. Each variant costs its epsilon whole, its warm
 start included. For stand-ins alone: choosing by such a table on real records would spend what nobody counts.
 """
 
@@ -56,7 +57,7 @@ from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.randomness import Source
 from dpwavelet.records import PrivateTokens, tokenize
 from dpwavelet.tokenizer import TokenizerConfig
-from dpwavelet.training import held_out_loss, train_privately
+from dpwavelet.training import PrivateTraining, held_out_loss, train_privately, train_without_privacy
 from dpwavelet.transformer import ImageTransformer
 from dpwavelet.warm_start import Moving, begin_from, bound_of, release, surprise
 from dpwavelet.wavelet import analyze
@@ -94,6 +95,7 @@ VARIANTS: Mapping[str, Changes] = {
     "all scales": {"private_scales": 3},
     "captions count 0.1": {"caption_weight": 0.1},
     "captions count 0": {"caption_weight": 0.0},
+    "without privacy": {"private": False},  # what the others are measured by; one cell for all epsilons
 }
 
 
@@ -145,6 +147,8 @@ def main() -> None:
                     if (row := computed(cell, wanted)) is not None:
                         rows.append(row)
     tell(rows)
+    if wanted.published and not wanted.table:
+        publish(wanted.out, wanted.published)
     if wanted.plot:
         for name, text in charts(rows).items():
             write_bytes(wanted.plot / name, text.encode())
@@ -165,6 +169,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="thumb")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("build/recipe"))
+    parser.add_argument("--published", type=Path, metavar="FILE", help="such as docs/results/recipe.json")
     parser.add_argument("--keep", action="store_true", help="keep what was trained, as model folders")
     parser.add_argument("--compiled", action="store_true", help="train in compiled chunks, as --compile does")
     parser.add_argument("--table", action="store_true", help="compute nothing")
@@ -175,10 +180,13 @@ def arguments() -> argparse.Namespace:
 def computed(cell: Cell, wanted: argparse.Namespace) -> dict[str, Any] | None:
     """The numbers of a cell, from the disk if they are there."""
     changes = VARIANTS[cell.variant]
-    path = wanted.out / f"{cell.name(changes)}.json"
+    name = (cell if is_private(changes) else replace(cell, epsilon=0.0)).name(changes)
+    path = wanted.out / f"{name}.json"
     if path.is_file():
         found: dict[str, Any] = read_json(path)
-        return found
+        return {**found, "epsilon": cell.epsilon}
+    if name in (known := known_cells(wanted.published)):
+        return {**known[name], "epsilon": cell.epsilon}
     if wanted.table:
         return None
     row = {**cell.__dict__, **run(cell, changes, wanted), "commit": commit()}
@@ -187,9 +195,27 @@ def computed(cell: Cell, wanted: argparse.Namespace) -> dict[str, Any] | None:
     return row
 
 
+def known_cells(published: Path | None) -> dict[str, dict[str, Any]]:
+    """The cells of a published file by name, of which there may be none yet."""
+    if published is None or not published.is_file():
+        return {}
+    return {name: dict(row) for name, row in read_json(published).items()}
+
+
+def publish(out: Path, published: Path) -> None:
+    """Add the cells that are kept in `out` to those of the file."""
+    own = {path.stem: read_json(path) for path in out.glob("*.json")}
+    write_json(published, dict(sorted((known_cells(published) | own).items())))
+
+
+def is_private(changes: Changes) -> bool:
+    """Whether a variant keeps any promise."""
+    return bool(changes.get("private", True))
+
+
 def run(cell: Cell, changes: Changes, wanted: argparse.Namespace) -> dict[str, Any]:
     """Train, draw and compare."""
-    usual = {"learning_rate", "batch", "steps", "warm_start", "private_scales", "max_norm"}
+    usual = {"learning_rate", "batch", "steps", "warm_start", "private_scales", "max_norm", "private"}
     first = RunSettings(epsilon=cell.epsilon)
     training = replace(
         first.training, compiled=wanted.compiled, **{n: v for n, v in changes.items() if n not in usual}
@@ -211,10 +237,7 @@ def run(cell: Cell, changes: Changes, wanted: argparse.Namespace) -> dict[str, A
     started = time.monotonic()
     zero = held_out_loss(model.transformer, held_out)
     start = warmed(model, records, plan, settings, cell.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger.open(Path(folder) / "ledger.jsonl")
-        ledger.append({"kind": "begun", "run": "recipe", "plan": plan.to_json()})
-        student = train_privately(start, records, plan, training, Path(folder), ledger, "recipe")
+    student = trained_by(start, records, plan, training, None if is_private(changes) else cell.seed)
     seconds = time.monotonic() - started
     trained = model.with_transformer(student, model.card)
     if wanted.keep:
@@ -226,12 +249,30 @@ def run(cell: Cell, changes: Changes, wanted: argparse.Namespace) -> dict[str, A
         "held_out_loss": round(held_out_loss(student, held_out), 4),
         **found,
         "seconds": round(seconds, 1),
-        "noise_multiplier": round(plan.noise_multiplier, 4),
+        "noise_multiplier": round(plan.noise_multiplier, 4) if is_private(changes) else 0.0,
         "batch": plan.batch_size,
         "steps": plan.steps,
-        "spent": round(plan.pld_epsilon, 4),
+        "spent": round(plan.pld_epsilon, 4) if is_private(changes) else None,
         "delta": plan.delta,
     }
+
+
+def trained_by(
+    start: ImageTransformer,
+    records: PrivateTokens,
+    plan: PrivacyPlan,
+    training: PrivateTraining,
+    plain: int | None,
+) -> ImageTransformer:
+    """A student under `plan`, or one of as many steps without privacy, by the seed `plain`."""
+    if plain is not None:
+        return train_without_privacy(
+            start, records, training, steps=plan.steps, batch_size=plan.batch_size, seed=plain
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger.open(Path(folder) / "ledger.jsonl")
+        ledger.append({"kind": "begun", "run": "recipe", "plan": plan.to_json()})
+        return train_privately(start, records, plan, training, Path(folder), ledger, "recipe")
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,15 @@
-"""The charts of the table of recipes: where dots stand, and that a picture says what it shows."""
+"""The table of recipes: where the dots of its charts stand, and which cells it takes from where."""
 
 import xml.etree.ElementTree as ET
-from types import ModuleType
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from loaded import benchmark
+
+from dpwavelet.checkpoint import write_json
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -66,3 +70,38 @@ def test_a_share_of_the_steps_is_another_cell_and_the_whole_the_old_one(recipe: 
     part = recipe.Cell(*told, share=0.25)
     assert part.name({}) != whole.name({})
     assert part.label == f"{whole.label}_0.25"
+
+
+def test_cells_of_other_machines_are_found_and_those_of_this_one_added(
+    recipe: ModuleType, tmp_path: Path
+) -> None:
+    published = tmp_path / "recipe.json"
+    wanted = SimpleNamespace(out=tmp_path / "out", published=published, table=True)
+    cell = recipe.Cell("faces", 1.0, "default", 0, None, 800, "abcd")
+    name = cell.name(recipe.VARIANTS["default"])
+    assert recipe.computed(cell, wanted) is None
+    write_json(wanted.out / f"{name}.json", row("default", 4.0, 10.0))
+    recipe.publish(wanted.out, published)
+    wanted.out = tmp_path / "another machine"
+    assert recipe.computed(cell, wanted) == row("default", 4.0, 10.0)
+    write_json(wanted.out / "0123.json", row("clip", 5.0, 11.0))
+    recipe.publish(wanted.out, published)
+    assert recipe.known_cells(published) == {
+        name: row("default", 4.0, 10.0), "0123": row("clip", 5.0, 11.0),
+    }  # fmt: skip
+
+
+def test_training_without_privacy_is_one_cell_for_all_epsilons(recipe: ModuleType, tmp_path: Path) -> None:
+    wanted = SimpleNamespace(out=tmp_path, published=None, table=True)
+    plain, private = (
+        [recipe.Cell("faces", epsilon, variant, 0, None, 800, "abcd") for epsilon in (1.0, 10.0)]
+        for variant in ("without privacy", "default")
+    )
+    for cells in (plain, private):
+        changes = recipe.VARIANTS[cells[0].variant]
+        kept = cells[0] if recipe.is_private(changes) else replace(cells[0], epsilon=0.0)
+        write_json(tmp_path / f"{kept.name(changes)}.json", row("it", 4.0, 10.0, epsilon=0.0))
+    found = [recipe.computed(cell, wanted) for cell in plain]
+    assert [each["epsilon"] for each in found] == [1.0, 10.0]
+    assert recipe.computed(private[0], wanted) is not None
+    assert recipe.computed(private[1], wanted) is None
