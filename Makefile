@@ -8,7 +8,7 @@ STAMP   := $(VENV)/.installed
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # The tables of recipes and of results take days; ask for them, or for parts, by hand.
-BENCHMARKS := $(sort $(filter-out benchmarks/_% benchmarks/recipe.py benchmarks/results.py benchmarks/tries.py benchmarks/witness.py,$(wildcard benchmarks/*.py)))
+BENCHMARKS := $(sort $(filter-out benchmarks/_% benchmarks/recipe.py benchmarks/first_recipe.py benchmarks/results.py benchmarks/tries.py benchmarks/witness.py,$(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
 .PHONY: install check fix test mutants bench results results-quick demo docs clean help
