@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 SUPPORTED = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)
 
-_AT_ONCE = 8  # gradients in bfloat16 that are made wider at once, small enough for a cache
+_AT_ONCE = 4  # gradients in bfloat16 that are made wider at once, small enough for a cache
 _LONGEST = 1024  # row whose squares float32 may add up
 _FLOOR = 1e-12  # added to lengths whose squares may underflow
 
@@ -90,7 +90,7 @@ def _product(A: Tensor, G: Tensor, room: Tensor | None) -> ParameterGradient:
     if short:
         A = A.to(torch.bfloat16)  # as the layer took it, and a function of its own record alone
     # Measured: while this holds, two T x T Gram matrices cost less than writing B x i x o numbers.
-    if T * (i + o) < (1.0 if short and _fast_products(G.device) else 0.6) * i * o:
+    if T * (i + o) < (_share_of_short(G.device) if short else 0.6) * i * o:
         return GramGradient(_single(A), _single(G), short)
     if not short:
         A, G = _single(A), _single(G)
@@ -98,9 +98,9 @@ def _product(A: Tensor, G: Tensor, room: Tensor | None) -> ParameterGradient:
     return StoredGradient(torch.bmm(G.mT, A, out=room if fits else None))
 
 
-def _fast_products(device: torch.device) -> bool:
-    """Whether products of bfloat16 numbers are cheap beside memory."""
-    return device.type != "cpu" or torch.cpu._is_amx_tile_supported()
+def _share_of_short(device: torch.device) -> float:
+    """Gram matrices are made of wide numbers, so they cost more beside memory where those multiply slowly."""
+    return 1.0 if device.type != "cpu" or torch.cpu._is_amx_tile_supported() else 0.25
 
 
 def _summed(use: Use) -> Tensor:
@@ -157,20 +157,32 @@ class StoredGradient:
 
         The product that adds records up rounds both the stored values and the factors.
         """
-        wide = torch.promote_types(self.values.dtype, torch.float32)
-        rows = torch.split(self.values, _LONGEST, dim=-1)
-        norms = torch.stack([torch.linalg.vector_norm(row, dim=-1, dtype=wide) for row in rows], -1)
+        norms = torch.cat([_row_lengths(some) for some in self._parts])
         length: Tensor = torch.linalg.vector_norm(norms.flatten(1).double(), dim=1)
-        return (length * (1 + 2 * rounding)).square().to(wide)
+        return (length * (1 + 2 * rounding)).square().to(norms.dtype)
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """One pass over the stored gradients, in single precision or more."""
         if self.values.dtype != torch.bfloat16:
             return (factors @ self.values.flatten(1)).view(self.values.shape[1:])
         total = torch.zeros_like(self.values[0], dtype=torch.float32)
-        for some, own in zip(torch.split(self.values, _AT_ONCE), torch.split(factors, _AT_ONCE), strict=True):
-            total = total + (some * own.view(-1, *[1] * total.dim())).sum(0)
+        for some, own in zip(self._parts, torch.split(factors, _AT_ONCE), strict=True):
+            for one, factor in zip(some.float(), own, strict=True):
+                total.addcmul_(one, factor)
         return total
+
+    @property
+    def _parts(self) -> tuple[Tensor, ...]:
+        """All records at once, or of short numbers as many as are made wider at once."""
+        if self.values.dtype != torch.bfloat16:
+            return (self.values,)
+        return torch.split(self.values, _AT_ONCE)
+
+
+def _row_lengths(values: Tensor) -> Tensor:
+    """The length of every row, long ones in parts: [B, ..., parts]."""
+    rows = torch.split(_single(values), _LONGEST, dim=-1)
+    return torch.stack([torch.linalg.vector_norm(row, dim=-1) for row in rows], -1)
 
 
 @dataclass(frozen=True)
