@@ -284,6 +284,20 @@ LAYER_GRADIENTS = breaks_of(
         "test_stored_gradients_in_sixteen_bits_add_up_in_single_precision",
     ),
     (
+        "stored gradients added up in 16 bits by a graph",
+        "Each addition rounds the sum so far, where steps are compiled.",
+        "total = total + (some * own.view(-1, *[1] * total.dim())).sum(0)",
+        "total = (total + (some * own.view(-1, *[1] * total.dim())).sum(0)).bfloat16().float()",
+        "test_a_graph_measures_and_adds_up_short_gradients_as_is_done_without_one",
+    ),
+    (
+        "a record left out of a sum of short gradients",
+        "What was measured and what is added up would be of different records.",
+        "self.values, _IN_CACHE))",
+        "self.values[:-1], _IN_CACHE))",
+        "test_stored_gradients_in_sixteen_bits_add_up_in_single_precision",
+    ),
+    (
         "Gram form allows for one rounding of two",
         "Where products round to 16 bits, scaling a record changes how it rounds, by more than was added.",
         "moved = 4 * rounding * R",

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 from dpwavelet.errors import ConfigError, PrivacyError
@@ -498,6 +499,23 @@ def test_stored_gradients_in_sixteen_bits_add_up_in_single_precision():
     whole, without = stored.weighted_sum(factors), StoredGradient(values[1:]).weighted_sum(factors[1:])
     assert torch.allclose(whole - without, 0.7 * values[0].float(), atol=1e-3)
     assert torch.allclose(stored.squared_norms(0.0), values.float().square().sum((1, 2)), rtol=1e-5)
+
+
+def test_a_graph_measures_and_adds_up_short_gradients_as_is_done_without_one():
+    """It is recorded in fewer steps, each of more records at once."""
+    torch.manual_seed(0)
+    values, factors = torch.randn(19, 5, 1100).bfloat16(), torch.rand(19)
+
+    def both(values: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+        stored = StoredGradient(values)
+        return stored.squared_norms(2.0**-8), stored.weighted_sum(factors)
+
+    graph = make_fx(both)(values, factors)
+    assert not [node for node in graph.graph.nodes if "addcmul" in str(node.target)]
+    assert all(
+        torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+        for ours, theirs in zip(graph(values, factors), both(values, factors), strict=True)
+    )
 
 
 def test_the_gram_form_bounds_what_it_releases_when_scaling_changes_how_factors_round():

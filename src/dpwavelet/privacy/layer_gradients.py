@@ -8,17 +8,20 @@ measure and to add up. Nothing here clips, and every shape follows from shapes, 
 Letters: B records, T positions (all dimensions between the first and the features), i inputs, o outputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn import functional as F
 
 SUPPORTED = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)
 
-_AT_ONCE = 4  # gradients in bfloat16 that are made wider at once, small enough for a cache
+_AT_ONCE = 8  # gradients in bfloat16 that are weighted at once
+_IN_CACHE = 4  # of them that are made wide at once where a cache matters
 _LONGEST = 1024  # row whose squares float32 may add up
 _FLOOR = 1e-12  # added to lengths whose squares may underflow
 
@@ -157,7 +160,7 @@ class StoredGradient:
 
         The product that adds records up rounds both the stored values and the factors.
         """
-        norms = torch.cat([_row_lengths(some) for some in self._parts])
+        norms = torch.cat([_row_lengths(some) for some in self._parts()])
         length: Tensor = torch.linalg.vector_norm(norms.flatten(1).double(), dim=1)
         return (length * (1 + 2 * rounding)).square().to(norms.dtype)
 
@@ -166,23 +169,37 @@ class StoredGradient:
         if self.values.dtype != torch.bfloat16:
             return (factors @ self.values.flatten(1)).view(self.values.shape[1:])
         total = torch.zeros_like(self.values[0], dtype=torch.float32)
-        for some, own in zip(self._parts, torch.split(factors, _AT_ONCE), strict=True):
-            for one, factor in zip(some.float(), own, strict=True):
+        if self._in_cache:
+            for one, factor in zip(chain.from_iterable(self._parts()), factors, strict=True):
                 total.addcmul_(one, factor)
+            return total
+        for some, own in zip(torch.split(self.values, _AT_ONCE), torch.split(factors, _AT_ONCE), strict=True):
+            total = total + (some * own.view(-1, *[1] * total.dim())).sum(0)
         return total
 
     @property
-    def _parts(self) -> tuple[Tensor, ...]:
-        """All records at once, or of short numbers as many as are made wider at once."""
-        if self.values.dtype != torch.bfloat16:
-            return (self.values,)
-        return torch.split(self.values, _AT_ONCE)
+    def _in_cache(self) -> bool:
+        """Whether short numbers are to stay in a processor's cache while they are wide.
+
+        Not in a graph that is being recorded: it merges steps by itself, and more of them take longer to
+        compile.
+        """
+        short = self.values.dtype == torch.bfloat16
+        return short and self.values.device.type == "cpu" and get_proxy_mode() is None
+
+    def _parts(self) -> Iterator[Tensor]:
+        """The records as they are, all at once; or a few at a time, made wide."""
+        if self._in_cache:
+            yield from (some.float() for some in torch.split(self.values, _IN_CACHE))
+        else:
+            yield self.values
 
 
 def _row_lengths(values: Tensor) -> Tensor:
     """The length of every row, long ones in parts: [B, ..., parts]."""
-    rows = torch.split(_single(values), _LONGEST, dim=-1)
-    return torch.stack([torch.linalg.vector_norm(row, dim=-1) for row in rows], -1)
+    wide = torch.promote_types(values.dtype, torch.float32)
+    rows = torch.split(values, _LONGEST, dim=-1)
+    return torch.stack([torch.linalg.vector_norm(row, dim=-1, dtype=wide) for row in rows], -1)
 
 
 @dataclass(frozen=True)
