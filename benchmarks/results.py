@@ -6,8 +6,8 @@
     python benchmarks/results.py --sets scenes6 --methods dp-wavelet dp-ldm  # some rows, all steps
     python benchmarks/results.py --quick                              # tests the machinery, ranks nothing
 
-1. `dpwavelet pretrain` makes the public weights of both rivals, at full size, in build/rivals/METHOD. Ours
-   are those that ship. With --quick ours are made anew too, by the same small effort as theirs.
+1. `dpwavelet pretrain` makes the public weights of those rivals that benchmarks/rivals lacks, at full size.
+   Ours are those that ship. With --quick ours are made anew too, by the same small effort as theirs.
 2. `dpwavelet compare --stand-in` makes the table of each set in OUT/SET. A set that is not here is skipped.
 3. --publish FOLDER copies the tables, a page of charts, the numbers of every cell, and witness.md (see
    witness.py) if it is there, to FOLDER/SET, and never a picture. A set that is not in OUT begins with the
@@ -55,7 +55,7 @@ SIDE = 64  # of the pictures of `thumb`, in pixels
 PORTRAITS = "portraits"
 SETS = ("celeba_faces", "scenes6", "flickr1k_captions", "mednist64", PORTRAITS)
 PUBLIC_SET = "public/tinyimagenet64.tar.xz"  # what ours learned from
-RIVALS = Path("build/rivals")
+RIVALS = Path("benchmarks/rivals")  # their public weights, as far as they are kept
 QUICK_END = "-quick"
 CELLS, CALLS = "cells", "made.jsonl"
 COPIED = ("table.md", "table.csv", "table.json", CALLS)

@@ -107,7 +107,7 @@ def place_of(system: str, weights: Mapping[str, str]) -> Path:
         return find(weights.get(system, BUNDLED))
     if system not in weights:
         raise ConfigError(
-            f"{system} begins with public weights, which do not ship with the package. Make them with "
+            f"{system} begins with public weights, which do not come with the package. Make them with "
             f"`dpwavelet pretrain PUBLIC_IMAGES --method {system} --out FOLDER`, then give "
             f"--weights {system}=FOLDER."
         )

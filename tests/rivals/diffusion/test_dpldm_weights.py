@@ -81,6 +81,8 @@ class TestOurs:
         expected = draw(diffusion, ["a red hat"], FEW, seed=0)
         assert torch.equal(draw(again, ["a red hat"], FEW, seed=0), expected)
         assert not any(p.requires_grad for p in again.denoiser.parameters())
+        modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "model").rglob("*.*")}
+        assert len(modes) == 1  # whoever may read the settings may read the weights
         assert str(tmp_path) not in "".join(p.read_text() for p in (tmp_path / "model").rglob("*.json"))
 
     def test_half_precision_halves_the_files_and_rounds_the_weights_of_the_copy_alone(

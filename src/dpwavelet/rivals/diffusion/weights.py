@@ -82,6 +82,8 @@ def save(diffusion: LatentDiffusion, folder: Path, *, half: bool = False) -> Non
         else:
             embedder.encoder.save_pretrained(building / "text_encoder")
             embedder.tokenizer.save_pretrained(building / "tokenizer")
+        for file in building.rglob("*.safetensors"):
+            file.chmod(0o644)  # the library makes them their owner's alone, unlike all other files
         write_json(
             building / CARD,
             {"format": FORMAT, "image_size": diffusion.image_size, "card": dict(diffusion.card)},
