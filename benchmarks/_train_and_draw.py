@@ -77,7 +77,10 @@ def main() -> None:
         "seconds": round(seconds, 1),
     }
     wanted.out.mkdir(parents=True, exist_ok=True)
-    save_file({"few": to_bytes(few), "full": to_bytes(full)}, wanted.out / "pictures.safetensors")
+    save_file(
+        {"few": to_bytes(few).contiguous(), "full": to_bytes(full).contiguous()},
+        wanted.out / "pictures.safetensors",
+    )
     (wanted.out / "told.json").write_text(json.dumps(told), encoding="utf-8")
 
 
