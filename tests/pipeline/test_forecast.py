@@ -59,8 +59,7 @@ class TestQuality:
         assert len(stand_ins()) >= 2
         for known in stand_ins():
             assert known.preset == model.preset
-            now = trained_parameters(model, PrivateTraining())
-            assert known.parameters == (3815616 if "first weights" in known.name else now)
+            assert known.parameters == trained_parameters(model, PrivateTraining())
             losses = [run.loss for run in sorted(known.private, key=lambda run: run.epsilon)]
             assert known.zero_shot > losses[0]
             assert losses == sorted(losses, reverse=True)
@@ -121,7 +120,9 @@ class TestQuality:
         assert short.signal_to_noise > long.signal_to_noise  # less noise in the only step
         assert short.quality is not None
         assert long.quality is not None
-        assert short.quality.high < long.quality.low  # and yet nothing is learnt from it
+        # and yet less is learnt from it
+        assert short.quality.low < 0.5 * long.quality.low
+        assert short.quality.high < 0.7 * long.quality.high
 
 
 class TestTime:
