@@ -141,3 +141,7 @@ def as_text(rows: dict[str, dict[str, Any]]) -> str:
         shown = [f"{told[name]:.4g}" for name in columns]
         lines.append(f"| {version} | {' | '.join(shown)} | {told['seconds']:.0f} |")
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
