@@ -284,6 +284,12 @@ class Real:
     captions: list[str]
     labels: list[str]
 
+    @classmethod
+    def of(cls, images: PrivateImages) -> "Real":
+        indices = range(len(images))
+        captions = [images.captions(index)[0] for index in indices]
+        return cls(images.pixels(list(indices)), captions, [str(images.label(index)) for index in indices])
+
 
 def read(cell: Cell, model: Model, augment: Augment) -> tuple[PrivateTokens, PrivateTokens, Real]:
     path = staged() / "private" / f"{cell.data}.tar.xz"
@@ -300,9 +306,7 @@ def read(cell: Cell, model: Model, augment: Augment) -> tuple[PrivateTokens, Pri
         )
         for images, how in asked
     ]  # fmt: skip
-    indices = list(range(len(test)))
-    labels = [str(test.label(index)) for index in indices]
-    return tokens[0], tokens[1], Real(test.pixels(indices), [test.captions(i)[0] for i in indices], labels)
+    return tokens[0], tokens[1], Real.of(test)
 
 
 def warmed(
