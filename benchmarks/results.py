@@ -6,7 +6,8 @@
     python benchmarks/results.py --sets scenes6 --methods dp-wavelet dp-ldm  # some rows, all steps
     python benchmarks/results.py --quick                              # tests the machinery, ranks nothing
 
-1. `dpwavelet pretrain` makes the public weights of those rivals that benchmarks/rivals lacks, at full size.
+1. `dpwavelet pretrain` makes the public weights of those rivals that a row asks for and benchmarks/rivals
+   lacks, at full size.
    Ours are those that ship. With --quick ours are made anew too, by the same small effort as theirs.
 2. `dpwavelet compare --stand-in` makes the table of each set in OUT/SET. A set that is not here is skipped.
 3. --publish FOLDER copies the tables, a page of charts, the numbers of every cell, and witness.md (see
@@ -93,6 +94,11 @@ class Size:
     preset: str = "thumb"
     at_once: int = 1  # cells, each with all threads that are given
 
+    def needed(self) -> list[str]:
+        """Of the systems whose weights are made, those that a row asks for."""
+        asked = {Method.parse(text).system for text in self.methods}
+        return [system for system in self.made if system in asked]
+
 
 FULL = Size(sets=SETS, epsilons=("1", "10", "inf"), seeds=2)
 QUICK = Size(
@@ -129,7 +135,7 @@ class Places:
 
     def weights_of(self, size: Size) -> dict[str, str]:
         """The folders of public weights that compare is told of, by system."""
-        return {system: str(self.weights / system) for system in size.made}
+        return {system: str(self.weights / system) for system in size.needed()}
 
 
 def main() -> None:
@@ -190,7 +196,7 @@ def tell_quick(out: Path) -> None:
 
 def make_weights(size: Size, places: Places, threads: int, call: Call) -> None:
     """Pretrain every method whose folder is not there yet; `pretrain` goes on from its own checkpoints."""
-    for method in size.made:
+    for method in size.needed():
         if not (folder := places.weights / method).is_dir():
             data, split = public_images(size, places.out)
             call(pretrain_words(method, data, split, folder, size, threads))

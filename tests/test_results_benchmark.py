@@ -119,6 +119,17 @@ def test_the_rivals_are_pretrained_at_full_size_on_the_split_that_ours_learned_f
     assert (told["effort"], told["preset"], told["out"]) == (1.0, "thumb", places.weights / "dp-ldm")
 
 
+def test_weights_that_no_row_asks_for_are_neither_made_nor_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("DPWAVELET_DATA", raising=False)
+    size = replace(results.FULL, methods=("dp-wavelet@0.1", "public:dp-ldm"))
+    places = results.Places(out=tmp_path / "out", weights=tmp_path / "rivals")
+    (places.weights / "dp-ldm").mkdir(parents=True)
+    results.make_weights(size, places, 2, pytest.fail)
+    assert list(asked(size, places).weights) == ["dp-ldm"]
+
+
 @pytest.mark.parametrize("out", ["build/results", "elsewhere", "build/results-1"])
 def test_quick_and_full_never_write_to_the_same_place(out: str) -> None:
     full, quick = (results.Places.of(Path(out), quick) for quick in (False, True))
