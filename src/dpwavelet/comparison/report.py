@@ -235,7 +235,7 @@ def as_page(told: Told, pictures: Mapping[str, Mapping[str, Tensor]]) -> str:
             blocks=_charts(told) or [Missing("No distance could be measured.")],
         ),
         Section(id="cost", heading="What it took", blocks=[_bars(told, column) for column in COSTS[:5]]),
-        *([_beside_section(told)] if _beside(told) else []),
+        *_beside_sections(told),
         Section(
             id="sheets",
             heading="The same captions by every method",
@@ -420,14 +420,13 @@ def _reached(one: Beside) -> str:
     return f"{one.seconds_to_reach:.3g}, {one.reached}"
 
 
-def _beside_section(told: Told) -> Section[AnyOrigin]:
-    table = Table(
-        title="Others over ours",
-        columns=_beside_titles(told),
-        rows=[TableRow(name, cells, told.origin) for name, cells in _beside(told)],
-        names="Method",
-    )
-    return Section(id="beside", heading="Others beside ours", words=BESIDE, blocks=[table])
+def _beside_sections(told: Told) -> list[Section[AnyOrigin]]:
+    """One section, or none where nobody stands beside ours."""
+    rows = [TableRow(name, cells, told.origin) for name, cells in _beside(told)]
+    if not rows:
+        return []
+    table = Table(title="Others over ours", columns=_beside_titles(told), rows=rows, names="Method")
+    return [Section(id="beside", heading="Others beside ours", words=BESIDE, blocks=[table])]
 
 
 def _bars(told: Told, column: Column) -> Block[AnyOrigin]:
