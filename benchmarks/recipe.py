@@ -25,7 +25,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from dpwavelet.evaluation import (
     extractor,
     frechet_between,
 )
+from dpwavelet.generation import Sampling
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes, png, sheet, to_bytes
 from dpwavelet.images.variants import Augment
@@ -122,7 +123,7 @@ class Cell:
 
     def name(self, changes: Changes) -> str:
         """What decides the result, in short."""
-        told = {**self.__dict__, "changes": dict(changes)}
+        told = {**self.__dict__, "changes": dict(changes), "drawing": asdict(Sampling())}
         if self.share == 1:
             del told["share"]  # it was not there once
         return sha256(canonical_json(told)).hexdigest()[:16]

@@ -23,14 +23,30 @@ GUIDED = Sampling(guidance=1.5, batch_size=4)
 LOGITS = torch.randn(12, generator=torch.Generator().manual_seed(3)) * 1.5
 
 
-@pytest.fixture(scope="module")
-def model() -> ImageTransformer:
+def loud(seed: int) -> ImageTransformer:
+    """A model of large weights, so that captions and earlier tokens matter."""
     made = ImageTransformer(CONFIG)
-    made.initialize(torch.Generator().manual_seed(0))
-    with torch.no_grad():  # large weights, so that captions and earlier tokens matter
+    made.initialize(torch.Generator().manual_seed(seed))
+    with torch.no_grad():
         for weight in made.parameters():
             weight.mul_(6.0 if weight.dim() > 1 else 1.0)
     return made.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def model() -> ImageTransformer:
+    return loud(0)
+
+
+@pytest.fixture(scope="module")
+def public() -> ImageTransformer:
+    return loud(1)
+
+
+def both_scales(model: ImageTransformer, words: Tensor, tokens: list[Tensor]) -> Tensor:
+    """Logits [B, 8, K] of the tokens of two scales, after captions [B, 5], without a cache."""
+    hidden = model.hidden(words, tokens)[:, 5:]
+    return torch.cat((model.code_heads[0](hidden[:, :4]), model.code_heads[1](hidden[:, 4:])), 1)
 
 
 def captions(count: int = 9) -> Tensor:
@@ -176,15 +192,46 @@ class TestTokens:
         sampling = Sampling(guidance=guidance, batch_size=4)
         tokens = draw_tokens(model, captions(), 2, sampling, seed=5)
         nothing = torch.where(torch.arange(5) == 0, START, PAD).expand(9, -1)
-
-        def logits(words: Tensor) -> Tensor:
-            hidden = model.hidden(words, tokens)[:, 5:]
-            return torch.cat((model.code_heads[0](hidden[:, :4]), model.code_heads[1](hidden[:, 4:])), 1)
-
-        mixed = guidance * logits(captions()) + (1 - guidance) * logits(nothing)
+        told, untold = (both_scales(model, words, tokens) for words in (captions(), nothing))
+        mixed = guidance * told + (1 - guidance) * untold
         for image in range(9):
             uniforms = torch.from_numpy(stream(5, "image", image).random(8))
             assert torch.equal(choose(mixed[image], uniforms, sampling), torch.cat(tokens, 1)[image])
+
+    @pytest.mark.parametrize("away", [0.0, 0.3, 1.0])
+    def test_guidance_leads_away_from_the_public_model_as_far_as_it_is_told_to(
+        self, model: ImageTransformer, public: ImageTransformer, away: float
+    ) -> None:
+        sampling = Sampling(guidance=1.5, away=away, batch_size=4)
+        given = torch.randint(0, 12, (9, 4), generator=torch.Generator().manual_seed(8))
+        for known in ([], [given]):
+            tokens = draw_tokens(model, captions(), 2, sampling, 5, given=known, reference=public)
+            nothing = torch.where(torch.arange(5) == 0, START, PAD).expand(9, -1)
+            told, own, other = (
+                both_scales(network, words, tokens)
+                for network, words in ((model, captions()), (model, nothing), (public, nothing))
+            )
+            mixed = 1.5 * told - 0.5 * torch.lerp(own, other, away)
+            for image in range(9):
+                uniforms = torch.from_numpy(stream(5, "image", image).random(8))
+                wanted = choose(mixed[image], uniforms, sampling)
+                assert torch.equal(wanted[4 * len(known) :], torch.cat(tokens, 1)[image, 4 * len(known) :])
+
+    def test_without_a_share_or_a_public_model_the_other_says_nothing(
+        self, model: ImageTransformer, public: ImageTransformer
+    ) -> None:
+        shared, alone = (Sampling(guidance=1.5, away=away, batch_size=4) for away in (0.5, 0.0))
+        plain = draw_tokens(model, captions(), 2, alone, 5)
+        for sampling, reference in ((alone, public), (shared, None)):
+            same = draw_tokens(model, captions(), 2, sampling, 5, reference=reference)
+            assert all(torch.equal(a, b) for a, b in zip(same, plain, strict=True))
+        other = draw_tokens(model, captions(), 2, shared, 5, reference=public)
+        assert not all(torch.equal(a, b) for a, b in zip(other, plain, strict=True))
+
+    @pytest.mark.parametrize("away", [-0.1, 1.1, float("nan")])
+    def test_a_share_outside_its_bounds_is_refused(self, away: float) -> None:
+        with pytest.raises(ConfigError, match="share of the guidance"):
+            Sampling(away=away)
 
     def test_guidance_of_one_draws_what_the_model_says(self, model: ImageTransformer) -> None:
         one = draw_tokens(model, captions(), 2, Sampling(guidance=1.0, batch_size=4), seed=5)

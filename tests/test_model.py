@@ -46,6 +46,40 @@ def test_a_saved_model_comes_back_exactly(tiny_model: Path, tmp_path: Path) -> N
     assert (again.vocabulary.words, again.preset, again.card) == (model.vocabulary.words, "tiny", model.card)
 
 
+def test_a_trained_model_brings_along_what_it_began_from(tiny_model: Path, tmp_path: Path) -> None:
+    public = Model.from_pretrained(tiny_model)
+    assert public.reference is None
+    one, two = (create("tiny", public.vocabulary, seed).transformer for seed in (1, 2))
+    trained = public.with_transformer(one, {}).with_transformer(two, {"name": "trained twice"})
+    assert trained.reference is public.transformer
+    trained.eval().save_pretrained(tmp_path / "trained")
+    again = Model.from_pretrained(tmp_path / "trained")
+    assert same(trained, again)
+    assert again.reference is not None
+    for name, tensor in again.reference.state_dict().items():
+        assert torch.equal(tensor, public.transformer.state_dict()[name])
+    assert not any(weight.requires_grad for weight in again.reference.parameters())
+    assert not again.reference.training
+    (tmp_path / "trained" / "reference.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"reference\.safetensors"):
+        Model.from_pretrained(tmp_path / "trained")
+
+
+def test_weights_that_fit_into_half_the_bytes_are_stored_so(tiny_model: Path, tmp_path: Path) -> None:
+    Model.from_pretrained(tiny_model).save_pretrained(tmp_path / "half", half=True)
+    rounded = Model.from_pretrained(tmp_path / "half")
+    with torch.no_grad():
+        rounded.detail.state_dict()["spread"].add_(1e-4)  # one network that does not fit any more
+    rounded.save_pretrained(tmp_path / "again")
+    assert same(rounded, Model.from_pretrained(tmp_path / "again"))
+    kinds = {
+        part: {tensor.dtype for tensor in read_tensors(tmp_path / "again" / f"{part}.safetensors").values()}
+        for part in PARTS
+    }
+    half, whole = {torch.bfloat16}, {torch.float32}
+    assert kinds == {"tokenizer": half, "transformer": half, "detail": whole}
+
+
 def test_half_precision_halves_the_files_and_rounds_the_weights(tiny_model: Path, tmp_path: Path) -> None:
     model = Model.from_pretrained(tiny_model)
     model.save_pretrained(tmp_path / "half", half=True)

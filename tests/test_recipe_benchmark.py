@@ -10,6 +10,7 @@ import pytest
 from loaded import benchmark
 
 from dpwavelet.checkpoint import write_json
+from dpwavelet.generation import Sampling
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -63,13 +64,15 @@ def test_a_chart_shows_every_seed_and_the_better_further_left(recipe: ModuleType
         assert all(0 <= x <= width for each in places.values() for x in each)
 
 
-def test_a_share_of_the_steps_is_another_cell_and_the_whole_the_old_one(recipe: ModuleType) -> None:
+def test_a_share_of_the_steps_and_another_way_of_drawing_are_other_cells(
+    recipe: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told = ("faces", 1.0, "default", 0, None, 800, "abcdef")
-    whole = recipe.Cell(*told)
-    assert whole.name({}) == "9b0efad716603f2c"
-    part = recipe.Cell(*told, share=0.25)
-    assert part.name({}) != whole.name({})
+    whole, part = recipe.Cell(*told), recipe.Cell(*told, share=0.25)
     assert part.label == f"{whole.label}_0.25"
+    names = [whole.name({}), whole.name({}), part.name({}), whole.name({"rank": 8})]
+    monkeypatch.setattr(recipe, "Sampling", lambda: Sampling(guidance=2.0))
+    assert len({*names, whole.name({}), part.name({})}) == len(names) + 1
 
 
 def test_cells_of_other_machines_are_found_and_those_of_this_one_added(

@@ -480,6 +480,9 @@ def sample(
     guidance: Annotated[
         float, typer.Option(help="How hard to follow the caption; 1 is plain.")
     ] = Sampling.guidance,
+    away: Annotated[
+        float, typer.Option(help="Share of it that leads away from the public model; 0 is none.")
+    ] = Sampling.away,
     coarse: Annotated[
         bool, typer.Option(help="Write what the private model drew, without added detail.")
     ] = False,
@@ -499,7 +502,7 @@ def sample(
     pipeline.model.to(chosen)
     given = [*(caption or ()), *(read_captions(captions) if captions else ())] or [""]
     wanted = [given[i % len(given)] for i in range(number)]
-    sampling = Sampling(temperature=temperature, top_p=top_p, guidance=guidance)
+    sampling = Sampling(temperature=temperature, top_p=top_p, guidance=guidance, away=away)
     with Bars() as bars:
         bars.begin("drawing samples", number)
         few = pipeline.draw_coarse(wanted, seed=seed, sampling=sampling, told=bars.advance)

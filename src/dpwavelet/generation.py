@@ -22,11 +22,16 @@ PAD, START = 0, 1
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn: `guidance` above 1 follows the caption harder; `top_p` 1 keeps all."""
+    """How tokens are drawn: `guidance` above 1 follows the caption harder; `top_p` 1 keeps all.
 
-    temperature: float = 0.95
-    top_p: float = 0.97
+    Guidance leads away from what would be drawn without a caption: by the model itself, or for the share
+    `away` by the public model that it began from. So what it learned since counts for more as well.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 0.98
     guidance: float = 3.0
+    away: float = 0.33
     batch_size: int = 32
 
     def __post_init__(self) -> None:
@@ -35,6 +40,11 @@ class Sampling:
                 "temperature must be above 0, top_p in (0, 1], guidance at least 0 and batch_size at "
                 f"least 1; got {self.temperature}, {self.top_p}, {self.guidance}, {self.batch_size}."
             )
+        if not 0 <= self.away <= 1:
+            raise ConfigError(f"away is a share of the guidance, from 0 to 1; got {self.away}.")
+
+
+PUBLIC = Sampling(temperature=0.95, top_p=0.97, away=0.0)  # for what public networks draw alone
 
 
 @torch.no_grad()
@@ -47,11 +57,13 @@ def draw_tokens(
     first: int = 0,
     told: Callable[[int], None] | None = None,
     given: Sequence[Tensor] = (),
+    reference: ImageTransformer | None = None,
 ) -> list[Tensor]:
     """Token ids [B, N] of the first scales for captions [B, L]; image i draws from (seed, first + i).
 
-    `given` are the ids of its coarsest scales, if they are known; the rest is drawn after them. A token uses
-    the same part of the image's stream whether those before it were drawn or given.
+    `reference` is the public transformer that `sampling.away` is about; without one the model is led away
+    from itself alone. `given` are the ids of its coarsest scales, if they are known; the rest is drawn after
+    them. A token uses the same part of the image's stream whether those before it were drawn or given.
     """
     _check_given(transformer, captions, scales, given)
     count = sum(transformer.config.tokens[:scales])
@@ -70,7 +82,7 @@ def draw_tokens(
             [stream(seed, "image", first + start + min(row, own - 1)).random(count) for row in range(size)]
         )
         numbers = torch.from_numpy(uniforms).to(captions.device)
-        drawn.append(_draw_batch(transformer, batch, prefix, numbers, sampling)[:own])
+        drawn.append(_draw_batch(transformer, reference, batch, prefix, numbers, sampling)[:own])
         if told is not None:
             told(own)
     ids = torch.cat(drawn) if drawn else captions.new_zeros(0, count)
@@ -78,27 +90,57 @@ def draw_tokens(
 
 
 def _draw_batch(
-    transformer: ImageTransformer, captions: Tensor, known: Tensor, uniforms: Tensor, sampling: Sampling
+    transformer: ImageTransformer,
+    reference: ImageTransformer | None,
+    captions: Tensor,
+    known: Tensor,
+    uniforms: Tensor,
+    sampling: Sampling,
 ) -> Tensor:
     """Token ids [B, N] by inverting the distribution function of each token at `uniforms` [B, N].
 
     The first ones are `known`, and their uniforms are left alone.
     """
-    guided = sampling.guidance != 1
-    prefix = known
-    if guided:  # second half of the batch: the same images without their captions
-        captions, prefix = torch.cat((captions, _without_words(captions))), torch.cat((known, known))
-    logits, cache, mask = _begin(transformer, captions, prefix)
+    own, public, nothing = [captions], [], _without_words(captions)
+    away = sampling.away if reference is not None else 0.0
+    if sampling.guidance != 1 and away < 1:
+        own.append(nothing)
+    if sampling.guidance != 1 and away > 0:
+        public.append(nothing)
+    readings = [_Reading(transformer, own, known)]
+    if reference is not None and public:
+        readings.append(_Reading(reference, public, known))
     ids = list(known.unbind(1))
     for index in range(len(ids), uniforms.shape[1]):
         if index > known.shape[1]:
-            previous = torch.cat((ids[-1], ids[-1])) if guided else ids[-1]
-            logits, mask = transformer.advance(previous, index, cache, mask)
-        if guided:
-            told, untold = logits.chunk(2)
-            logits = untold + sampling.guidance * (told - untold)
+            for reading in readings:
+                reading.advance(ids[-1], index)
+        logits, *untold = [version for reading in readings for version in reading.versions]
+        if untold:
+            middle = untold[0] if len(untold) == 1 else torch.lerp(untold[0], untold[1], away)
+            logits = middle + sampling.guidance * (logits - middle)
         ids.append(choose(logits, uniforms[:, index], sampling))
     return torch.stack(ids, 1)
+
+
+class _Reading:
+    """A transformer on its way along the tokens of images, under one or more captions for each."""
+
+    def __init__(self, transformer: ImageTransformer, captions: Sequence[Tensor], known: Tensor) -> None:
+        self._transformer, self._count = transformer, len(captions)
+        self._logits, self._cache, self._mask = _begin(
+            transformer, torch.cat(list(captions)), torch.cat([known] * self._count)
+        )
+
+    def advance(self, previous: Tensor, index: int) -> None:
+        """Read the ids [B] of the token before `index`."""
+        ids = torch.cat([previous] * self._count)
+        self._logits, self._mask = self._transformer.advance(ids, index, self._cache, self._mask)
+
+    @property
+    def versions(self) -> tuple[Tensor, ...]:
+        """Logits [B, K] of the next token, under each of the captions."""
+        return self._logits.chunk(self._count)
 
 
 def _begin(transformer: ImageTransformer, captions: Tensor, known: Tensor) -> tuple[Tensor, Cache, Tensor]:

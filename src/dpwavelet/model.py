@@ -1,10 +1,12 @@
 """One model on disk: tokenizer, transformer, detail model and vocabulary in one folder.
 
     config.json  vocabulary.json  card.json
-    tokenizer.safetensors  transformer.safetensors  detail.safetensors
+    tokenizer.safetensors  transformer.safetensors  detail.safetensors  [reference.safetensors]
 
-A folder is whole or absent. Loading runs no code from it and checks every shape against its config. The card
-holds the digests of the other files. The `thumb` weights that ship with the package are found by name.
+The reference is the public transformer that a trained one began from; public models have none. Weights that
+bfloat16 holds exactly are stored so. A folder is whole or absent. Loading runs no code from it and checks
+every shape against its config. The card holds the digests of the other files. The `thumb` weights that ship
+with the package are found by name.
 """
 
 from collections.abc import Mapping
@@ -101,6 +103,7 @@ class Model:
     transformer: ImageTransformer
     detail: DetailModel
     card: Mapping[str, Any]
+    reference: ImageTransformer | None = None  # what the transformer began from, if it was trained since
 
     @property
     def image_size(self) -> int:
@@ -117,11 +120,11 @@ class Model:
         with whole_folder(Path(folder)) as building:
             write_json(building / "config.json", self._config())
             self.vocabulary.save(building / "vocabulary.json")
-            for part in PARTS:
-                network: nn.Module = getattr(self, part)
+            for part, network in self._networks().items():
                 tensors = network.state_dict()
-                if half:
-                    tensors = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+                halves = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+                if half or all(torch.equal(halves[name].float(), tensors[name]) for name in tensors):
+                    tensors = halves
                 write_tensors(building / f"{part}.safetensors", tensors)
             write_json(building / CARD, {**self.card, "digests": digest_files(building)})
 
@@ -136,14 +139,16 @@ class Model:
                 "use the version that made it, or make the model again."
             )
         try:
+            shape = TransformerConfig(**_tuples(config["transformer"]))
             model = cls(
                 preset=str(config["preset"]),
                 private_scales=int(config["private_scales"]),
                 vocabulary=Vocabulary.load(place / "vocabulary.json"),
                 tokenizer=SpectralTokenizer(TokenizerConfig(**_tuples(config["tokenizer"]))),
-                transformer=ImageTransformer(TransformerConfig(**_tuples(config["transformer"]))),
+                transformer=ImageTransformer(shape),
                 detail=DetailModel(DetailConfig(**config["detail"])),
                 card=read_card(place),
+                reference=ImageTransformer(shape) if config.get("reference") else None,
             )
         except (
             AttributeError,
@@ -158,25 +163,30 @@ class Model:
                 f"{place / 'config.json'} does not describe a model of ours: {error}."
             ) from error
         model._check(place)
-        for part in PARTS:
-            _fill(getattr(model, part), place / f"{part}.safetensors")
+        for part, network in model._networks().items():
+            _fill(network, place / f"{part}.safetensors")
         return model.eval()
 
     def eval(self) -> "Model":
         """Freeze every weight and leave training mode; private training thaws what it may change."""
-        for part in PARTS:
-            getattr(self, part).eval().requires_grad_(False)
+        for network in self._networks().values():
+            network.eval().requires_grad_(False)
         return self
 
     def to(self, device: torch.device) -> "Model":
         """Move every part, in place."""
-        for part in PARTS:
-            getattr(self, part).to(device)
+        for network in self._networks().values():
+            network.to(device)
         return self
 
     def with_transformer(self, transformer: ImageTransformer, card: Mapping[str, Any]) -> "Model":
-        """The same frozen parts around another transformer."""
-        return replace(self, transformer=transformer, card=card)
+        """The same frozen parts around another transformer, which was trained from this model's."""
+        return replace(self, transformer=transformer, card=card, reference=self.reference or self.transformer)
+
+    def _networks(self) -> dict[str, nn.Module]:
+        """Every network by the name of its file."""
+        parts: dict[str, nn.Module] = {part: getattr(self, part) for part in PARTS}
+        return parts if self.reference is None else {**parts, "reference": self.reference}
 
     def _check(self, place: Path) -> None:
         """Refuse parts of different models: each is whole, but they don't speak the same tokens or words."""
@@ -198,6 +208,7 @@ class Model:
             "preset": self.preset,
             "private_scales": self.private_scales,
             **{part: asdict(getattr(self, part).config) for part in PARTS},
+            **({} if self.reference is None else {"reference": True}),
         }
 
 

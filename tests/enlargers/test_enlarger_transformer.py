@@ -10,7 +10,7 @@ from torch import Tensor
 from dpwavelet.checkpoint import read_json, write_json
 from dpwavelet.enlargers import TransformerEnlarger, open_enlarger
 from dpwavelet.errors import ConfigError
-from dpwavelet.generation import Sampling, draw_tokens
+from dpwavelet.generation import PUBLIC, draw_tokens
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import from_bytes
 from dpwavelet.model import Model, create
@@ -40,7 +40,7 @@ def test_the_coarse_picture_survives_and_its_tokens_are_where_it_goes_on_from(
     free = open_enlarger("transformer", model, consistent=False)(few, captions=CAPTIONS, seed=4, first=0)
     given = model.tokenizer.encode_bands([few])
     words = model.vocabulary.encode(CAPTIONS, model.transformer.config.caption_length)
-    tokens = draw_tokens(model.transformer, words, 3, Sampling(), seed=4, given=given)
+    tokens = draw_tokens(model.transformer, words, 3, PUBLIC, seed=4, given=given)
     assert torch.allclose(free, model.tokenizer.decode(tokens), atol=1e-5)
     assert torch.allclose(analyze(full, 2)[1], analyze(free, 2)[1], atol=1e-5)
 
@@ -76,13 +76,14 @@ class TestPublic:
         with pytest.raises(ConfigError, match="the public one alone"):
             open_enlarger("transformer", private)
 
-    def test_the_shipped_weights_that_a_private_model_began_from_are_found(self) -> None:
+    @pytest.mark.parametrize("brought", [True, False], ids=["brought along", "shipped"])
+    def test_the_weights_that_a_private_model_began_from_are_found(self, brought: bool) -> None:
         public = Model.from_pretrained("thumb")
         with torch.no_grad():
             trained = Model.from_pretrained("thumb").transformer
             trained.word_head.weight.zero_()
         private = public.with_transformer(trained, {"started_from": dict(public.card)})
-        enlarger = open_enlarger("transformer", private)
+        enlarger = open_enlarger("transformer", private if brought else replace(private, reference=None))
         assert isinstance(enlarger, TransformerEnlarger)
         assert torch.equal(enlarger.public.transformer.word_head.weight, public.transformer.word_head.weight)
 

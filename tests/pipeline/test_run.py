@@ -14,8 +14,10 @@ from PIL import Image
 from dpwavelet import Pipeline, training
 from dpwavelet.checkpoint import digest
 from dpwavelet.errors import ConfigError, DataError, PrivacyError
+from dpwavelet.generation import Sampling
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
+from dpwavelet.model import Model
 from dpwavelet.pipeline import RunSettings, Silent, declared, dry_run, make_plan, run
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.verification import verify_release
@@ -283,6 +285,22 @@ class TestPipeline:
         )
         with Image.open(finished / "release" / "samples" / "000001.png") as shipped:
             assert np.array_equal(np.asarray(pictures[1]), np.asarray(shipped))
+
+    def test_a_release_brings_the_public_model_along_and_is_led_away_from_it(
+        self, finished: Path, tiny_model: Path
+    ) -> None:
+        pipeline = Pipeline.from_pretrained(finished / "release")
+        public, reference = Model.from_pretrained(tiny_model).transformer, pipeline.model.reference
+        assert reference is not None
+        began, kept = public.state_dict(), reference.state_dict()
+        assert all(torch.equal(kept[name], began[name]) for name in began)
+        told = [text for _, text in verify_release(finished / "release").lines]
+        assert any("is the transformer of the public weights" in text for text in told)
+        few, other = (
+            pipeline.draw_coarse(["a woman"] * 2, seed=3, sampling=Sampling(guidance=4, away=away))
+            for away in (1.0, 0.0)
+        )
+        assert not torch.equal(few, other)
 
     def test_coarse_pictures_are_what_the_fine_ones_shrink_to(self, finished: Path) -> None:
         pipeline = Pipeline.from_pretrained(finished / "release")

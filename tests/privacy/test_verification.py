@@ -1,5 +1,6 @@
 """A certificate tampered with in any way fails, and an honest one passes without trusting anything."""
 
+import hashlib
 import json
 import os
 from dataclasses import replace
@@ -343,3 +344,29 @@ def test_a_certificate_for_people_that_says_something_else_in_words_fails(releas
     write_certificate(release, certify(release, people), OWNER)
     resign(release, lambda certificate: certificate["plan"].update(change))
     assert any("contribution" in text for text in failures(release))
+
+
+@pytest.mark.parametrize(
+    "named", ["transformer.safetensors", "reference.safetensors", "detail.safetensors", None]
+)
+def test_the_public_model_in_a_release_is_compared_with_the_weights_that_are_named(release, named):
+    brought = release / "model" / "reference.safetensors"
+    brought.write_bytes(b"public")
+    digest = hashlib.sha256(b"public").hexdigest()
+    weights = {"public_weights": {named: digest}} if named else {}
+    write_certificate(release, certify(release, extra=weights), OWNER)
+    result = verify_release(release)
+    assert result.ok, result.lines
+    shown = [text for _, text in result.lines if brought.name in text]
+    doubted = [text for text in result.cannot_prove if brought.name in text]
+    known = named in ("transformer.safetensors", "reference.safetensors")
+    assert (len(shown), len(doubted)) == ((1, 0) if known else (0, 1))
+    brought.write_bytes(b"private")
+    assert any("has been changed" in text for text in failures(release))
+
+
+@pytest.mark.parametrize("weights", [7, [], {"transformer.safetensors": 7}])
+def test_public_weights_that_are_named_badly_prove_nothing(release, weights):
+    (release / "model" / "reference.safetensors").write_bytes(b"public")
+    write_certificate(release, certify(release, extra={"public_weights": weights}), OWNER)
+    assert any("reference.safetensors is public" in text for text in verify_release(release).cannot_prove)

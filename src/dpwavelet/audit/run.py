@@ -247,7 +247,10 @@ def _pictures(
     """Coarse pixels of samples [B, D], whose captions come from both sides alike, and of records [M, D]."""
     rows = stream(settings.seed, "captions").integers(len(images), size=settings.samples)
     captions, _ = images.batch(rows, np.zeros_like(rows))
-    drawn = draw_tokens(model.transformer, captions, model.private_scales, Sampling(), settings.seed)
+    drawn = draw_tokens(
+        model.transformer, captions, model.private_scales, Sampling(), settings.seed,
+        reference=model.reference,
+    )  # fmt: skip
     everyone = np.arange(len(images))
     _, tokens = images.batch(everyone, np.zeros_like(everyone))
     return _decoded(model, drawn), _decoded(model, tokens)

@@ -4,14 +4,14 @@ It has seen no record: it is the transformer of the public weights and not the o
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from dpwavelet.enlargers.base import consistent, in_batches, known_levels
 from dpwavelet.errors import ConfigError
-from dpwavelet.generation import Sampling, draw_tokens
+from dpwavelet.generation import PUBLIC, Sampling, draw_tokens
 from dpwavelet.model import Model, bundled, read_card
 from dpwavelet.wavelet import analyze
 
@@ -23,7 +23,7 @@ class TransformerEnlarger:
     public: Model
     files: Mapping[str, str] = field(default_factory=dict)
     consistent: bool = True
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = PUBLIC
 
     @property
     def name(self) -> str:
@@ -60,8 +60,13 @@ class TransformerEnlarger:
 
 
 def public_weights_of(model: Model) -> Model:
-    """The public weights that a model is or began from; found among those that ship with the package."""
+    """The public weights that a model is or began from.
+
+    A model brings them along; for one that was made before it did, they may ship with the package.
+    """
     began = model.card.get("started_from")
+    if model.reference is not None:
+        return replace(model, transformer=model.reference, reference=None, card=began or {})
     if began is None:
         return model
     for folder in bundled().values():

@@ -90,8 +90,9 @@ class Pipeline:
         words = model.vocabulary.encode(captions, model.transformer.config.caption_length)
         words = words.to(next(model.transformer.parameters()).device)
         tokens = draw_tokens(
-            model.transformer, words, model.private_scales, sampling or Sampling(), seed, told=told
-        )
+            model.transformer, words, model.private_scales, sampling or Sampling(), seed,
+            told=told, reference=model.reference,
+        )  # fmt: skip
         if not captions:
             return torch.empty(0, 3, *[model.tokenizer.config.image_sides[model.private_scales - 1]] * 2)
         return in_batches(lambda *ids: model.tokenizer.decode(ids), *tokens).cpu()

@@ -34,7 +34,7 @@ from dpwavelet.privacy.refusals import Refusal
 PLACES = (  # every file that a release may hold; another kind needs a line here, and a reason
     r"card\.md|report\.(html|json)",
     r"model/(config|vocabulary|card)\.json",
-    r"model/(tokenizer|transformer|detail)\.safetensors",
+    r"model/(tokenizer|transformer|detail|reference)\.safetensors",
     r"samples/(\d{6}\.png|metadata\.jsonl)",
 )
 TELLING_WORDS = 5  # in a row, which so many records have that they could be anybody's:

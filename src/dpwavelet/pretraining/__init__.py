@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dpwavelet import model as models
 from dpwavelet.checkpoint import write_bytes
-from dpwavelet.generation import Sampling, draw_tokens
+from dpwavelet.generation import PUBLIC, draw_tokens
 from dpwavelet.images.known import write_known
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import png, sheet
@@ -114,7 +114,7 @@ def stage_sheet(model: Model, public: PublicPixels, stage: str, seed: int, count
             [public.captions[index] for index in chosen], model.transformer.config.caption_length
         )
         scales = model.private_scales if stage != "continuation" else model.tokenizer.config.scales
-        tokens = draw_tokens(model.transformer, captions, scales, Sampling(), seed)
+        tokens = draw_tokens(model.transformer, captions, scales, PUBLIC, seed)
         return sheet([images, *(model.tokenizer.decode(tokens[:s]) for s in range(1, scales + 1))], 96)
     ids = model.tokenizer.encode(images, 1 if stage == "coarse" else None)
     rows = [images, *(model.tokenizer.decode(ids[: s + 1]) for s in range(len(ids)))]

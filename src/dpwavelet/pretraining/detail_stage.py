@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from dpwavelet.features import FeatureNetwork
-from dpwavelet.generation import START, Sampling, choose, draw_tokens
+from dpwavelet.generation import PUBLIC, START, choose, draw_tokens
 from dpwavelet.model import Model
 from dpwavelet.pretraining.loop import Note, Schedule, restore, run_stage
 from dpwavelet.pretraining.stages import SHAKE, PublicPixels, mixed_precision, shaken
@@ -117,7 +117,7 @@ def free_drawings(model: Model, images: PublicPixels, count: int, seed: int) -> 
                 model.transformer,
                 model.vocabulary.encode(told, length),
                 1,
-                Sampling(),
+                PUBLIC,
                 seed,
                 first=part * len(told),
             )
@@ -153,7 +153,7 @@ def redraw(model: Model, ids: Tensor, generator: np.random.Generator) -> Tensor:
         hidden = model.transformer.hidden(words, [ids])[:, 1:]
         logits = model.transformer.code_heads[0](hidden).float()
     uniforms = torch.from_numpy(generator.random(ids.numel()))
-    return choose(logits.flatten(0, 1), uniforms, Sampling()).reshape(ids.shape)
+    return choose(logits.flatten(0, 1), uniforms, PUBLIC).reshape(ids.shape)
 
 
 def _train(

@@ -60,6 +60,9 @@ CANNOT_PROVE = (
 )
 _PERCENT = re.compile(r"(?<=at most )([0-9.]+)(?=% of the time)")
 _NO_KEY = "whose certificate this is: give the owner's public key to check that"
+_REFERENCE = "model/reference.safetensors"
+_PUBLIC = f"{_REFERENCE} is the transformer of the public weights that the certificate names"
+_NOT_PUBLIC = f"that {_REFERENCE} is public: it is no file of the weights that the certificate names"
 _NO_LEDGER = "that the owner's ledger holds this run as certified: give the ledger to check that"
 
 
@@ -91,6 +94,9 @@ def verify_release(
     lines += _check_promise(certificate)
     lines.append(_check_scales(folder, certificate))
     lines += _check_files(folder, certificate.get("files"))
+    if (known := _is_public(certificate)) is not None:
+        lines += [(True, _PUBLIC)] if known else []
+        cannot_prove += [] if known else [_NOT_PUBLIC]
     if ledger is not None:
         lines.append(_check_ledger(ledger, certificate))
     return VerificationResult(all(ok for ok, _ in lines), lines, cannot_prove)
@@ -262,6 +268,20 @@ def _check_ledger(path: Path, certificate: Mapping[str, Any]) -> tuple[bool, str
 def _covers(name: str, claimed: float, cost: float, tolerance: float) -> tuple[bool, str]:
     ok = claimed * (1 + tolerance) >= cost
     return ok, f"{name}: {claimed:.6g} claimed, {cost:.6g} recomputed from the mechanisms"
+
+
+def _is_public(certificate: Mapping[str, Any]) -> bool | None:
+    """Whether the untrained transformer in a release is a file of the public weights; None if there is none.
+
+    The same numbers may be written otherwise, so another file is no proof of anything.
+    """
+    files, named = certificate.get("files"), certificate.get("public_weights")
+    if not isinstance(files, dict) or _REFERENCE not in files:
+        return None
+    return isinstance(named, dict) and files[_REFERENCE] in (
+        named.get("transformer.safetensors"),
+        named.get("reference.safetensors"),
+    )
 
 
 def _check_files(folder: Path, files: Any) -> list[tuple[bool, str]]:
