@@ -31,7 +31,7 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 0.98
     guidance: float = 3.0
-    away: float = 0.33
+    away: float = 0.5
     batch_size: int = 32
 
     def __post_init__(self) -> None:
