@@ -242,9 +242,10 @@ def records(name: str, size: Size, out: Path) -> Path | None:
 
 
 def compare_words(data: Path, out: Path, size: Size, places: Places, threads: int) -> Words:
+    weights = [f"{system}={folder}" for system, folder in places.weights_of(size).items()]
     return [
         "compare", str(data), "--stand-in", "--epsilon", *size.epsilons, "--methods", *size.methods,
-        "--weights", *(f"{system}={folder}" for system, folder in places.weights_of(size).items()),
+        *(["--weights", *weights] if weights else []),
         "--seeds", str(size.seeds),
         *size.options, "--threads", str(threads), "--at-once", str(size.at_once), "--out", str(out),
     ]  # fmt: skip

@@ -46,7 +46,7 @@ def asked(size: Any, places: Any) -> TableSettings:
         methods=tuple(map(Method.parse, told["methods"])),
         epsilons=tuple(told["epsilon"]),
         seeds=told["seeds"],
-        weights=dict(pair.split("=") for pair in told["weights"]),
+        weights=dict(pair.split("=") for pair in told["weights"] or ()),
         stand_in=told["stand_in"],
         batch_size=told["batch_size"],
         steps=told["steps"],
@@ -128,6 +128,7 @@ def test_weights_that_no_row_asks_for_are_neither_made_nor_named(
     (places.weights / "dp-ldm").mkdir(parents=True)
     results.make_weights(size, places, 2, pytest.fail)
     assert list(asked(size, places).weights) == ["dp-ldm"]
+    assert not asked(replace(size, methods=("dp-wavelet", "public")), places).weights
 
 
 @pytest.mark.parametrize("out", ["build/results", "elsewhere", "build/results-1"])
