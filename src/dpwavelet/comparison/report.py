@@ -353,9 +353,15 @@ def _weights(known: Known) -> dict[str, str]:
         f"{known.trained_parameters:,}",
         known.weights[:8],
         f"{known.settings['learning_rate']:g}" if known.method.trained else "-",
-        f"{known.sampling['guidance']:g}",
+        f"{known.sampling['guidance']:g}" + _away(known),
     )
     return dict(zip(WEIGHTS, values, strict=True))
+
+
+def _away(known: Known) -> str:
+    """How much of the guidance leads away from the public model, where a method knows such a thing."""
+    share = known.sampling.get("away", 0.0) if known.method.trained else 0.0
+    return f", {share:g} of it away from public" if share else ""
 
 
 def _images(known: Known) -> str:
