@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dpwavelet.checkpoint import read_json
 from dpwavelet.model import digests
 from dpwavelet.pipeline import RunSettings, Silent, release, run
 from dpwavelet.pipeline.release import Cost
@@ -40,7 +41,12 @@ def finished(portraits: Path, tiny_model: Path, tmp_path_factory: pytest.TempPat
 def test_all_but_the_transformer_leaves_as_it_came(finished: Path, tiny_model: Path) -> None:
     before, after = digests(tiny_model), digests(finished / "release" / "model")
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-    assert changed == {"transformer.safetensors", "card.json"}
+    assert changed == {"transformer.safetensors", "reference.safetensors", "card.json", "config.json"}
+    assert after["reference.safetensors"] == before["transformer.safetensors"]
+    public, private = (
+        read_json(model / "config.json") for model in (tiny_model, finished / "release" / "model")
+    )
+    assert private == {**public, "reference": True}
 
 
 def test_a_run_without_given_captions_takes_none_from_the_records(finished: Path) -> None:
