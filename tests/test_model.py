@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,14 @@ def test_a_trained_model_brings_along_what_it_began_from(tiny_model: Path, tmp_p
     (tmp_path / "trained" / "reference.safetensors").unlink()
     with pytest.raises(ModelError, match=r"reference\.safetensors"):
         Model.from_pretrained(tmp_path / "trained")
+
+
+def test_a_private_model_is_no_public_one_to_what_is_trained_from_it(tiny_model: Path) -> None:
+    public = Model.from_pretrained(tiny_model)
+    one, two = (create("tiny", public.vocabulary, seed).transformer for seed in (1, 2))
+    told = {"started_from": dict(public.card)}
+    silent = replace(public.with_transformer(one, told), reference=None)  # as models were once saved
+    assert silent.with_transformer(two, {"started_from": told}).reference is None
 
 
 def test_weights_that_fit_into_half_the_bytes_are_stored_so(tiny_model: Path, tmp_path: Path) -> None:

@@ -180,8 +180,12 @@ class Model:
         return self
 
     def with_transformer(self, transformer: ImageTransformer, card: Mapping[str, Any]) -> "Model":
-        """The same frozen parts around another transformer, which was trained from this model's."""
-        return replace(self, transformer=transformer, card=card, reference=self.reference or self.transformer)
+        """The same frozen parts around another transformer, which was trained from this model's.
+
+        A model that was itself trained on records, and tells of no public transformer, has none to pass on.
+        """
+        own = None if "started_from" in self.card else self.transformer
+        return replace(self, transformer=transformer, card=card, reference=self.reference or own)
 
     def _networks(self) -> dict[str, nn.Module]:
         """Every network by the name of its file."""

@@ -87,6 +87,17 @@ class TestPublic:
         assert isinstance(enlarger, TransformerEnlarger)
         assert torch.equal(enlarger.public.transformer.word_head.weight, public.transformer.word_head.weight)
 
+    def test_they_are_found_behind_two_runs_and_keep_their_own_card(self) -> None:
+        public = Model.from_pretrained("thumb")
+        once = public.with_transformer(create("thumb", public.vocabulary, 0).transformer, {})
+        card = {"started_from": {"started_from": dict(public.card)}}
+        for private in (replace(once, card=card), replace(once, card=card, reference=None)):
+            enlarger = open_enlarger("transformer", private)
+            assert isinstance(enlarger, TransformerEnlarger)
+            assert enlarger.public.card == public.card
+            weights = enlarger.public.transformer.word_head.weight
+            assert torch.equal(weights, public.transformer.word_head.weight)
+
     def test_a_folder_of_public_weights_is_taken_with_its_digest(
         self, model: Model, few: Tensor, tiny_model: Path
     ) -> None:

@@ -64,13 +64,15 @@ def public_weights_of(model: Model) -> Model:
 
     A model brings them along; for one that was made before it did, they may ship with the package.
     """
-    began = model.card.get("started_from")
+    card = model.card
+    while isinstance(before := card.get("started_from"), dict):
+        card = before
     if model.reference is not None:
-        return replace(model, transformer=model.reference, reference=None, card=began or {})
-    if began is None:
+        return replace(model, transformer=model.reference, reference=None, card=card)
+    if "started_from" not in model.card:
         return model
     for folder in bundled().values():
-        if read_card(folder) == began and _same(found := Model.from_pretrained(folder), model):
+        if read_card(folder) == card and _same(found := Model.from_pretrained(folder), model):
             return found
     raise ConfigError(
         "this model's transformer was trained on private records, and detail may come from the public one "
