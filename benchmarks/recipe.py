@@ -26,9 +26,10 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -139,8 +140,8 @@ def main() -> None:
     keep_freed_memory()
     weights = sha256(canonical_json(digests(Path(wanted.model)))).hexdigest()[:16]
     rows: list[dict[str, Any]] = []
-    for seed in range(wanted.seeds):
-        for data in wanted.sets:
+    for data in wanted.sets:
+        for seed in range(wanted.seeds):
             for epsilon in wanted.epsilon:
                 for variant in wanted.variants:
                     cell = Cell(
@@ -225,7 +226,9 @@ def run(cell: Cell, changes: Changes, wanted: argparse.Namespace) -> dict[str, A
     if "learning_rate" in changes:
         training = replace(training, learning_rate=training.learning_rate * changes["learning_rate"])
     model = open_model(wanted.model, changes.get("private_scales"))
-    records, held_out, real = read(cell, model, training.augment)
+    records, held_out, real, zero = read(
+        cell.data, cell.records, cell.pictures, wanted.model, model.private_scales, training.augment
+    )
     plain = make_plan(first, declared(first, records.units))
     settings = replace(
         first,
@@ -237,8 +240,8 @@ def run(cell: Cell, changes: Changes, wanted: argparse.Namespace) -> dict[str, A
     )
     plan = make_plan(settings, declared(settings, records.units))
     started = time.monotonic()
-    zero = held_out_loss(model.transformer, held_out)
     start = warmed(model, records, plan, settings, cell.seed)
+    before = zero if start is model.transformer else held_out_loss(start, held_out)
     student = trained_by(start, records, plan, training, None if is_private(changes) else cell.seed)
     seconds = time.monotonic() - started
     trained = model.with_transformer(student, model.card)
@@ -247,7 +250,7 @@ def run(cell: Cell, changes: Changes, wanted: argparse.Namespace) -> dict[str, A
     found = compared(trained, real, cell, wanted.out)
     return {
         "zero_shot": round(zero, 4),
-        "after_warm_start": round(held_out_loss(start, held_out), 4),
+        "after_warm_start": round(before, 4),
         "held_out_loss": round(held_out_loss(student, held_out), 4),
         **found,
         "seconds": round(seconds, 1),
@@ -292,22 +295,30 @@ class Real:
         return cls(images.pixels(list(indices)), captions, [str(images.label(index)) for index in indices])
 
 
-def read(cell: Cell, model: Model, augment: Augment) -> tuple[PrivateTokens, PrivateTokens, Real]:
-    path = staged() / "private" / f"{cell.data}.tar.xz"
+class Read(NamedTuple):
+    """What cells of one set share."""
+
+    records: PrivateTokens
+    held_out: PrivateTokens
+    real: Real
+    zero: float  # held-out loss of the public model
+
+
+@lru_cache(maxsize=1)
+def read(data: str, records: int | None, pictures: int, weights: str, scales: int, augment: Augment) -> Read:
+    """Everything of a set that has nothing to do with how it is trained on."""
+    path, model = staged() / "private" / f"{data}.tar.xz", open_model(weights, scales)
     train = PrivateImages.open(path, model.image_size, "train")
     test = PrivateImages.open(path, model.image_size, "test")
-    train = train.first(cell.records or len(train))
-    test = test.first(min(cell.pictures, len(test)))
+    train = train.first(records or len(train))
+    test = test.first(min(pictures, len(test)))
     length = model.transformer.config.caption_length
     asked: list[tuple[PrivateImages, Augment]] = [(train, augment), (test, "none")]
     tokens = [
-        tokenize(
-            images, model.tokenizer, model.vocabulary, scales=model.private_scales,
-            caption_length=length, augment=how,
-        )
+        tokenize(images, model.tokenizer, model.vocabulary, scales=scales, caption_length=length, augment=how)
         for images, how in asked
-    ]  # fmt: skip
-    return tokens[0], tokens[1], Real.of(test)
+    ]
+    return Read(tokens[0], tokens[1], Real.of(test), held_out_loss(model.transformer, tokens[1]))
 
 
 def warmed(
