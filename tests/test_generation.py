@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dpwavelet import generation
 from dpwavelet.errors import ConfigError
-from dpwavelet.generation import Sampling, choose, draw_tokens
+from dpwavelet.generation import Sampling, _most_likely_first, choose, draw_tokens
 from dpwavelet.randomness import stream
 from dpwavelet.transformer import PAD, START, ImageTransformer, TransformerConfig
 
@@ -122,6 +122,13 @@ class TestChoose:
         point, rank = uniform * ends[min(last, len(ends) - 1)], order.index(code)
         assert ends[rank] >= point - 1e-8
         assert rank == 0 or ends[rank - 1] <= max(point, 0) + 1e-8
+
+    def test_codes_are_ranked_as_a_stable_sort_ranks_them(self) -> None:
+        logits = torch.randn(50, 300, generator=torch.Generator().manual_seed(5)).round(decimals=1)
+        logits[:, 7], logits[:, 9] = float("-inf"), float("inf")
+        ranked = _most_likely_first(logits)
+        assert torch.equal(ranked, logits.sort(dim=-1, descending=True, stable=True).indices)
+        assert (logits.gather(1, ranked).diff(dim=1) == 0).any()  # there were equals to rank
 
     def test_a_cold_draw_is_the_likeliest_code_and_an_impossible_code_never_comes(self) -> None:
         assert (chosen(LOGITS, Sampling(temperature=1e-3), 500) == LOGITS.argmax()).all()

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dpwavelet.errors import ConfigError
+from dpwavelet.linear import Linear
 from dpwavelet.wavelet import WAVELETS, analyze, synthesize
 
 COMMITMENT = 0.1  # weight of the distance between a vector and its code, beside squared error of pixels
@@ -167,10 +168,10 @@ class BlockWeights(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.mix = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.mix = Linear(width, width)
         self.mlp = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+            nn.LayerNorm(width), Linear(width, 4 * width), nn.GELU(), Linear(4 * width, width)
         )
 
 
@@ -192,13 +193,13 @@ class ScaleCausalTransformer(nn.Module):
         heads: int,
     ) -> None:
         super().__init__()
-        self.enter = nn.ModuleList(nn.Linear(values, width) for values in inputs)
+        self.enter = nn.ModuleList(Linear(values, width) for values in inputs)
         self.positions = nn.ParameterList(nn.Parameter(0.02 * torch.randn(count, width)) for count in tokens)
         self.blocks = nn.ModuleList(TypedBlock(width, heads) for _ in range(depth))
         self.leave = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, values)) for values in outputs
+            nn.Sequential(nn.LayerNorm(width), Linear(width, values)) for values in outputs
         )
-        self.straight = nn.ModuleList(nn.Linear(*ends) for ends in zip(inputs, outputs, strict=True))
+        self.straight = nn.ModuleList(Linear(*ends) for ends in zip(inputs, outputs, strict=True))
 
     def forward(self, scales: Sequence[Tensor]) -> list[Tensor]:
         """Map the first s scales, [B, N, inputs] each, to [B, N, outputs] each."""

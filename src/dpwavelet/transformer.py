@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dpwavelet.errors import ConfigError
+from dpwavelet.linear import Linear
 
 PAD, START = 0, 1  # word ids: nothing here; begin a caption (and end it, as a target)
 
@@ -54,7 +55,15 @@ class Cache:
     def __init__(self, depth: int) -> None:
         self.keys: list[Tensor | None] = [None] * depth
         self.values: list[Tensor | None] = [None] * depth
-        self.length = 0
+
+    @classmethod
+    def joined(cls, caches: Sequence["Cache"], rows: int) -> "Cache":
+        """Several as one, row after row; one of a single row stands for `rows` of them."""
+        whole = cls(len(caches[0].keys))
+        for name in ("keys", "values"):
+            for block, parts in enumerate(zip(*(getattr(each, name) for each in caches), strict=True)):
+                getattr(whole, name)[block] = torch.cat([part.expand(rows, -1, -1, -1) for part in parts])
+        return whole
 
     def extend(self, block: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Append [B, heads, T, E / heads] to a block's cache and return all of it."""
@@ -84,11 +93,11 @@ class Block(nn.Module):
         super().__init__()
         self.heads = heads
         self.attention_norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.mix = nn.Linear(width, width, bias=False)
+        self.qkv = Linear(width, 3 * width, bias=False)
+        self.mix = Linear(width, width, bias=False)
         self.mlp_norm = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, 4 * width, bias=False)
-        self.narrow = nn.Linear(4 * width, width, bias=False)
+        self.widen = Linear(width, 4 * width, bias=False)
+        self.narrow = Linear(4 * width, width, bias=False)
 
     def forward(self, x: Tensor, mask: Tensor, cache: Cache | None, index: int) -> Tensor:
         """[B, T, E] to [B, T, E]; `mask` [B, 1, T, T'] is added to the scores (0 or -inf)."""
@@ -117,8 +126,8 @@ class ImageTransformer(nn.Module):
         )  # the (scale, cell) predicted next
         self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.depth))
         self.final_norm = nn.LayerNorm(config.width)
-        self.word_head = nn.Linear(config.width, config.words, bias=False)
-        self.code_heads = nn.ModuleList(nn.Linear(config.width, config.codes, bias=False) for _ in range(2))
+        self.word_head = Linear(config.width, config.words, bias=False)
+        self.code_heads = nn.ModuleList(Linear(config.width, config.codes, bias=False) for _ in range(2))
 
     @property
     def identity(self) -> str:

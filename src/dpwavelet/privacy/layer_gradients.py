@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn import functional as F
 
-SUPPORTED = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)
+from dpwavelet.linear import Linear
+
+SUPPORTED = (nn.Linear, Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)
 
 _AT_ONCE = 8  # gradients in bfloat16 that are weighted at once
 _IN_CACHE = 4  # of them that are made wide at once where a cache matters

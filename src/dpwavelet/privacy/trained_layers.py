@@ -67,7 +67,7 @@ def require_records_first(layer: nn.Module, names: str, given: Tensor, B: int) -
 
 def _require_supported(name: str, path: str, layer: nn.Module, attribute: str) -> None:
     if type(layer) not in SUPPORTED or attribute not in ("weight", "bias"):
-        kinds = ", ".join(kind.__name__ for kind in SUPPORTED)
+        kinds = ", ".join(dict.fromkeys(kind.__name__ for kind in SUPPORTED))
         raise ConfigError(
             f"parameter {name} sits in {path} ({type(layer).__name__}), whose per-record gradients are not "
             f"known; train {kinds} only, and freeze the rest."

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dpwavelet.errors import ConfigError
+from dpwavelet.linear import Linear
 from dpwavelet.text import PAD, START
 
 
@@ -127,8 +128,8 @@ class Projection(nn.Module):
 
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(features, width, bias=False)
-        self.fc2 = nn.Linear(width, width, bias=False)
+        self.fc1 = Linear(features, width, bias=False)
+        self.fc2 = Linear(width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, P, F] to [B, P, E]."""

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dpwavelet.errors import ConfigError
+from dpwavelet.linear import Linear
 from dpwavelet.rivals.llamagen.prefixes import ClassPrefix, FeaturePrefix, Prefix, TextEncoder, WordPrefix
 from dpwavelet.transformer import Cache, RecordLosses, attend, entropies
 
@@ -70,8 +71,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.wqkv = nn.Linear(width, 3 * width, bias=False)
-        self.wo = nn.Linear(width, width, bias=False)
+        self.wqkv = Linear(width, 3 * width, bias=False)
+        self.wo = Linear(width, width, bias=False)
 
     def forward(self, x: Tensor, turns: Tensor, mask: Tensor, cache: Cache | None, index: int) -> Tensor:
         """[B, T, E] to [B, T, E], by `turns` [T, D / 2, 2]; `mask` [B, 1, T, T'] is added to the scores."""
@@ -91,9 +92,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.w1 = nn.Linear(width, inner, bias=False)
-        self.w3 = nn.Linear(width, inner, bias=False)
-        self.w2 = nn.Linear(inner, width, bias=False)
+        self.w1 = Linear(width, inner, bias=False)
+        self.w3 = Linear(width, inner, bias=False)
+        self.w2 = Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, E] to [B, T, E]."""
@@ -130,7 +131,7 @@ class LlamaTransformer(nn.Module):
         self.tok_embeddings = nn.Embedding(config.codes, config.width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.depth))
         self.norm = nn.RMSNorm(config.width, eps=1e-5)
-        self.output = nn.Linear(config.width, config.codes, bias=False)
+        self.output = Linear(config.width, config.codes, bias=False)
         turns = raster_turns(config.side, config.width // config.heads)
         still = turns[:1] * (0.0 if config.blind_prefix else 1.0)  # of the first place, which doesn't turn
         self.register_buffer("turns", torch.cat((still, turns)), persistent=False)  # [1 + N, D / 2, 2]
