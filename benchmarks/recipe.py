@@ -87,6 +87,7 @@ VARIANTS: Mapping[str, Changes] = {
     "heads": {"parameters": "heads"},
     "lora 8": {"parameters": "lora", "rank": 8},
     "lora 32": {"parameters": "lora", "rank": 32},
+    "lora 8, rate x 4": {"parameters": "lora", "rank": 8, "learning_rate": 4.0},
     "no emphasis": {"emphasis": "even"},
     "mirrored": {"augment": "mirror"},
     "2 views, shifts": {"augment": "shifts", "views": 2},
