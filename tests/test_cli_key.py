@@ -33,10 +33,12 @@ def test_one_key_is_shown_exported_used_and_recognised(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, str(tmp_path / "owner.pem"))
-    status, shown, _ = call(capsys, "key", "show")
+    status, shown, told = call(capsys, "key", "show")
     assert status == 0
-    status, _, _ = call(capsys, "key", "export", "--out", tmp_path / "owner.pub")
+    assert f"no key at {tmp_path / 'owner.pem'}" in told
+    status, _, told = call(capsys, "key", "export", "--out", tmp_path / "owner.pub")
     assert status == 0
+    assert not told
     out = tmp_path / "run"
     status, _, errors = call(
         capsys, "train", portraits, "--epsilon", "8", "--model", tiny_model, "--steps", "2", "--batch-size",

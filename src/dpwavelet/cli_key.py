@@ -1,5 +1,6 @@
 """`dpwavelet key`: the owner's key, by which others know whose certificate they read."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -42,4 +43,6 @@ def _named(key: Path | None) -> Path:
             f"name the key with --key or {KEY_VARIABLE}; a run without either has its own, "
             "OUT/private/keys/signing_key.pem."
         )
+    if not path.exists():
+        print(f"There was no key at {path}, so one is made there.", file=sys.stderr)
     return path
