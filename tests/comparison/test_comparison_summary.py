@@ -114,6 +114,7 @@ class TestSettings:
         ("changes", "words"),
         [
             ({"methods": ()}, "at least one method"),
+            ({"methods": tuple(map(Method.parse, ("dp-ldm@0.1234561", "dp-ldm@0.1234562")))}, "twice"),
             ({"epsilons": ()}, "at least one"),
             ({"epsilons": (1.0, 1.0)}, "twice"),
             ({"epsilons": (-1.0,)}, "epsilon"),

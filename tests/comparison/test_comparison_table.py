@@ -778,9 +778,11 @@ class TestThreeSystems:
     ) -> None:
         """A step of DP-LlamaGen takes four times as long here as one of ours: 12 steps become 3."""
         rehearsed: list[str] = []
+        threads: set[int | None] = set()
         found: list[Any] = []
 
         def act(function: Any, job: Any) -> None:
+            threads.add(job.computing.threads)
             if function is work.tell_speed:
                 rehearsed.append(job.method.name)
                 slow = 4.0 if job.method.name == "dp-llamagen" else 1.0
@@ -791,9 +793,11 @@ class TestThreeSystems:
         with monkeypatch.context() as patch:
             patch.setattr("dpwavelet.comparison.table.read_json", lambda path: {})
             patch.setattr("dpwavelet.comparison.table.write_report", lambda told, out: None)
-            settings = replace(asked, equal="time", steps=12, seeds=1)
+            monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+            settings = replace(asked, equal="time", steps=12, seeds=1, at_once=2, computing=Computing())
             make_table(people, tmp_path / "out", settings, Silent(), act)
             make_table(people, tmp_path / "out", settings, Silent(), act)  # nothing is rehearsed again
+        assert threads == {3}  # a rehearsal has the threads of a cell
         assert sorted(rehearsed) == ["dp-llamagen", "dp-wavelet"]
         steps = {(cell.name, cell.epsilon): (cell.steps, cell.plan and cell.plan.steps) for cell in found}
         assert steps["dp-wavelet", 8.0] == (12, 12)

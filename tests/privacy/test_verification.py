@@ -363,6 +363,8 @@ def test_the_public_model_in_a_release_is_compared_with_the_weights_that_are_nam
     assert (len(shown), len(doubted)) == ((1, 0) if known else (0, 1))
     brought.write_bytes(b"private")
     assert any("has been changed" in text for text in failures(release))
+    lines = verify_release(release).lines
+    assert not any(ok for ok, text in lines if brought.name in text)  # said of the file, not of its digest
 
 
 @pytest.mark.parametrize("weights", [7, [], {"transformer.safetensors": 7}])

@@ -67,7 +67,8 @@ class TableSettings:
     def __post_init__(self) -> None:
         if not self.methods or not self.epsilons:
             raise ConfigError("a table needs at least one method and one epsilon.")
-        for what, given in (("methods", self.methods), ("epsilons", self.epsilons)):
+        names = [method.name for method in self.methods]  # close shares print alike
+        for what, given in (("methods", names), ("epsilons", self.epsilons)):
             if len(set(given)) < len(given):
                 raise ConfigError(f"the {what} of a table must differ, got one twice.")
         for epsilon in self.epsilons:

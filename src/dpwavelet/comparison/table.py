@@ -190,10 +190,11 @@ def _whole(table: _Table, work: Work) -> dict[str, int]:
     settings, shape, out = table.settings, table.shape, table.out
     if settings.equal == "records":
         return dict.fromkeys(table.known, shape.steps)
-    ours = _speed(know(Method(system=OURS), settings), out, settings.computing, work)
+    computing = _shared(settings.computing, settings.at_once)  # as every cell has it
+    ours = _speed(know(Method(system=OURS), settings), out, computing, work)
     seconds = shape.steps * ours.seconds(shape.batch_size)
     return {
-        name: _speed(told, out, settings.computing, work).steps_within(seconds, shape.batch_size)
+        name: _speed(told, out, computing, work).steps_within(seconds, shape.batch_size)
         for name, told in table.known.items()
         if told.method.trained
     }

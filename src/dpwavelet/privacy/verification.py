@@ -61,7 +61,7 @@ CANNOT_PROVE = (
 _PERCENT = re.compile(r"(?<=at most )([0-9.]+)(?=% of the time)")
 _NO_KEY = "whose certificate this is: give the owner's public key to check that"
 _REFERENCE = "model/reference.safetensors"
-_PUBLIC = f"{_REFERENCE} is the transformer of the public weights that the certificate names"
+_PUBLIC = f"{_REFERENCE} is a transformer of the starting weights that the certificate names"
 _NOT_PUBLIC = f"that {_REFERENCE} is public: it is no file of the weights that the certificate names"
 _NO_LEDGER = "that the owner's ledger holds this run as certified: give the ledger to check that"
 
@@ -93,8 +93,10 @@ def verify_release(
     lines.append(_check_signature(folder / SIGNATURE, content, public_key))
     lines += _check_promise(certificate)
     lines.append(_check_scales(folder, certificate))
-    lines += _check_files(folder, certificate.get("files"))
+    files = _check_files(folder, certificate.get("files"))
+    lines += files
     if (known := _is_public(certificate)) is not None:
+        known &= all(ok for ok, _ in files)
         lines += [(True, _PUBLIC)] if known else []
         cannot_prove += [] if known else [_NOT_PUBLIC]
     if ledger is not None:
