@@ -99,7 +99,8 @@ class TestCells:
             before = read_json(path)
             write_json(path, before | change)
             again(people, tmp_path / "out", asked)
-            assert words in ways(tmp_path / "out")[0]
+            assert words in (said := ways(tmp_path / "out")[0])
+            assert said.count(", seed ") == 1  # the one that is unlike the others
             assert ways(tmp_path / "out")[1] == "Cells were not computed alike: their seconds do not compare."
             write_json(path, before)
 

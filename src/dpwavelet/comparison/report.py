@@ -50,6 +50,7 @@ from dpwavelet.report.page import Page, as_markdown, render
 FORMAT = 1
 SIDE = 96  # of a picture in a sheet
 CAPTIONS = 8  # on the page
+NAMED = 3  # cells in a sentence
 SHOWN = 16  # pictures of a cell in a sheet
 BESIDE = [
     "Others over ours at the same epsilon: above 1, theirs is further off, or takes more. Beside is the row "
@@ -325,17 +326,21 @@ def _shares(settings: TableSettings) -> list[str]:
 
 
 def _ways(told: Told) -> list[str]:
-    """How the cells with a training of their own were computed, in words, each once."""
-    found = {
-        (int(kept["threads"]), int(kept.get("at_once", 1)), bool(kept.get("compiled")))
-        for cell, kept in told.cells
-        if cell.steps
-    }
+    """How the cells with a training of their own were computed, in words, each once.
+
+    Of several ways each says whose it is, or of how many cells.
+    """
+    found: dict[tuple[int, int, bool], list[str]] = {}
+    for cell, kept in told.cells:
+        if cell.steps:
+            way = int(kept["threads"]), int(kept.get("at_once", 1)), bool(kept.get("compiled"))
+            found.setdefault(way, []).append(f"{cell.name}, epsilon {cell.epsilon:g}, seed {cell.seed}")
     return [
-        f"threads {threads}, "
-        + ("" if at_once == 1 else f"{at_once} cells at once, ")
-        + ("private steps compiled, but for DP-LDM" if compiled else "nothing compiled")
-        for threads, at_once, compiled in sorted(found)
+        f"threads {way[0]}, "
+        + ("" if way[1] == 1 else f"{way[1]} cells at once, ")
+        + ("private steps compiled, but for DP-LDM" if way[2] else "nothing compiled")
+        + ("" if len(found) == 1 else f" ({'; '.join(own) if len(own) <= NAMED else f'{len(own)} cells'})")
+        for way, own in sorted(found.items())
     ]
 
 
