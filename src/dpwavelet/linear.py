@@ -1,6 +1,7 @@
 """A linear layer for the public and the trained networks: where nothing learns, its product is oneDNN's.
 
-torch hands float32 products on a CPU to MKL, which on some processors has half the speed of oneDNN. With
+torch hands float32 products on a CPU to MKL, which on some processors has half the speed of oneDNN. It has
+no public switch for that, only the operator that its compiler uses (`mkldnn._linear_pointwise`). With
 gradients, in other precisions and on other devices this is `nn.Linear` and nothing else.
 
 Letters: B rows of any shape, I inputs, O outputs.

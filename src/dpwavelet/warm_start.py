@@ -17,7 +17,6 @@ import math
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -49,7 +48,6 @@ class Moving:
     batch_size: int = 32
     learning_rate: float = 1e-3
     fit_steps: int = 40  # of the tilt itself
-    mixed_precision: bool = True  # products in bfloat16, as in private training
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -224,7 +222,6 @@ def _learned(
     targets = (_log_predictions(transformer, captions, tokens) + bias).log_softmax(-1)
     student = deepcopy(transformer)
     moved = [p.requires_grad_() for name, p in student.named_parameters() if _moves(name)]
-    rounded = partial(torch.autocast, tokens.device.type, torch.bfloat16, moving.mixed_precision)
     optimizer = torch.optim.Adam(moved, lr=moving.learning_rate, betas=(0.9, 0.99))
     generator = torch_stream(moving.seed, "warm start", "batches")
     with torch.enable_grad():
@@ -232,7 +229,7 @@ def _learned(
             warm = min((step + 1) / 5, 1.0)
             optimizer.param_groups[0]["lr"] = moving.learning_rate * warm * (1 - step / moving.steps)
             batch = torch.randint(len(captions), (moving.batch_size,), generator=generator).to(tokens.device)
-            with rounded():
+            with torch.autocast(tokens.device.type, torch.bfloat16):
                 found = _predict(student, captions[batch], tokens[batch])
             loss = F.kl_div(found, targets[batch], log_target=True, reduction="sum") / found[..., 0].numel()
             for parameter, gradient in zip(moved, torch.autograd.grad(loss, moved), strict=True):

@@ -794,7 +794,7 @@ class TestThreeSystems:
         with monkeypatch.context() as patch:
             patch.setattr("dpwavelet.comparison.table.read_json", lambda path: {})
             patch.setattr("dpwavelet.comparison.table.write_report", lambda told, out: None)
-            monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+            patch.setattr(torch, "get_num_threads", lambda: 6)
             settings = replace(asked, equal="time", steps=12, seeds=1, at_once=2, computing=Computing())
             make_table(people, tmp_path / "out", settings, Silent(), act)
             make_table(people, tmp_path / "out", settings, Silent(), act)  # nothing is rehearsed again

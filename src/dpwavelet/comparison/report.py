@@ -336,11 +336,11 @@ def _ways(told: Told) -> list[str]:
             way = int(kept["threads"]), int(kept.get("at_once", 1)), bool(kept.get("compiled"))
             found.setdefault(way, []).append(f"{cell.name}, epsilon {cell.epsilon:g}, seed {cell.seed}")
     return [
-        f"threads {way[0]}, "
-        + ("" if way[1] == 1 else f"{way[1]} cells at once, ")
-        + ("private steps compiled, but for DP-LDM" if way[2] else "nothing compiled")
+        f"threads {threads}, "
+        + ("" if at_once == 1 else f"{at_once} cells at once, ")
+        + ("private steps compiled, but for DP-LDM" if compiled else "nothing compiled")
         + ("" if len(found) == 1 else f" ({'; '.join(own) if len(own) <= NAMED else f'{len(own)} cells'})")
-        for way, own in sorted(found.items())
+        for (threads, at_once, compiled), own in sorted(found.items())
     ]
 
 
