@@ -103,7 +103,7 @@ def tell_tokenizer(model: Model, images: Tensor) -> None:
     """Error of every partial picture, and how many codes are in use."""
     tokenizer, config, network = model.tokenizer, model.tokenizer.config, FeatureNetwork.from_pretrained()
     errors: list[list[float]] = [[] for _ in range(config.scales)]
-    seen: list[float] = []
+    seen: list[list[float]] = [[] for _ in range(config.scales)]
     used: list[set[int]] = [set(), set()]
     for batch in torch.split(images, 250):
         bands = analyze(batch, config.levels, config.wavelet)
@@ -113,12 +113,11 @@ def tell_tokenizer(model: Model, images: Tensor) -> None:
             used[min(scale, 1)] |= set(torch.unique(ids[scale]).tolist())
             kept, wanted = (synthesize(b[: scale + 1], config.wavelet) for b in (decoded, bands))
             errors[scale].append(float(F.mse_loss(kept, wanted)) * len(batch))
-        full = synthesize(decoded, config.wavelet)
-        seen += perceptual_distance(network, full, batch).tolist()
+            pair = (F.interpolate(each, size=config.image_size) for each in (kept, wanted))
+            seen[scale] += perceptual_distance(network, *pair).tolist()
     print(
-        f"\n| first scales | picture | tokens | PSNR of {len(images)} | Gaussian bound | codes used |\n"
-        + "|---" * 6
-        + "|"
+        f"\n| first scales | picture | tokens | PSNR of {len(images)} | Gaussian bound "
+        "| perceptual (thumb), enlarged | codes used |\n" + "|---" * 7 + "|"
     )
     for scale, side in enumerate(config.image_sides):
         quality = 10 * math.log10(4 * len(images) / sum(errors[scale]))
@@ -127,9 +126,10 @@ def tell_tokenizer(model: Model, images: Tensor) -> None:
         partial = synthesize(analyze(images, config.levels, config.wavelet)[: scale + 1], config.wavelet)
         most = gaussian_bound(partial, tokens * math.log2(config.codes))
         print(
-            f"| {scale + 1} | {side} x {side} | {tokens} | {quality:.2f} dB | {most:.2f} dB | {share:.1%} |"
+            f"| {scale + 1} | {side} x {side} | {tokens} | {quality:.2f} dB | {most:.2f} dB "
+            f"| {np.mean(seen[scale]):.4f} | {share:.1%} |",
+            flush=True,
         )
-    print(f"\nPerceptual distance (thumb) of the whole picture: {np.mean(seen):.4f}", flush=True)
 
 
 def gaussian_bound(images: Tensor, bits: float) -> float:
