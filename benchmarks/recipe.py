@@ -4,7 +4,7 @@
     python benchmarks/recipe.py --sets celeba_faces --epsilon 10 --variants default "lora 8" --seeds 1
     python benchmarks/recipe.py                                         # everything: days on two cores
     python benchmarks/recipe.py --share 0.25                            # a quarter of the steps
-    python benchmarks/recipe.py --share 0.25 --table --plot docs/pictures   # what is there, as charts
+    python benchmarks/recipe.py --share 0.1 0.25 --table --plot docs/pictures   # what is there, as charts
 
 A cell is one set, one epsilon, one variant and one seed: private training on the training split under the
 variant's own plan, then the held-out loss and pictures for the captions of held-out records, compared with
@@ -16,8 +16,8 @@ start included. For stand-ins alone: choosing by such a table on real records wo
 """
 
 import argparse
+import itertools
 import json
-import math
 import os
 import re
 import statistics
@@ -141,15 +141,12 @@ def main() -> None:
     keep_freed_memory()
     weights = sha256(canonical_json(digests(Path(wanted.model)))).hexdigest()[:16]
     rows: list[dict[str, Any]] = []
-    for data in wanted.sets:
-        for seed in range(wanted.seeds):
-            for epsilon in wanted.epsilon:
-                for variant in wanted.variants:
-                    cell = Cell(
-                        data, epsilon, variant, seed, wanted.records, wanted.pictures, weights, wanted.share
-                    )
-                    if (row := computed(cell, wanted)) is not None:
-                        rows.append(row)
+    for data, share, seed, epsilon, variant in itertools.product(
+        wanted.sets, wanted.share, range(wanted.seeds), wanted.epsilon, wanted.variants
+    ):
+        cell = Cell(data, epsilon, variant, seed, wanted.records, wanted.pictures, weights, share)
+        if (row := computed(cell, wanted)) is not None:
+            rows.append(row)
     tell(rows)
     if wanted.published and not wanted.table:
         publish(wanted.out, wanted.published)
@@ -168,7 +165,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--records", type=int, help="at most so many to train on")
     parser.add_argument("--pictures", type=int, default=800, help="at most so many to draw and compare")
-    parser.add_argument("--share", type=float, default=1.0, help="of the steps that each variant takes")
+    parser.add_argument(
+        "--share", nargs="+", type=float, default=[1.0], help="of the steps that each variant takes"
+    )
     parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw the table too, as SVG")
     parser.add_argument("--model", default="thumb")
     parser.add_argument("--threads", type=int, default=1)
@@ -402,13 +401,15 @@ def enlarged(few: Tensor, side: int) -> Tensor:
 
 
 def tell(rows: list[dict[str, Any]]) -> None:
-    """A table for each set and epsilon: means over seeds, and half the spread where there are two."""
+    """A table for each set, epsilon and share: means over seeds, and half the spread where there are two."""
     numbers = ("held_out_loss", "fd_coarse", "fd_full", "class_found", "hair_found", "seconds")
-    for data, epsilon in sorted({(row["data"], row["epsilon"]) for row in rows}):
-        own = [row for row in rows if (row["data"], row["epsilon"]) == (data, epsilon)]
-        first = own[0]
+    for place in sorted({place_of(row) for row in rows}):
+        own = [row for row in rows if place_of(row) == place]
+        first, (data, epsilon, share) = own[0], place
         print(
-            f"\n{data}, epsilon {epsilon:g}; zero-shot {first['zero_shot']}, chance of the class "
+            f"\n{data}, epsilon {epsilon:g}"
+            + ("" if share == 1 else f", {share:g} of the steps")
+            + f"; zero-shot {first['zero_shot']}, chance of the class "
             f"{first['class_chance']}, real {first['class_found_real']}"
             + (f"; hair {first['hair_chance']}, {first['hair_found_real']}" if "hair_found" in first else "")
             + "\n"
@@ -418,15 +419,26 @@ def tell(rows: list[dict[str, Any]]) -> None:
             of_it = [row for row in own if row["variant"] == variant]
             shown = []
             for number in numbers:
-                values = [row.get(number, math.nan) for row in of_it]
+                values = [row[number] for row in of_it if number in row]
                 spread = f" ± {(max(values) - min(values)) / 2:.3g}" if len(values) > 1 else ""
-                shown.append(f"{statistics.mean(values):.4g}{spread}")
+                shown.append(f"{statistics.mean(values):.4g}{spread}" if values else "")
             print(f"| {variant} | {len(of_it)} | " + " | ".join(shown) + " |")
+
+
+def place_of(row: Mapping[str, Any]) -> tuple[str, float, float]:
+    """The set, the epsilon and the share of steps: rows that share them can be compared."""
+    return row["data"], row["epsilon"], row.get("share", 1.0)
+
+
+def line_of(row: Mapping[str, Any]) -> str:
+    """The variant, and the share of steps it was tried with."""
+    share = row.get("share", 1.0)
+    return row["variant"] if share == 1 else f"{row['variant']} ({share:g})"
 
 
 def charts(rows: list[dict[str, Any]]) -> dict[str, str]:
     """Loss and distance of every variant beside the default of its set and epsilon: SVG by file name."""
-    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    variants = list(dict.fromkeys(line_of(row) for row in rows))
     budgets = sorted({row["epsilon"] for row in rows})
     asked = {
         "recipe-loss.svg": ("held_out_loss", "Held-out loss less the default's, nats a token", 0.0),
@@ -452,12 +464,13 @@ def beside_default(
     """By variant and epsilon, over seeds: losses less the default's mean, distances over it."""
     found: dict[str, dict[str, list[float]]] = {}
     for budget in budgets:
-        own = [row for row in rows if (row["data"], row["epsilon"]) == (data, budget)]
-        usual = [row[number] for row in own if row["variant"] == "default"]
-        for row in own if usual else ():
-            mean = statistics.mean(usual)
-            value = row[number] - mean if number == "held_out_loss" else row[number] / mean
-            found.setdefault(row["variant"], {}).setdefault(f"epsilon {budget:g}", []).append(value)
+        for place in {place_of(row) for row in rows if (row["data"], row["epsilon"]) == (data, budget)}:
+            own = [row for row in rows if place_of(row) == place]
+            usual = [row[number] for row in own if row["variant"] == "default"]
+            for row in own if usual else ():
+                mean = statistics.mean(usual)
+                value = row[number] - mean if number == "held_out_loss" else row[number] / mean
+                found.setdefault(line_of(row), {}).setdefault(f"epsilon {budget:g}", []).append(value)
     return found
 
 

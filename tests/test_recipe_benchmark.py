@@ -49,6 +49,29 @@ def test_values_are_beside_the_default_of_the_same_set_and_epsilon(recipe: Modul
     )  # no default, so nothing to be beside
 
 
+def test_a_variant_is_beside_the_default_of_as_many_steps(
+    recipe: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {
+        "zero_shot": 5.0, "class_chance": 0.5, "class_found_real": 0.8, "class_found": 0.6, "fd_coarse": 1.0,
+        "seconds": 1.0,
+    }  # fmt: skip
+    rows = [
+        row("default", 4.0, 10.0, **told), row("clip", 4.5, 15.0, **told),
+        row("default", 5.0, 20.0, share=0.1, **told), row("clip", 4.9, 10.0, share=0.1, **told),
+    ]  # fmt: skip
+    loss = recipe.beside_default(rows, "faces", [1.0], "held_out_loss")
+    assert loss["clip"] == {"epsilon 1": pytest.approx([0.5])}
+    assert loss["clip (0.1)"] == {"epsilon 1": pytest.approx([-0.1])}
+    assert set(dots(recipe.charts(rows)["recipe-distance.svg"])) - {"epsilon 1"} == {
+        f"{name}, epsilon 1" for name in ("default", "clip", "default (0.1)", "clip (0.1)")
+    }
+    recipe.tell(rows)
+    whole, part = capsys.readouterr().out.split("faces, epsilon 1, 0.1 of the steps")
+    assert "| clip | 1 | 4.5 |" in whole
+    assert "| clip | 1 | 4.9 | 1 | 10 | 0.6 |  | 1 |" in part  # nothing is said of hair, which was not asked
+
+
 def test_a_chart_shows_every_seed_and_the_better_further_left(recipe: ModuleType) -> None:
     rows = [row("default", 4.0, 10.0), row("default", 4.2, 12.0), row("clip & more", 4.4, 22.0)]
     drawn = recipe.charts(rows)
