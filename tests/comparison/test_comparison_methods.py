@@ -83,6 +83,18 @@ class TestNames:
         with pytest.raises(ConfigError, match=r"dp-wavelet@0\.25"):
             Method.parse(f"dp-ldm@{share}")
 
+    @pytest.mark.parametrize("batch", ["", "0", "-1", "2.5", "many", "8/8"])
+    def test_a_batch_is_a_whole_number(self, batch: str) -> None:
+        with pytest.raises(ConfigError, match=r"dp-wavelet@0\.25/256"):
+            Method.parse(f"dp-ldm@0.5/{batch}")
+
+    def test_a_smaller_batch_takes_as_many_more_steps(self) -> None:
+        method = Method.parse("dp-wavelet@0.1/128")
+        assert (method.batch_of(512), method.steps_of(100, 512)) == (128, 40)
+        assert (method.name, method.recipe) == ("dp-wavelet@0.1/128", "dp-wavelet")
+        whole = Method.parse("dp-wavelet@1/128")
+        assert (whole.name, whole.steps_of(100, 512)) == ("dp-wavelet@1/128", 400)
+
     def test_what_takes_no_steps_has_no_share_of_them(self) -> None:
         with pytest.raises(ConfigError, match="public:dp-ldm takes no steps"):
             Method.parse("public:dp-ldm@0.5")

@@ -2,7 +2,8 @@
 
 Costs are ratios of means over seeds: of seconds for each record, of all seconds of training, of peak memory,
 and of seconds to the same quality, which are those of our cheapest row whose pictures are as near or
-nearer. Give ours with several shares of the steps, such as `dp-wavelet@0.1`, to find how few are enough.
+nearer. Give ours with several shares of the steps, such as `dp-wavelet@0.1` and `dp-wavelet@0.1/256`, to find
+how few are enough.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ class Beside:
 
     method: str
     epsilon: float
-    ours: str  # the row of ours with as many steps, or else the one with the most
+    ours: str  # the row of ours that saw as many records in such batches, or as many, or else the most
     ratios: Mapping[str, float]  # theirs over ours, of distances and costs that both have
     apart: Mapping[str, int]  # of distances: 1 if all seeds of ours are nearer, -1 if all of theirs, else 0
     reached: str | None  # our cheapest row that is as near; nothing if none is
@@ -56,10 +57,7 @@ def beside_ours(rows: Sequence[Row]) -> list[Beside]:
 
 
 def _beside(row: Row, own: Sequence[Row], public: Sequence[Row]) -> Beside:
-    seen = row.numbers["records_seen"].value
-    ours = next((each for each in own if each.numbers["records_seen"].value == seen), None) or max(
-        own, key=lambda each: each.numbers["records_seen"].value
-    )
+    ours = _of_as_many(row, own)
     both = {name: (row.numbers[name], ours.numbers[name]) for name in row.numbers if name in ours.numbers}
     reached = _cheapest(row, [*own, *public])
     seconds = reached and reached.numbers.get("seconds")
@@ -76,6 +74,17 @@ def _beside(row: Row, own: Sequence[Row], public: Sequence[Row]) -> Beside:
         reached=reached.method if reached else None,
         seconds_to_reach=row.numbers["seconds"].value / seconds.value if seconds else None,
     )
+
+
+def _of_as_many(row: Row, own: Sequence[Row]) -> Row:
+    """Of ours, the one that saw as many records; of several the one with such batches; else the most."""
+
+    def seen(each: Row) -> float:
+        return each.numbers["records_seen"].value
+
+    same = [each for each in own if seen(each) == seen(row)]
+    alike = [each for each in same if Method.parse(each.method).batch == Method.parse(row.method).batch]
+    return next(iter([*alike, *same]), None) or max(own, key=seen)
 
 
 def _cheapest(row: Row, own: Sequence[Row]) -> Row | None:

@@ -92,9 +92,11 @@ def shape_of(settings: TableSettings, found: int) -> PrivacyPlan:
     return make_plan(asked, declared(asked, found))
 
 
-def plan_of(settings: TableSettings, found: int, epsilon: float, steps: int) -> PrivacyPlan:
+def plan_of(
+    settings: TableSettings, found: int, epsilon: float, steps: int, batch_size: int | None = None
+) -> PrivacyPlan:
     """The plan of one private cell, made by the same function for every method."""
-    asked = _asked(settings, epsilon, settings.batch_size, steps)
+    asked = _asked(settings, epsilon, batch_size or settings.batch_size, steps)
     return make_plan(asked, declared(asked, found))
 
 
@@ -108,7 +110,7 @@ def cells_of(
     """All cells, seed by seed; `known` and `steps` are of methods by name, `about` is of the data."""
     shape = shape_of(settings, found)
     plans = {
-        (method.name, epsilon): plan_of(settings, found, epsilon, steps[method.name])
+        (method.name, epsilon): plan_of(settings, found, epsilon, steps[method.name], method.batch)
         for method in settings.methods
         for epsilon in _finite(settings)
         if method.trained
@@ -130,7 +132,7 @@ def cells_of(
                         method=method,
                         epsilon=epsilon,
                         seed=seed,
-                        batch_size=shape.batch_size if method.trained else 0,
+                        batch_size=method.batch_of(shape.batch_size) if method.trained else 0,
                         steps=steps[method.name] if method.trained else 0,
                         plan=plans.get((method.name, epsilon)),
                         about=own,

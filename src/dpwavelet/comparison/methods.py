@@ -3,6 +3,7 @@
 dp-wavelet  dp-llamagen  dp-ldm       trained on the records
 dp-wavelet:2  dp-wavelet:all          with so many private scales
 dp-ldm@0.25  dp-wavelet:2@0.1         with a share of the steps that all others take
+dp-wavelet@0.1/256                    that sees such a share of the records in batches of 256
 public  public:dp-llamagen            the public weights alone, which no record has touched
 """
 
@@ -36,18 +37,20 @@ class Method:
     system: str
     scales: str = ""  # private ones of ours: a number, all, or as the weights have it
     trained: bool = True  # on the records
-    share: float = 1.0  # of the steps
+    share: float = 1.0  # of the records that the whole of the steps sees
+    batch: int | None = None  # records of a step; as many as the table's unless given
 
     @classmethod
     def parse(cls, text: str) -> "Method":
         """Read a name as it stands in the first lines of this module."""
-        recipe, sign, share = text.partition("@")
+        recipe, sign, effort = text.partition("@")
         found = cls._recipe(recipe, text)
         if not sign:
             return found
         if not found.trained:
             raise ConfigError(f"{recipe} takes no steps, so {text!r} can have no share of them.")
-        return replace(found, share=_share(share, text))
+        share, cut, batch = effort.partition("/")
+        return replace(found, share=_share(share, text), batch=_batch(batch, text) if cut else None)
 
     @classmethod
     def _recipe(cls, recipe: str, text: str) -> "Method":
@@ -66,11 +69,21 @@ class Method:
     @property
     def name(self) -> str:
         """As it is typed."""
+        if self.batch is not None:
+            return f"{self.recipe}@{self.share:g}/{self.batch}"
         return self.recipe if self.share == 1 else f"{self.recipe}@{self.share:g}"
+
+    def batch_of(self, usual: int) -> int:
+        """The records of a step, where those of the table have so many."""
+        return usual if self.batch is None else self.batch
+
+    def steps_of(self, whole: int, usual: int) -> int:
+        """Its steps, where the whole of them are so many of the table's batches."""
+        return max(round(whole * self.share * usual / self.batch_of(usual)), 1)
 
     @property
     def recipe(self) -> str:
-        """The same without its share of the steps."""
+        """The same without its share of the steps and its batch."""
         if not self.trained:
             return PUBLIC if self.system == OURS else f"{PUBLIC}:{self.system}"
         return f"{self.system}:{self.scales}" if self.scales else self.system
@@ -87,6 +100,12 @@ def _share(share: str, text: str) -> float:
             f"got {text!r}."
         )
     return value
+
+
+def _batch(batch: str, text: str) -> int:
+    if not (batch.isdecimal() and int(batch) > 0):
+        raise ConfigError(f"after / stand the records of a step, as in {OURS}@0.25/256; got {text!r}.")
+    return int(batch)
 
 
 @dataclass(frozen=True, eq=False)

@@ -319,10 +319,15 @@ def notes(told: Told) -> list[str]:
 
 
 def _shares(settings: TableSettings) -> list[str]:
-    """Said where methods take a share of those steps."""
-    if all(method.share == 1 for method in settings.methods):
-        return []
-    return ["With @ a method takes that share of these steps, and the noise that so many ask for."]
+    """Said where methods take a share of those steps, or batches of their own."""
+    said = []
+    if any(method.share != 1 for method in settings.methods):
+        said.append("With @ a method takes that share of these steps, and the noise that so many ask for.")
+    if any(method.batch for method in settings.methods):
+        said.append(
+            "With / it sees as many records as without, in batches of so many: smaller batches, more steps."
+        )
+    return said
 
 
 def _ways(told: Told) -> list[str]:

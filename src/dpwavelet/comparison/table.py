@@ -175,12 +175,13 @@ def _steps(table: _Table, work: Work) -> dict[str, int]:
 
     Both times come from rehearsals on drawn portraits, so no clock that ran on records decides a plan.
     """
-    whole = _whole(table, work)
+    whole, usual = _whole(table, work), table.shape.batch_size
     trained = [method for method in table.settings.methods if method.trained]
-    steps = {each.name: max(round(whole[each.name] * each.share), 1) for each in trained}
-    taken: dict[tuple[str, int], str] = {}
+    steps = {each.name: each.steps_of(whole[each.name], usual) for each in trained}
+    taken: dict[tuple[str, int, int], str] = {}
     for method in trained:
-        if (same := taken.setdefault((method.recipe, steps[method.name]), method.name)) != method.name:
+        what = method.recipe, method.batch_of(usual), steps[method.name]
+        if (same := taken.setdefault(what, method.name)) != method.name:
             raise ConfigError(f"{same} and {method.name} are {steps[method.name]} steps both; leave one out.")
     return steps
 
