@@ -7,15 +7,16 @@ kept back, beside those records. Then, with the rate whose pictures come nearest
 guidance. The loss on those records is told too, but decides nothing: that of a slow rate is often the lowest,
 and its pictures are the public ones. What is kept back is of the training split, by which no table of results
 judges. A rate is tried with `--share` of the usual steps. Everything that is done is kept in --out, so an
-interrupted call goes on. For stand-ins alone: choosing by such numbers on real records would spend what
-nobody counts.
+interrupted call goes on. `--training`, `--sampling`, `--max-norm` and `--rates` try other things than those
+that all methods get. For stand-ins alone: choosing by such numbers on real records would spend what nobody
+counts.
 """
 
 import argparse
 import json
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -36,6 +37,7 @@ from dpwavelet.rivals.base import Rival
 
 RATES = (0.5, 1.0, 2.0)  # times the usual learning rate of each
 GUIDANCES = (1.0, 1.5, 2.0, 3.0, 5.0)  # and the usual one of each
+FURTHER = (7.5, 10.0)  # one after the other, while the last one was the best
 RUN = "tries"
 ROWS = ("loss", "kd_full", "perceptual", "class_found")  # what so few pictures can tell
 
@@ -51,7 +53,8 @@ class Tries:
     kept_back: PrivateImages
     out: Path
     features: str | None
-    told: Mapping[str, Any]  # what decides the numbers beside rate and guidance
+    told: Mapping[str, Any]  # what decides the numbers beside rate, drawing and guidance
+    drawing: Mapping[str, Any]  # what is drawn otherwise than usual
 
     def rated(self, rate: float) -> tuple[Rival[Any], dict[str, Any]]:
         """The system trained at so many times its usual rate, and what came of it."""
@@ -83,12 +86,13 @@ class Tries:
             write_bytes(self.out / "sheets" / f"{self.method}_{rate:g}_{guidance:g}.png", png(some))
             return judge_of(asked, self.features).numbers(drawn, asked.labels, paired=True)
 
-        return self._kept(numbers, rate=rate, guidance=guidance, pictures=pictures)
+        other = {"sampling": self.drawing} if self.drawing else {}
+        return self._kept(numbers, rate=rate, guidance=guidance, pictures=pictures, **other)
 
-    def _name(self, **more: float) -> str:
+    def _name(self, **more: Any) -> str:
         return sha256(canonical_json({**self.told, **more})).hexdigest()[:16]
 
-    def _kept(self, compute: Any, **more: float) -> dict[str, Any]:
+    def _kept(self, compute: Any, **more: Any) -> dict[str, Any]:
         path = self.out / f"{self._name(**more)}.json"
         if not path.is_file():
             write_json(path, {**self.told, **more, "found": compute(), "commit": commit()})
@@ -109,24 +113,27 @@ def main() -> None:
         guidance = usual.sampling.guidance
         found: dict[float, Numbers] = {}
         systems = {}
-        for rate in RATES:
+        for rate in wanted.rates:
             systems[rate], told = tries.rated(rate)
             found[rate] = told | tries.guided(systems[rate], rate, guidance, wanted.pictures)
             lines.append(line(method, f"rate x {rate:g}, guidance {guidance:g}", found[rate]))
         best = nearest(found)
-        for other in GUIDANCES:
+        led = {guidance: found[best]}
+        for other in (*GUIDANCES, *FURTHER):
+            if other in FURTHER and other != guidance and nearest(led) != max(led):
+                break
             if other != guidance:
-                numbers = tries.guided(systems[best], best, other, wanted.pictures)
-                lines.append(line(method, f"rate x {best:g}, guidance {other:g}", numbers))
+                led[other] = tries.guided(systems[best], best, other, wanted.pictures)
+                lines.append(line(method, f"rate x {best:g}, guidance {other:g}", led[other]))
     print(f"\n{wanted.set}, epsilon {wanted.epsilon:g}, {wanted.share:g} of the usual steps\n")
     print("| method | try | " + " | ".join(ROWS) + " |\n|" + "---|" * (2 + len(ROWS)))
     print("\n".join(lines))
 
 
 def nearest(found: Mapping[float, Numbers]) -> float:
-    """The rate of the least kernel distance."""
-    distances = {rate: numbers["kd_full"] for rate, numbers in found.items()}
-    return min((value, rate) for rate, value in distances.items() if value is not None)[1]
+    """The rate or the guidance of the least kernel distance."""
+    distances = {tried: numbers["kd_full"] for tried, numbers in found.items()}
+    return min((value, tried) for tried, value in distances.items() if value is not None)[1]
 
 
 def line(method: str, tried: str, numbers: Numbers) -> str:
@@ -145,6 +152,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--weights", nargs="+", default=[], metavar="METHOD=FOLDER")
     parser.add_argument("--epsilon", type=float, default=10.0)
     parser.add_argument("--share", type=float, default=0.25, help="of the usual steps")
+    parser.add_argument(
+        "--max-norm", type=float, help="what gradients are clipped to; that of each unless given"
+    )
+    parser.add_argument("--training", nargs="+", default=[], metavar="NAME=VALUE", help="such as draws=4")
+    parser.add_argument("--sampling", nargs="+", default=[], metavar="NAME=VALUE", help="such as steps=200")
+    parser.add_argument("--rates", nargs="+", type=float, default=list(RATES), help="times the usual one")
     parser.add_argument("--keep-back", type=int, default=500, help="records that nothing is trained on")
     parser.add_argument("--pictures", type=int, default=256)
     parser.add_argument("--features", help="folder of another feature network than the bundled one")
@@ -162,6 +175,7 @@ def opened(method: str, weights: Mapping[str, str], wanted: argparse.Namespace) 
     asked = RunSettings(epsilon=wanted.epsilon)
     usual = make_plan(asked, declared(asked, count))
     asked = replace(asked, batch_size=usual.batch_size, steps=max(round(usual.steps * wanted.share), 2))
+    asked = replace(asked, max_norm=wanted.max_norm or system.rival.max_norm)
     plan = make_plan(asked, declared(asked, count))
     told = {
         "method": method,
@@ -171,13 +185,31 @@ def opened(method: str, weights: Mapping[str, str], wanted: argparse.Namespace) 
         "kept_back": wanted.keep_back,
         "features": wanted.features,
     }
+    rival: Any = system.rival
+    trained, drawing = values_of(wanted.training), values_of(wanted.sampling)
+    if trained:
+        told["training"] = trained
+    rival = replace(
+        rival, settings=replace(rival.settings, **trained), sampling=replace(rival.sampling, **drawing)
+    )
     kept = set(some_of(whole, wanted.keep_back, "kept back", 0))
     return Tries(
-        method, system.rival, plan,
+        method, rival, plan,
         images=those(whole, lambda index: index not in kept),
         kept_back=those(whole, lambda index: index in kept),
-        out=wanted.out, features=wanted.features, told=told,
+        out=wanted.out, features=wanted.features, told=told, drawing=drawing,
     )  # fmt: skip
+
+
+def values_of(words: Sequence[str]) -> dict[str, Any]:
+    """Settings as they were typed: numbers, true, false and null as in JSON, all else as text."""
+    found = {}
+    for name, _, value in (word.partition("=") for word in words):
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def those(images: PrivateImages, wanted: Callable[[int], bool]) -> PrivateImages:

@@ -76,6 +76,22 @@ def test_as_near_can_be_no_row_or_one_that_no_record_touched() -> None:
     assert one(public, ours(), theirs(fd=24)).reached == "dp-wavelet"
 
 
+def test_as_near_is_as_near_by_every_distance() -> None:
+    own = [ours(perceptual=0.9), ours("dp-wavelet@0.1", 20, seen=10, perceptual=1.1)]
+    assert one(*own, theirs(fd=30, perceptual=1.0)).reached == "dp-wavelet"
+    assert one(*own, theirs(fd=30, perceptual=1.2)).reached == "dp-wavelet@0.1"
+
+
+def test_theirs_is_cheapest_too() -> None:
+    """A method that took long for what fewer steps or no records give did not need that time."""
+    short = theirs("dp-ldm@0.1", fd=29, seen=10)
+    found = {each.method: each for each in beside_ours([ours(), short, theirs(fd=30)])}
+    assert (found["dp-ldm"].their, found["dp-ldm"].seconds_to_reach) == ("dp-ldm@0.1", 1.0)
+    assert (found["dp-ldm@0.1"].their, found["dp-ldm@0.1"].seconds_to_reach) == ("dp-ldm@0.1", 1.0)
+    untrained = one(row("public:dp-ldm", 0.0, fd_full=28.0), ours(), theirs(fd=30))
+    assert (untrained.their, untrained.seconds_to_reach) == ("public:dp-ldm", None)
+
+
 def test_few_pictures_are_judged_by_the_kernel_distance() -> None:
     own = row("dp-wavelet", kd_full=0.1, records_seen=1.0, seconds=2.0)
     other = row("dp-ldm", kd_full=0.3, records_seen=1.0, seconds=8.0)

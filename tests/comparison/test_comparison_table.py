@@ -479,7 +479,7 @@ class TestConsent:
         self, people: Path, asked: TableSettings, tmp_path: Path
     ) -> None:
         settings = one(asked, seeds=2, stand_in=False, spend=16.0, ledger=tmp_path / "ledgers")
-        plan = plan_of(settings, 110, 8.0, 3)
+        plan = plan_of(settings, 110, 8.0, 3, know(settings.methods[0], settings))
         owned = PrivateImages.open(people, 32, "train").fingerprint()
         path, here = ledger_path(owned, tmp_path / "ledgers"), Here()
         DataLedger.open(path, owned).set_cap(Cap(8.0, plan.delta))
@@ -514,7 +514,9 @@ class TestConsent:
         settings = one(asked, stand_in=False, spend=8.0, ledger=tmp_path / "ledgers")
         owned = PrivateImages.open(people, 32, "train").fingerprint()
         path = ledger_path(owned, tmp_path / "ledgers")
-        DataLedger.open(path, owned).set_cap(Cap(8.0, plan_of(settings, 110, 8.0, 3).delta))
+        DataLedger.open(path, owned).set_cap(
+            Cap(8.0, plan_of(settings, 110, 8.0, 3, know(settings.methods[0], settings)).delta)
+        )
         kill_before_a_charge(people, tmp_path / "out", settings, monkeypatch)
         again(people, tmp_path / "out", settings)
         (run,) = DataLedger.open(path, owned).runs.values()
@@ -680,11 +682,11 @@ class TestFiles:
                 assert settings["learning_rate"] == rival.settings.learning_rate
                 away = ", 0.5 of it away from public" if method.system == "dp-wavelet" else ""
                 assert line.endswith(
-                    f"| {rival.settings.learning_rate:g} | {rival.sampling.guidance:g}{away} |\n"
+                    f"| {rival.settings.learning_rate:g} | 1 | {rival.sampling.guidance:g}{away} |\n"
                 )
             else:
                 assert settings is None
-                assert line.endswith(f"| - | {rival.sampling.guidance:g} |\n")
+                assert line.endswith(f"| - | - | {rival.sampling.guidance:g} |\n")
 
     def test_csv_and_markdown_hold_the_rows_of_the_json(self, made: Path) -> None:
         told = read_json(made / "table.json")

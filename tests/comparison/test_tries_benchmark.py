@@ -13,8 +13,12 @@ from small_tables import split_portraits
 @pytest.fixture(scope="module")
 def tries() -> ModuleType:
     module = benchmark("tries")
-    module.__dict__.update(RATES=(0.1, 1.0), GUIDANCES=(1.0, 4.0))
+    module.__dict__.update(RATES=(0.1, 1.0), GUIDANCES=(1.0, 4.0), FURTHER=())
     return module
+
+
+def kept_in(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
 
 
 @pytest.fixture
@@ -24,6 +28,7 @@ def words(tiny_model: Path, llamagen: Path, features: Path, tmp_path: Path) -> l
         "tries", "--set", str(people), "--methods", "dp-wavelet", "dp-llamagen", "--weights",
         f"dp-wavelet={tiny_model}", f"dp-llamagen={llamagen}", "--keep-back", "20", "--pictures", "16",
         "--share", "0.02", "--features", str(features), "--out", str(tmp_path / "out"),
+        "--rates", "0.1", "1",
     ]  # fmt: skip
 
 
@@ -49,7 +54,7 @@ def test_all_methods_get_the_same_tries_and_they_are_kept(
     first = capsys.readouterr().out
     assert seen == [(110, 20, set())] * 2
     rows = [line for line in first.splitlines() if line.startswith("| dp-")]
-    kept = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")]
+    kept = kept_in(tmp_path / "out")
     assert len(kept) == 12
     drawn = [each["found"]["fd_coarse"] for each in kept if "guidance" in each]
     assert len(set(drawn)) == 8  # rate and guidance change what is drawn
@@ -68,3 +73,41 @@ def test_all_methods_get_the_same_tries_and_they_are_kept(
     again = capsys.readouterr().out
     assert [line for line in again.splitlines() if line.startswith("| dp-")] == rows
     assert {path: path.read_bytes() for path in (tmp_path / "out").glob("*.json")} == before
+
+
+def test_guidance_goes_on_while_the_largest_is_the_nearest(
+    tries: ModuleType, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Further guidance is tried where, of what was tried before it, the largest was the nearest."""
+    monkeypatch.setattr("sys.argv", [*words[:5], *words[6:], "--rates", "1"])
+    monkeypatch.setattr(tries, "FURTHER", (6.0, 8.0, 9.0))
+    told = tries.Tries.guided
+    near = {1.0: 5.0, 3.0: 4.0, 4.0: 3.0, 6.0: 2.0, 8.0: 2.5, 9.0: 1.0}
+
+    def judged(self: Any, trained: Any, rate: float, guidance: float, pictures: int) -> dict[str, Any]:
+        return {**told(self, trained, rate, guidance, pictures), "kd_full": near[guidance]}
+
+    monkeypatch.setattr(tries.Tries, "guided", judged)
+    tries.main()
+    assert {each["guidance"] for each in kept_in(tmp_path / "out") if "guidance" in each} == {
+        1.0, 3.0, 4.0, 6.0, 8.0,
+    }  # fmt: skip
+
+
+def test_other_settings_are_other_tries_and_other_drawing_trains_nothing_anew(
+    tries: ModuleType, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, out = [*words[:5], *words[6:], "--rates", "1"], tmp_path / "out"
+    other = [*alone, "--max-norm", "0.5", "--training", "average=0.5", "schedule=cosine"]
+    for asked, trainings in ((alone, 1), (other, 2), ([*other, "--sampling", "temperature=0.5"], 2)):
+        monkeypatch.setattr("sys.argv", asked)
+        tries.main()
+        assert len(list((out / "work").iterdir())) == trainings
+    kept = kept_in(out)
+    assert {each["plan"]["max_norm"] for each in kept if "training" not in each} == {1.0}
+    changed = [each for each in kept if "training" in each]
+    assert all(each["training"] == {"average": 0.5, "schedule": "cosine"} for each in changed)
+    assert {each["plan"]["max_norm"] for each in changed} == {0.5}
+    drawn = [each for each in changed if each.get("guidance") == 3.0]
+    assert [each.get("sampling") for each in drawn if "sampling" in each] == [{"temperature": 0.5}]
+    assert len({each["found"]["fd_coarse"] for each in drawn}) == 2

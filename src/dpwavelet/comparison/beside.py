@@ -1,9 +1,9 @@
 """Each other method beside ours at the same epsilon: how much further its pictures are, and at what cost.
 
 Costs are ratios of means over seeds: of seconds for each record, of all seconds of training, of peak memory,
-and of seconds to the same quality, which are those of our cheapest row whose pictures are as near or
-nearer. Give ours with several shares of the steps, such as `dp-wavelet@0.1` and `dp-wavelet@0.1/256`, to find
-how few are enough.
+and of seconds to the same quality: those of their cheapest row that is as near by all distances, over those
+of ours. Give several shares of the steps, such as `dp-wavelet@0.1` and `dp-wavelet@0.1/256`, to find how few
+are enough.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpwavelet.comparison.cells import REAL
-from dpwavelet.comparison.methods import OURS, PUBLIC, Method
+from dpwavelet.comparison.methods import OURS, Method
 from dpwavelet.comparison.summary import Mean, Row
 
 NEARER = ("fd_coarse", "fd_full", "kd_full", "perceptual")  # of which less is better
 COSTS = ("seconds_per_1000", "seconds", "peak_bytes")
-QUALITY = ("fd_full", "kd_full")  # the first that both have tells which pictures are as near
+QUALITY = ("fd_full", "kd_full", "perceptual")  # as near is as near by all of these that both have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,8 @@ class Beside:
     ratios: Mapping[str, float]  # theirs over ours, of distances and costs that both have
     apart: Mapping[str, int]  # of distances: 1 if all seeds of ours are nearer, -1 if all of theirs, else 0
     reached: str | None  # our cheapest row that is as near; nothing if none is
-    seconds_to_reach: float | None  # all seconds of theirs over those of that row, if it was trained
+    their: str  # their cheapest row that is as near as this one, their public weights included
+    seconds_to_reach: float | None  # all seconds of theirs over those of ours, if both were trained
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -40,6 +41,7 @@ class Beside:
             "ratios": dict(self.ratios),
             "apart": dict(self.apart),
             "reached": self.reached,
+            "their": self.their,
             "seconds_to_reach": self.seconds_to_reach,
         }
 
@@ -51,16 +53,21 @@ def beside_ours(rows: Sequence[Row]) -> list[Beside]:
     for row in trained:
         own = [each for each in trained if each.epsilon == row.epsilon and _system(each) == OURS]
         if own and _system(row) != OURS:
-            public = [each for each in rows if each.method == PUBLIC]
-            found.append(_beside(row, own, public))
+            public = [each for each in rows if each.epsilon == 0]
+            theirs = [each for each in trained if each.epsilon == row.epsilon]
+            found.append(_beside(row, own, _of(_system(row), [*theirs, *public]), _of(OURS, public)))
     return found
 
 
-def _beside(row: Row, own: Sequence[Row], public: Sequence[Row]) -> Beside:
+def _of(system: str, rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if _system(row) == system]
+
+
+def _beside(row: Row, own: Sequence[Row], theirs: Sequence[Row], public: Sequence[Row]) -> Beside:
     ours = _of_as_many(row, own)
     both = {name: (row.numbers[name], ours.numbers[name]) for name in row.numbers if name in ours.numbers}
-    reached = _cheapest(row, [*own, *public])
-    seconds = reached and reached.numbers.get("seconds")
+    reached, their = _cheapest(row, [*own, *public]), _cheapest(row, theirs) or row
+    took = [each.numbers["seconds"].value for each in (their, reached) if each and "seconds" in each.numbers]
     return Beside(
         method=row.method,
         epsilon=row.epsilon,
@@ -72,7 +79,8 @@ def _beside(row: Row, own: Sequence[Row], public: Sequence[Row]) -> Beside:
         },
         apart={name: _apart(*both[name]) for name in NEARER if name in both},
         reached=reached.method if reached else None,
-        seconds_to_reach=row.numbers["seconds"].value / seconds.value if seconds else None,
+        their=their.method,
+        seconds_to_reach=took[0] / took[1] if len(took) > 1 else None,
     )
 
 
@@ -89,11 +97,14 @@ def _of_as_many(row: Row, own: Sequence[Row]) -> Row:
 
 def _cheapest(row: Row, own: Sequence[Row]) -> Row | None:
     """The row of ours that took the least time among those whose pictures are as near as these or nearer."""
-    for name in QUALITY:
-        if name in row.numbers:
-            near = [each for each in own if name in each.numbers and _mean(each, name) <= _mean(row, name)]
-            return min(near, key=lambda each: _mean(each, "seconds"), default=None)
-    return None
+    near = [each for each in own if _is_as_near(each, row)]
+    return min(near, key=lambda each: _mean(each, "seconds"), default=None)
+
+
+def _is_as_near(one: Row, other: Row) -> bool:
+    """By the means of all distances that both have, of which there must be some."""
+    both = [name for name in QUALITY if name in one.numbers and name in other.numbers]
+    return bool(both) and all(_mean(one, name) <= _mean(other, name) for name in both)
 
 
 def _mean(row: Row, name: str) -> float:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ class Known:
     image_size: int
     trained_parameters: int
     parameters: int
+    max_norm: float  # of its plans
     settings: Mapping[str, Any]  # of its private training
     sampling: Mapping[str, Any]  # how it draws
     card: Mapping[str, Any]
@@ -80,6 +81,7 @@ def know(method: Method, settings: TableSettings) -> Known:
         image_size=system.image_size,
         trained_parameters=system.rival.trained_parameters if method.trained else 0,
         parameters=system.parameters,
+        max_norm=system.rival.max_norm,
         settings=system.settings,
         sampling=system.sampling,
         card=system.card,
@@ -92,12 +94,10 @@ def shape_of(settings: TableSettings, found: int) -> PrivacyPlan:
     return make_plan(asked, declared(asked, found))
 
 
-def plan_of(
-    settings: TableSettings, found: int, epsilon: float, steps: int, batch_size: int | None = None
-) -> PrivacyPlan:
+def plan_of(settings: TableSettings, found: int, epsilon: float, steps: int, known: Known) -> PrivacyPlan:
     """The plan of one private cell, made by the same function for every method."""
-    asked = _asked(settings, epsilon, batch_size or settings.batch_size, steps)
-    return make_plan(asked, declared(asked, found))
+    asked = _asked(settings, epsilon, known.method.batch or settings.batch_size, steps)
+    return make_plan(replace(asked, max_norm=known.max_norm), declared(asked, found))
 
 
 def cells_of(
@@ -110,7 +110,7 @@ def cells_of(
     """All cells, seed by seed; `known` and `steps` are of methods by name, `about` is of the data."""
     shape = shape_of(settings, found)
     plans = {
-        (method.name, epsilon): plan_of(settings, found, epsilon, steps[method.name], method.batch)
+        (method.name, epsilon): plan_of(settings, found, epsilon, steps[method.name], known[method.name])
         for method in settings.methods
         for epsilon in _finite(settings)
         if method.trained
@@ -124,7 +124,7 @@ def cells_of(
                 **about,
                 "weights": told.weights,
                 "training": without_means(told.settings),
-                "sampling": dict(told.sampling),
+                "sampling": with_what_is_on(told.sampling),
             }
             for epsilon in settings.epsilons if method.trained else (0.0,):
                 cells.append(
@@ -164,6 +164,12 @@ def _asked(settings: TableSettings, epsilon: float, batch_size: int | None, step
 
 def _finite(settings: TableSettings) -> list[float]:
     return [epsilon for epsilon in settings.epsilons if epsilon != NO_PRIVACY]
+
+
+def with_what_is_on(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Ways to draw without those that came later and are off, so that cells of before keep their names."""
+    later = "away", "eta"
+    return {name: value for name, value in sampling.items() if value or name not in later}
 
 
 def without_means(settings: Mapping[str, Any]) -> dict[str, Any]:

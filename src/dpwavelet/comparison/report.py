@@ -5,6 +5,7 @@ All of them are made from the same rows.
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from dpwavelet.comparison.beside import NEARER, Beside, beside_ours
 from dpwavelet.comparison.cells import REAL, Cell, Known, without_means
 from dpwavelet.comparison.consent import Price
 from dpwavelet.comparison.measures import LEVELS, HeldOut
+from dpwavelet.comparison.methods import Method
 from dpwavelet.comparison.settings import TableSettings
 from dpwavelet.comparison.summary import CONFIDENCE, Mean, Row, rows_of
 from dpwavelet.evaluation.spaces import Extractor
@@ -52,13 +54,6 @@ SIDE = 96  # of a picture in a sheet
 CAPTIONS = 8  # on the page
 NAMED = 3  # cells in a sentence
 SHOWN = 16  # pictures of a cell in a sheet
-BESIDE = [
-    "Others over ours at the same epsilon: above 1, theirs is further off, or takes more. Beside is the row "
-    "of ours with as many steps, or the one with the most. +: every seed of ours is nearer than every one of "
-    "theirs. -: the other way round.",
-    "Seconds to be as near: those of the other method over those of our cheapest row whose mean distance is "
-    "as small or smaller. No time: our public weights are as near without the records.",
-]
 APART = {1: "+", -1: "-", 0: ""}
 NO_SUM = "Cells at epsilon inf had no privacy at all, so no epsilon holds for everything that was trained."
 WARNING = (
@@ -125,6 +120,7 @@ COSTS = (
     Column(key="seconds", title="train seconds in all"),
     Column(key="peak_bytes", title="peak memory", unit="GB", scale=1e9),
     Column(key="pictures_a_second", title="images per second"),
+    Column(key="clipped", title="gradients clipped", cost=False),
     Column(key="trained_parameters", title="trained parameters"),
     Column(key="records_seen", title="records seen"),
     Column(key="spent", title="epsilon spent"),
@@ -208,7 +204,12 @@ def as_text(told: Told, pictures: Mapping[str, Mapping[str, Tensor]]) -> str:
     lines += [_line([name, *_weights(known).values()]) for name, known in told.known.items()]
     if rows := _beside(told):
         titles = _beside_titles(told)
-        lines += ["", *_paragraphs(BESIDE), _line(["method", *titles]), _line(["---"] * (len(titles) + 1))]
+        lines += [
+            "",
+            *_paragraphs(_beside_words(told)),
+            _line(["method", *titles]),
+            _line(["---"] * (len(titles) + 1)),
+        ]
         lines += [_line([name, *cells]) for name, cells in rows]
     lines += ["", "Sheets, with their rows from the top:", ""]
     lines += [f"- `{_sheet_name(budget)}`: {', '.join(rows)}" for budget, rows in pictures.items()]
@@ -281,8 +282,8 @@ def notes(told: Told) -> list[str]:
             else "The owner of the records accepted that. The numbers are exact, and as private as they are."
         ),
         f"One promise for all: add or remove one record of {shape.records:,}, delta {shape.delta:.3g}, "
-        f"Poisson batches of {shape.batch_size} expected, clipping to {shape.max_norm:g}, epsilon by "
-        "privacy-loss distributions.",
+        f"Poisson batches of {shape.batch_size} expected, epsilon by privacy-loss distributions. Each clips "
+        "gradients to a norm that most of its own exceed.",
         f"The same number of records seen: every method takes {shape.steps:,} steps."
         if settings.equal == "records"
         else "The same time to train: each method takes as many steps as, by a rehearsal on drawn portraits, "
@@ -293,9 +294,9 @@ def notes(told: Told) -> list[str]:
         "records that were trained on.",
         f"In brackets: {100 * CONFIDENCE:g} % intervals of the mean over seeds, by Student's t. Noise and "
         "batches are never seeded: a seed draws pictures, and batches without privacy.",
-        "Time is that of private training with the encoding of records; peak memory is that of a process "
-        "that opens the weights and trains. Own loss is of another kind for each system: compare it within "
-        "one.",
+        "Time is that of private training, and in all that of the encoding of records too; peak memory is "
+        "that of a process that opens the weights and trains. Own loss is of another kind for each system: "
+        "compare it within one.",
     ]
     if any(told.features.columns >= found["numbers"]["pictures"] for _, found in told.cells):
         said.append(
@@ -349,7 +350,9 @@ def _ways(told: Told) -> list[str]:
     ]
 
 
-WEIGHTS = ("images", "minutes", "parameters", "trained", "SHA-256", "learning rate", "guidance")
+WEIGHTS = (
+    "images", "minutes", "parameters", "trained", "SHA-256", "learning rate", "clipped to", "guidance",
+)  # fmt: skip
 
 
 def _weights(known: Known) -> dict[str, str]:
@@ -363,6 +366,7 @@ def _weights(known: Known) -> dict[str, str]:
         f"{known.trained_parameters:,}",
         known.weights[:8],
         f"{known.settings['learning_rate']:g}" if known.method.trained else "-",
+        f"{known.max_norm:g}" if known.method.trained else "-",
         f"{known.sampling['guidance']:g}" + _away(known),
     )
     return dict(zip(WEIGHTS, values, strict=True))
@@ -431,9 +435,25 @@ def _ratio(one: Beside, key: str) -> str:
 def _reached(one: Beside) -> str:
     if one.reached is None:
         return "never"
+    if not Method.parse(one.their).trained:
+        return f"theirs in no time: {one.their}"
     if one.seconds_to_reach is None:
-        return f"no time: {one.reached}"
-    return f"{one.seconds_to_reach:.3g}, {one.reached}"
+        return f"ours in no time: {one.reached}"
+    whose = "" if one.their == one.method else f" for {one.their}"
+    return f"{one.seconds_to_reach:.3g}, {one.reached}{whose}"
+
+
+def _beside_words(told: Told) -> list[str]:
+    seeds = told.settings.seeds
+    return [
+        "Others over ours at the same epsilon: above 1, theirs is further off, or takes more. Beside is the "
+        "row of ours that saw as many records, or the most. +: every seed of ours is nearer than every one "
+        "of theirs. -: the other way round. Of two methods that are alike, one in "
+        f"{math.comb(2 * seeds, seeds)} would get a +, and as many a -.",
+        "Seconds to be as near: those of their cheapest row over those of ours, where a row is as near if "
+        "its means of all finished distances (Fréchet, kernel, perceptual) are as small or smaller. In no "
+        "time: the public weights are as near without the records.",
+    ]
 
 
 def _beside_sections(told: Told) -> list[Section[AnyOrigin]]:
@@ -442,7 +462,7 @@ def _beside_sections(told: Told) -> list[Section[AnyOrigin]]:
     if not rows:
         return []
     table = Table(title="Others over ours", columns=_beside_titles(told), rows=rows, names="Method")
-    return [Section(id="beside", heading="Others beside ours", words=BESIDE, blocks=[table])]
+    return [Section(id="beside", heading="Others beside ours", words=_beside_words(told), blocks=[table])]
 
 
 def _bars(told: Told, column: Column) -> Block[AnyOrigin]:

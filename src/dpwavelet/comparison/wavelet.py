@@ -47,6 +47,11 @@ class DpWavelet:
         """How many numbers get noise in every step of `train`."""
         return trained_parameters(self.model.transformer, self.settings)
 
+    @property
+    def max_norm(self) -> float:
+        """What its plans clip gradients to: on stand-ins all but a few are longer."""
+        return 1.0
+
     def prepare(self, images: PrivateImages) -> PrivateTokens:
         """Tokens of the private scales; each by a fixed public function of its record alone."""
         model = self.model

@@ -8,10 +8,10 @@
 A cell that was interrupted goes on from its checkpoint, and is charged nothing twice.
 """
 
-import json
 import os
 import secrets
 import shutil
+import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -223,6 +223,7 @@ def _trained(job: Job, rival: Rival[Any]) -> tuple[Rival[Any], Numbers]:
         rival = rival.train_plainly(records, steps=cell.steps, batch_size=cell.batch_size, seed=cell.seed)
     else:
         rival = _privately(job, cell.plan, rival, records, watch)
+        costs["clipped"] = watch.clipped
     seconds = watch.seconds
     seen = cell.steps * cell.batch_size
     return rival, {
@@ -279,11 +280,16 @@ def _name_run(cell: Cell, out: Path) -> str:
 
 
 class Stopwatch:
-    """Seconds of training, those before an interruption included; up to a few steps of it count twice."""
+    """Seconds of training and how much was clipped, what was before an interruption included.
+
+    Up to a few steps of it count twice.
+    """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.perf_counter) -> None:
+        known = read_json(path) if path.is_file() else {}
         self.path, self.clock = path, clock
-        self.before = float(json.loads(path.read_text())["seconds"]) if path.is_file() else 0.0
+        self.before = float(known.get("seconds", 0.0))
+        self.shares = [float(share) for share in known.get("clipped", ())]  # of the gradients of each step
         self.started = self.noted = clock()
 
     @property
@@ -291,15 +297,21 @@ class Stopwatch:
         """So far."""
         return self.before + self.clock() - self.started
 
+    @property
+    def clipped(self) -> float | None:
+        """The share of gradients that were, over all steps."""
+        return statistics.fmean(self.shares) if self.shares else None
+
     def told(self, step: int, numbers: dict[str, float]) -> None:
-        """Hear of a step; now and then the time is kept."""
+        """Hear of a step; now and then what is known is kept."""
+        self.shares.append(numbers["clipped"])
         if self.clock() - self.noted > SECONDS_BETWEEN_NOTES:
             self.keep()
 
     def keep(self) -> None:
-        """Write the time down."""
+        """Write it down."""
         self.noted = self.clock()
-        write_json(self.path, {"seconds": self.seconds})
+        write_json(self.path, {"seconds": self.seconds, "clipped": self.shares})
 
 
 def peak_memory(device: torch.device = CPU) -> float | None:

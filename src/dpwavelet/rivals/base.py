@@ -43,6 +43,11 @@ class Rival(Protocol[R]):
         """How many numbers get noise in every step of `train`."""
         ...
 
+    @property
+    def max_norm(self) -> float:
+        """What its plans clip gradients to: a norm that most exceed, since noise is as large as it allows."""
+        ...
+
     def prepare(self, images: PrivateImages) -> R:
         """Records of its own kind: each by a fixed public function of that record alone."""
         ...

@@ -1,5 +1,6 @@
 """DP-LDM as a rival: from private images to pictures, through the face that rivals share."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,9 @@ class TestRival:
         assert after.shape == (2, 3, 32, 32)
         assert after.dtype == torch.uint8
         assert not torch.equal(before, after)
+        assert trained.reference is diffusion
+        further = replace(trained, sampling=Ddim(steps=2, away=1.0))
+        assert not torch.equal(further.draw(["a man", "a woman"], seed=3), after)
         few = rival.prepare(PrivateImages.open(portraits, 32).first(3))
         assert rival.held_out_loss(few) == rival.held_out_loss(few) != trained.held_out_loss(few)
 

@@ -98,7 +98,29 @@ class TestDdim:
         assert float(found.mean()) == pytest.approx(expected, abs=0.02)
         assert float(found.std()) < 0.06  # the last step leaves the noise of time 0, 0.04
 
-    @pytest.mark.parametrize("wrong", [{"steps": 0}, {"guidance": -1.0}, {"at_once": 0}])
+    @pytest.mark.parametrize(("away", "middle"), [(0.0, 0.3), (0.5, 0.2), (1.0, 0.1)])
+    def test_a_share_of_the_guidance_leads_away_from_the_public_network(
+        self, diffusion: LatentDiffusion, away: float, middle: float
+    ) -> None:
+        knowing = diffusion.with_denoiser(Knowing(told=0.8, untold=0.3))
+        public = diffusion.with_denoiser(Knowing(told=0.9, untold=0.1))
+        noise = torch.randn(2, *diffusion.latent, generator=torch.Generator().manual_seed(0))
+        sampling = Ddim(steps=50, guidance=2.5, away=away)
+        found = denoised(knowing, noise, ["x", "y"], sampling, public)
+        assert float(found.mean()) == pytest.approx(middle + 2.5 * (0.8 - middle), abs=0.02)
+        alone = denoised(knowing, noise, ["x", "y"], sampling)  # without a public one: away from itself
+        assert float(alone.mean()) == pytest.approx(0.3 + 2.5 * (0.8 - 0.3), abs=0.02)
+
+    def test_noise_on_the_way_is_of_each_picture_alone(self, diffusion: LatentDiffusion) -> None:
+        noisy = replace(FEW, eta=1.0)
+        whole = draw(diffusion, CAPTIONS, noisy, seed=1).int()
+        assert not torch.equal(whole, draw(diffusion, CAPTIONS, FEW, seed=1).int())
+        apart = draw(diffusion, CAPTIONS, replace(noisy, at_once=1), seed=1).int()
+        assert int((whole - apart).abs().max()) <= 1
+
+    @pytest.mark.parametrize(
+        "wrong", [{"steps": 0}, {"guidance": -1.0}, {"at_once": 0}, {"away": 1.5}, {"eta": -0.1}]
+    )
     def test_settings_out_of_range_are_refused(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(ConfigError):
             Ddim(**wrong)

@@ -1,5 +1,7 @@
 """Drawing: one stream a picture, the same with and without the cache, and from the chances of the model."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import Tensor
@@ -25,14 +27,35 @@ def model() -> LlamaTransformer:
     return model.requires_grad_(False)
 
 
-def slowly(model: LlamaTransformer, caption: Tensor, index: int, sampling: LlamaSampling) -> list[int]:
+@pytest.fixture(scope="module")
+def public(model: LlamaTransformer) -> LlamaTransformer:
+    other, generator = deepcopy(model), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.4 * torch.randn(parameter.shape, generator=generator))
+    return other
+
+
+def slowly(
+    model: LlamaTransformer,
+    caption: Tensor,
+    index: int,
+    sampling: LlamaSampling,
+    public: LlamaTransformer | None = None,
+) -> list[int]:
     """Every token from a whole new pass, by the definition."""
+
+    def untold_by(one: LlamaTransformer) -> Tensor:
+        return one.logits(one.cls_embedding(torch.tensor([[1, 0, 0, 0]])), row)[0, place].double()
+
     uniforms = stream(3, "image", index).random(9)
     ids: list[int] = []
     for place in range(9):
         row = torch.tensor([[*ids, *[0] * (9 - place)]])
         told = model.logits(model.cls_embedding(caption[None]), row)[0, place].double()
-        untold = model.logits(model.cls_embedding(torch.tensor([[1, 0, 0, 0]])), row)[0, place].double()
+        untold = untold_by(model)
+        if public is not None:
+            untold = (1 - sampling.away) * untold + sampling.away * untold_by(public)
         logits = (untold + sampling.guidance * (told - untold)) / sampling.temperature
         order = logits.argsort(descending=True)[: sampling.top_k]
         chances = logits[order].softmax(0).cumsum(0)
@@ -47,6 +70,17 @@ def test_tokens_are_those_of_a_slow_reference_without_a_cache(
     sampling = LlamaSampling(temperature=0.8, top_k=6, guidance=guidance, batch_size=2)
     drawn = draw_tokens(model, CAPTIONS, sampling, 3)
     assert drawn.tolist() == [slowly(model, caption, n, sampling) for n, caption in enumerate(CAPTIONS)]
+
+
+@pytest.mark.parametrize("away", [0.0, 0.4, 1.0])
+def test_a_share_of_the_guidance_leads_away_from_the_public_network(
+    model: LlamaTransformer, public: LlamaTransformer, away: float
+) -> None:
+    sampling = LlamaSampling(temperature=0.8, top_k=6, guidance=2.5, away=away, batch_size=2)
+    drawn = draw_tokens(model, CAPTIONS, sampling, 3, reference=public).tolist()
+    assert drawn == [slowly(model, caption, n, sampling, public) for n, caption in enumerate(CAPTIONS)]
+    alone = draw_tokens(model, CAPTIONS, sampling, 3).tolist()
+    assert (alone == drawn) == (away == 0)
 
 
 def test_the_same_seed_draws_the_same_and_another_does_not(model: LlamaTransformer) -> None:
@@ -77,7 +111,9 @@ def test_codes_are_drawn_as_often_as_the_softmax_of_the_likeliest_says() -> None
     assert found[2] == 0
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"top_k": 0}, {"guidance": -1.0}, {"batch_size": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": 0.0}, {"top_k": 0}, {"guidance": -1.0}, {"batch_size": 0}, {"away": 2.0}]
+)
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="temperature must be above 0"):
+    with pytest.raises(ConfigError, match="temperature must be above 0|away is a share"):
         LlamaSampling(**wrong)  # type: ignore[arg-type]

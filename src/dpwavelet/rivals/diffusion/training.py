@@ -1,9 +1,10 @@
 """Private fine-tuning as in DP-LDM (arXiv 2305.15759): attention modules and the conditioning embedder only.
 
-Each step of the plan draws a Poisson batch of records. A record is shown K times, with another time and other
-noise each; the mean of these losses is its loss, whose gradient is clipped once. Noise comes from
-`PrivacyPlan.privatize` alone, and Adam sees only what that returns. The ledger is charged before steps are
-taken, and a run goes on from its checkpoint as that of `dpwavelet.training` does.
+Each step of the plan draws a Poisson batch of records. A record is shown K times (once, as with the authors,
+unless more are asked for), with another time and other noise each; the mean of these losses is its loss,
+whose gradient is clipped once. Noise comes from `PrivacyPlan.privatize` alone, and Adam sees only what that
+returns. The ledger is charged before steps are taken, and a run goes on from its checkpoint as that of
+`dpwavelet.training` does.
 
 Letters: M records, B records of a chunk, K draws of a record, C x h x w a latent, L caption positions.
 """
@@ -51,11 +52,11 @@ class Finetuning:
     warmup: float = 0.05
     schedule: Schedule = "linear"
     average: float = 0.9  # decay of the average of the weights that is released; 0 releases the last ones
-    draws: int = 4  # K
+    draws: int = 1  # K; several steady a gradient a little, at the cost of as many
     caption_dropout: float = 0.1
     trained: Trained = "modules"  # whole attention modules, or in them the attention and its norms alone
     first_block: int = 0  # attention modules before this one stay as they are
-    chunk: int = 128  # rows of the U-Net at once: draws of records
+    chunk: int = 32  # rows of the U-Net at once: draws of records
     mixed_precision: bool = True
     charge_every: int = 10
 

@@ -117,6 +117,7 @@ class LlamaGen:
     words: Words
     settings: LlamaTraining = field(default_factory=LlamaTraining)
     sampling: LlamaSampling = field(default_factory=LlamaSampling)
+    reference: LlamaTransformer | None = None  # the public one, after private training
     card: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -136,6 +137,11 @@ class LlamaGen:
     def trained_parameters(self) -> int:
         """How many numbers get noise in every step of `train`."""
         return trained_parameters(self.transformer, self.settings)
+
+    @property
+    def max_norm(self) -> float:
+        """What its plans clip gradients to: on stand-ins all are longer, 1.9 and more."""
+        return 1.0
 
     def prepare(self, images: PrivateImages) -> PrivateTokens:
         """All tokens of every record, with its captions; each by a fixed public function of that record."""
@@ -159,14 +165,18 @@ class LlamaGen:
     ) -> "LlamaGen":
         """The same with a privately trained transformer. Guarantee: that of `training.train_privately`."""
         trained = train_privately(self.transformer, records, plan, self.settings, folder, ledger, run, told)
-        return replace(self, transformer=trained.eval().requires_grad_(False))
+        return self._after(trained.requires_grad_(False))
 
     def train_plainly(self, records: PrivateTokens, *, steps: int, batch_size: int, seed: int) -> "LlamaGen":
         """The same after as many steps without clipping, noise and promise: for public stand-ins alone."""
         trained = train_without_privacy(
             self.transformer, records, self.settings, steps=steps, batch_size=batch_size, seed=seed
         )
-        return replace(self, transformer=trained.eval())
+        return self._after(trained)
+
+    def _after(self, trained: LlamaTransformer) -> "LlamaGen":
+        reference = self.transformer if self.reference is None else self.reference
+        return replace(self, transformer=trained.eval(), reference=reference)
 
     def held_out_loss(self, records: PrivateTokens) -> float:
         """Mean cross-entropy, in nats per image token; a private number."""
@@ -176,7 +186,7 @@ class LlamaGen:
         """Pictures of captions, bytes [B, 3, S, S]. Post-processing; the same for the same seed."""
         place = self.transformer.output.weight.device
         ids = said(self.words, captions, self.transformer.config.caption_length).to(place)
-        tokens = draw_tokens(self.transformer, ids, self.sampling, seed)
+        tokens = draw_tokens(self.transformer, ids, self.sampling, seed, reference=self.reference)
         return to_bytes(self.tokenizer.decode(tokens)).cpu()
 
     def eval(self) -> "LlamaGen":
@@ -186,9 +196,10 @@ class LlamaGen:
         return self
 
     def to(self, device: torch.device) -> "LlamaGen":
-        """Move both networks, in place."""
-        for network in (self.tokenizer, self.transformer):
-            network.to(device)
+        """Move all networks, in place."""
+        for network in (self.tokenizer, self.transformer, self.reference):
+            if network is not None:
+                network.to(device)
         return self
 
     def computing(self, device: torch.device, compiled: bool) -> "LlamaGen":

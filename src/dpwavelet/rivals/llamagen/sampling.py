@@ -15,16 +15,21 @@ from torch import Tensor
 from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling, choose
 from dpwavelet.randomness import stream
+from dpwavelet.rivals.llamagen.prefixes import Prefix
 from dpwavelet.rivals.llamagen.transformer import LlamaTransformer
 
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaSampling:
-    """How tokens are drawn: from the `top_k` likeliest; `guidance` above 1 follows the caption harder."""
+    """How tokens are drawn: from the `top_k` likeliest; `guidance` above 1 follows the caption harder.
+
+    The share `away` of it leads away from the public network, as DP-Wavelet's does and its authors' does not.
+    """
 
     temperature: float = 1.0
     top_k: int = 1000
     guidance: float = 1.5
+    away: float = 0.0
     batch_size: int = 32
 
     def __post_init__(self) -> None:
@@ -33,6 +38,8 @@ class LlamaSampling:
                 "temperature must be above 0, top_k at least 1, guidance at least 0 and batch_size at least "
                 f"1; got {self.temperature}, {self.top_k}, {self.guidance}, {self.batch_size}."
             )
+        if not 0 <= self.away <= 1:
+            raise ConfigError(f"away is a share of the guidance, from 0 to 1; got {self.away}.")
 
 
 PUBLISHED = LlamaSampling(guidance=7.5)
@@ -42,10 +49,16 @@ PUBLISHED_CLASSES = LlamaSampling(guidance=4.0, top_k=2000)
 
 @torch.no_grad()
 def draw_tokens(
-    transformer: LlamaTransformer, captions: Tensor, sampling: LlamaSampling, seed: int, first: int = 0
+    transformer: LlamaTransformer,
+    captions: Tensor,
+    sampling: LlamaSampling,
+    seed: int,
+    first: int = 0,
+    reference: LlamaTransformer | None = None,
 ) -> Tensor:
     """Token ids [B, N] for captions [B, L] or features [B, P, F]; picture i draws from (seed, first + i).
 
+    `reference` is the public network that `sampling.away` is about; without one nothing leads away from it.
     Captions of every request should have one width: see `said` of `rivals.llamagen.words`.
     """
     (count,), size = transformer.config.tokens, sampling.batch_size
@@ -58,29 +71,55 @@ def draw_tokens(
             [stream(seed, "image", first + start + min(row, own - 1)).random(count) for row in range(size)]
         )
         numbers = torch.from_numpy(uniforms).to(captions.device)
-        drawn.append(_draw_batch(transformer, part, numbers, sampling)[:own])
+        drawn.append(_draw_batch(transformer, reference, part, numbers, sampling)[:own])
     return torch.cat(drawn)
 
 
 def _draw_batch(
-    transformer: LlamaTransformer, captions: Tensor, uniforms: Tensor, sampling: LlamaSampling
+    transformer: LlamaTransformer,
+    reference: LlamaTransformer | None,
+    captions: Tensor,
+    uniforms: Tensor,
+    sampling: LlamaSampling,
 ) -> Tensor:
     """Token ids [B, N] by inverting the distribution function of each token at `uniforms` [B, N]."""
     guided = sampling.guidance != 1
+    away = sampling.away if guided and reference is not None else 0.0
     prefix = transformer.cls_embedding(captions)
-    if guided:  # second half of the batch: the same pictures without their captions
+    if guided and away < 1:  # second half of the batch: the same pictures without their captions
         prefix = prefix.beside(transformer.cls_embedding.untold(captions))
-    logits, cache, mask = transformer.begin(prefix)
+    readings = [_Reading(transformer, prefix, len(captions))]
+    if reference is not None and away > 0:
+        readings.append(_Reading(reference, reference.cls_embedding.untold(captions), len(captions)))
     ids: list[Tensor] = []
     for index in range(uniforms.shape[1]):
         if index:
-            previous = torch.cat((ids[-1], ids[-1])) if guided else ids[-1]
-            logits, mask = transformer.advance(previous, index, cache, mask)
-        if guided:
-            told, untold = logits.chunk(2)
-            logits = untold + sampling.guidance * (told - untold)
+            for reading in readings:
+                reading.advance(ids[-1], index)
+        logits, *untold = [version for reading in readings for version in reading.versions]
+        if untold:
+            middle = untold[0] if len(untold) == 1 else torch.lerp(untold[0], untold[1], away)
+            logits = middle + sampling.guidance * (logits - middle)
         ids.append(pick(logits, uniforms[:, index], sampling))
     return torch.stack(ids, 1)
+
+
+class _Reading:
+    """A transformer on its way along the tokens of pictures, after one or more prefixes for each."""
+
+    def __init__(self, transformer: LlamaTransformer, prefix: Prefix, pictures: int) -> None:
+        self._transformer, self._pictures = transformer, pictures
+        self._logits, self._cache, self._mask = transformer.begin(prefix)
+
+    @property
+    def versions(self) -> tuple[Tensor, ...]:
+        """Logits [B, K] of the next token, one for each prefix."""
+        return torch.split(self._logits, self._pictures)
+
+    def advance(self, previous: Tensor, index: int) -> None:
+        """Read the ids [B] of the token before `index`."""
+        ids = previous.repeat(len(self._logits) // self._pictures)
+        self._logits, self._mask = self._transformer.advance(ids, index, self._cache, self._mask)
 
 
 def pick(logits: Tensor, uniforms: Tensor, sampling: LlamaSampling) -> Tensor:
