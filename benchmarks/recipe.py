@@ -78,6 +78,7 @@ VARIANTS: Mapping[str, Changes] = {
     "batch x 2, same steps": {"batch": 2.0},
     "batch x 2, half the steps": {"batch": 2.0, "steps": 0.5},
     "batch x 1/2, twice the steps": {"batch": 0.5, "steps": 2.0},
+    "batch x 1/4, four times the steps": {"batch": 0.25, "steps": 4.0},
     "batch x 3, a third of the steps": {"batch": 2.97, "steps": 0.337, "learning_rate": 1.72},
     "steps x 2": {"steps": 2.0},
     "steps x 1/4": {"steps": 0.25},
