@@ -92,6 +92,22 @@ class TestWork:
         assert strong["noise_multiplier"] > weak["noise_multiplier"]
         assert strong["records"] == 100
 
+    def test_passes_are_told_to_the_plan_of_every_command_that_trains(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        asked = (
+            "--epsilon", "8", "--model", tiny_model, "--passes", "0.6", "--batch-size", "30",
+            "--records", "100",
+        )  # fmt: skip
+        status, text, _ = call(capsys, "plan", portraits, *asked, "--no-timing", "--json")
+        assert (status, [(each["batch_size"], each["steps"]) for each in json.loads(text)]) == (0, [(30, 2)])
+        for command in ("run", "train"):
+            out = tmp_path / command
+            found = call(capsys, command, portraits, *asked, "--out", out, "--judge", "0")
+            assert found[0] == 0, found
+            plan = json.loads((out / "release" / "certificate.json").read_text())["plan"]
+            assert (plan["batch_size"], plan["steps"]) == (30, 2)
+
     def test_dry_run_keeps_nothing(
         self, portraits: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

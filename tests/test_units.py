@@ -296,6 +296,29 @@ class TestRun:
         assert people.batch_size == 2 * records.batch_size == 512
         assert people.steps == records.steps == 104
 
+    def test_fewer_passes_take_smaller_batches_and_more_of_them(self) -> None:
+        """A tenth of the passes is a tenth of the work, in batches that fall with the root."""
+        usual, quick = (make_plan(RunSettings(epsilon=8.0, passes=each), 8100) for each in (None, 0.6))
+        assert (usual.batch_size, usual.steps) == (512, 95)
+        assert (quick.batch_size, quick.steps) == (128, 38)
+        assert quick.batch_size * quick.steps == pytest.approx(0.1 * usual.batch_size * usual.steps, rel=0.03)
+        people = make_plan(RunSettings(epsilon=8.0, group_by="identity", passes=3), 4400)
+        assert (people.batch_size, people.steps) == (256, 52)
+        longer = make_plan(RunSettings(epsilon=8.0, passes=12), 8100)
+        assert (longer.batch_size, longer.steps) == (512, 190)
+        chosen = make_plan(RunSettings(epsilon=8.0, passes=0.6, batch_size=512), 8100)
+        assert (chosen.batch_size, chosen.steps) == (512, 10)
+        assert quick.pld_epsilon == pytest.approx(8.0, rel=1e-3)
+
+    @pytest.mark.parametrize("wrong", [{"passes": 0.0}, {"passes": -1.0}, {"passes": float("nan")}])
+    def test_passes_out_of_range_are_refused(self, wrong: dict[str, float]) -> None:
+        with pytest.raises(ConfigError, match="passes must be above 0"):
+            RunSettings(epsilon=8.0, **wrong)
+
+    def test_passes_and_steps_together_are_refused(self) -> None:
+        with pytest.raises(ConfigError, match="give one of them"):
+            RunSettings(epsilon=8.0, passes=1.0, steps=10)
+
     def test_plan_counts_people(
         self,
         persons: Path,

@@ -127,6 +127,12 @@ Preset = Annotated[
 ]
 Batch = Annotated[int | None, typer.Option(help="Expected records a step; chosen unless given.")]
 Steps = Annotated[int | None, typer.Option(help="Private steps; chosen unless given.")]
+Passes = Annotated[
+    float | None,
+    typer.Option(
+        help="Instead of steps: how often a record is seen on average, 6 unless given. 0.6 is a quick run."
+    ),
+]
 Captions = Annotated[Path | None, typer.Option(help="Text file of captions to draw with, one a line.")]
 Seed = Annotated[int, typer.Option(help="Fixes everything but what privacy rests on.")]
 Device = Annotated[
@@ -247,6 +253,7 @@ def plan(
     preset: Preset = "thumb",
     batch_size: Batch = None,
     steps: Steps = None,
+    passes: Passes = None,
     split: Split = None,
     group_by: GroupBy = None,
     per_person: PerPerson = 1,
@@ -280,7 +287,8 @@ def plan(
     asked = [
         RunSettings(
             epsilon=budget, delta=delta, records=records, model=preset, batch_size=batch_size, steps=steps,
-            group_by=group_by, training=training, private_scales=private_scales, warm_start=warm_start,
+            passes=passes, group_by=group_by, training=training, private_scales=private_scales,
+            warm_start=warm_start,
         )
         for budget in epsilon
     ]  # fmt: skip
@@ -316,6 +324,7 @@ def run_command(
     captions: Captions = None,
     batch_size: Batch = None,
     steps: Steps = None,
+    passes: Passes = None,
     split: Split = None,
     seed: Seed = 0,
     threads: Threads = None,
@@ -354,8 +363,8 @@ def run_command(
     )  # fmt: skip
     settings = RunSettings(
         epsilon=epsilon, delta=delta, records=records, model=preset, batch_size=batch_size, steps=steps,
-        samples=samples, captions=read_captions(captions) if captions else (), seed=seed, ledger=ledger,
-        group_by=group_by, training=training, private_scales=private_scales,
+        passes=passes, samples=samples, captions=read_captions(captions) if captions else (), seed=seed,
+        ledger=ledger, group_by=group_by, training=training, private_scales=private_scales,
         allow=tuple(allow or ()), key=key, device=device, judged=judge, classes=_names(classes),
         release_metrics=_names(release_metrics), metrics_epsilon=metrics_epsilon, warm_start=warm_start,
         enlarger=enlarger, consistent=consistent,
@@ -393,6 +402,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME unless given.")] = None,
     batch_size: Batch = None,
     steps: Steps = None,
+    passes: Passes = None,
     split: Split = None,
     seed: Seed = 0,
     threads: Threads = None,
@@ -423,6 +433,7 @@ def train(
         None,
         batch_size,
         steps,
+        passes,
         split,
         seed,
         threads,

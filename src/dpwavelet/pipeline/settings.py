@@ -22,11 +22,12 @@ from dpwavelet.training import PrivateTraining
 
 GRANULARITY = 100  # an undeclared number of records is rounded down to a multiple of this
 JUDGED = 600  # pictures that are drawn to be compared with the records
-EPOCHS = {
+PASSES = {
     "record": 6,
     "person": 12,
 }  # how often a unit takes part on average; of a person, one record each time
 SHARE = {"record": 16, "person": 8}  # of the units, one in so many is the batch
+MOST_PASSES = 1000
 DEFAULT_TRAINING = PrivateTraining()
 
 
@@ -43,6 +44,7 @@ class RunSettings:
     )
     batch_size: int | None = None
     steps: int | None = None
+    passes: float | None = None  # how often a unit takes part on average, instead of steps
     max_norm: float = 1.0
     samples: int = 64
     enlarger: str = DETAIL  # what makes full pictures of coarse ones, as `open_enlarger` reads it
@@ -67,6 +69,13 @@ class RunSettings:
         place(self.device)
         if self.samples < 0:
             raise ConfigError(f"samples must be at least 0, got {self.samples}.")
+        if self.passes is not None and not 0 < self.passes <= MOST_PASSES:
+            raise ConfigError(f"passes must be above 0 and at most {MOST_PASSES}, got {self.passes}.")
+        if self.passes is not None and self.steps is not None:
+            raise ConfigError(
+                f"passes and steps both say how long to train, got {self.passes:g} and {self.steps}; "
+                "give one of them."
+            )
         if self.judged < 0:
             raise ConfigError(f"judged must be at least 0, got {self.judged}.")
         check_metrics(self.release_metrics, self.classes)
@@ -131,8 +140,9 @@ def make_plan(settings: RunSettings, records: int) -> PrivacyPlan:
     """The plan for a declared number of records; batch and steps are chosen where the owner did not."""
     delta = delta_for(records) if settings.delta is None else settings.delta
     check_numbers(records, delta)
-    batch_size = settings.batch_size or default_batch(records, settings.unit)
-    steps = settings.steps or max(math.ceil(EPOCHS[settings.unit] * records / batch_size), 1)
+    passes = settings.passes or PASSES[settings.unit]
+    batch_size = settings.batch_size or default_batch(records, settings.unit, settings.passes)
+    steps = settings.steps or max(math.ceil(passes * records / batch_size), 1)
     return PrivacyPlan(
         epsilon=settings.epsilon,
         delta=delta,
@@ -174,12 +184,14 @@ def cycled(captions: tuple[str, ...], count: int) -> list[str]:
     return [given[i % len(given)] for i in range(count)]
 
 
-def default_batch(records: int, unit: str = "record") -> int:
+def default_batch(records: int, unit: str = "record", passes: float | None = None) -> int:
     """A power of two near a sixteenth of the records, or an eighth of the people, from 16 to 4,096.
 
-    People lend one record each time, so they take part in twice as many steps of twice the size.
+    People lend one record each time, so they take part in twice as many steps of twice the size. With fewer
+    passes than usual it falls with their root, for too few steps waste what the records say.
     """
-    return min(max(1 << max(round(math.log2(max(records, 1) / SHARE[unit])), 0), 16), 4096)
+    fewer = 1.0 if passes is None else min(math.sqrt(passes / PASSES[unit]), 1.0)
+    return min(max(1 << max(round(math.log2(max(records, 1) / SHARE[unit] * fewer)), 0), 16), 4096)
 
 
 def read_captions(path: Path) -> tuple[str, ...]:

@@ -115,5 +115,5 @@ def test_codes_are_drawn_as_often_as_the_softmax_of_the_likeliest_says() -> None
     "wrong", [{"temperature": 0.0}, {"top_k": 0}, {"guidance": -1.0}, {"batch_size": 0}, {"away": 2.0}]
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="temperature must be above 0|away is a share"):
+    with pytest.raises(ConfigError, match=r"temperature must be above 0|away is a share"):
         LlamaSampling(**wrong)  # type: ignore[arg-type]
