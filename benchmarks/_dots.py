@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-LABELS, PANEL, GAP = 190, 210, 26  # widths: of the names on the left, of a panel, between panels
+LABELS, PANEL, GAP = 250, 210, 26  # widths: of the names on the left, of a panel, between panels
 TOP, LINE, BOTTOM = 74, 19, 44
 INK, FAINT, COLOURS = "#57606a", "#8c959f55", ("#0969da", "#cf222e", "#1a7f37")
 
