@@ -57,7 +57,10 @@ def asked(size: Any, places: Any) -> TableSettings:
 def planned(settings: TableSettings) -> list[tuple[str, float, int]]:
     """Method, epsilon and seed of every cell but those of real pictures."""
     names = [method.name for method in settings.methods]
-    known = {name: SimpleNamespace(weights="", settings={}, sampling={}) for name in names}
+    known = {
+        method.name: SimpleNamespace(method=method, max_norm=1.0, weights="", settings={}, sampling={})
+        for method in settings.methods
+    }
     cells = cells_of(settings, known, dict.fromkeys(names, 5), 1000, {})
     return [(cell.name, cell.epsilon, cell.seed) for cell in cells if cell.method]
 
