@@ -73,7 +73,7 @@ Call = Callable[[Words], None]
 
 
 ROWS = (
-    OURS, f"{OURS}@0.25", f"{OURS}@0.1", f"{LLAMAGEN}@0.25", f"{LDM}@0.25",
+    OURS, f"{OURS}@0.25", f"{OURS}@0.1/4", f"{LLAMAGEN}@0.25", f"{LDM}@0.25",
     "public", f"public:{LLAMAGEN}", f"public:{LDM}",
 )  # fmt: skip
 

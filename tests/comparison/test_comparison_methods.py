@@ -83,17 +83,22 @@ class TestNames:
         with pytest.raises(ConfigError, match=r"dp-wavelet@0\.25"):
             Method.parse(f"dp-ldm@{share}")
 
-    @pytest.mark.parametrize("batch", ["", "0", "-1", "2.5", "many", "8/8"])
-    def test_a_batch_is_a_whole_number(self, batch: str) -> None:
-        with pytest.raises(ConfigError, match=r"dp-wavelet@0\.25/256"):
-            Method.parse(f"dp-ldm@0.5/{batch}")
+    @pytest.mark.parametrize("parts", ["", "0", "-1", "2.5", "many", "8/8"])
+    def test_batches_are_cut_into_a_whole_number(self, parts: str) -> None:
+        with pytest.raises(ConfigError, match=r"dp-wavelet@0\.1/4"):
+            Method.parse(f"dp-ldm@0.5/{parts}")
 
     def test_a_smaller_batch_takes_as_many_more_steps(self) -> None:
-        method = Method.parse("dp-wavelet@0.1/128")
+        method = Method.parse("dp-wavelet@0.1/4")
         assert (method.batch_of(512), method.steps_of(100, 512)) == (128, 40)
-        assert (method.name, method.recipe) == ("dp-wavelet@0.1/128", "dp-wavelet")
-        whole = Method.parse("dp-wavelet@1/128")
-        assert (whole.name, whole.steps_of(100, 512)) == ("dp-wavelet@1/128", 400)
+        assert (method.name, method.recipe) == ("dp-wavelet@0.1/4", "dp-wavelet")
+        whole = Method.parse("dp-wavelet@1/4")
+        assert (whole.name, whole.steps_of(100, 512)) == ("dp-wavelet@1/4", 400)
+        assert Method.parse("dp-wavelet@1/1") == Method.parse("dp-wavelet")
+        few = Method.parse(
+            "dp-wavelet@0.5/3"
+        )  # a batch is whole, and its steps see as many records as it can
+        assert (few.batch_of(50), few.steps_of(8, 50)) == (17, 12)
 
     def test_what_takes_no_steps_has_no_share_of_them(self) -> None:
         with pytest.raises(ConfigError, match="public:dp-ldm takes no steps"):

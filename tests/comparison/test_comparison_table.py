@@ -196,17 +196,17 @@ class TestCells:
     def test_a_batch_of_its_own_has_the_noise_of_its_rate_and_steps(
         self, people: Path, asked: TableSettings, made: Path, tmp_path: Path
     ) -> None:
-        """Three steps of 20 records are six of ten; a batch of 20 is the cell that is there already."""
+        """Three steps of 20 records are six of ten; an uncut batch is the cell that is there already."""
         shutil.copytree(made, tmp_path / "out")
-        methods = tuple(map(Method.parse, ("dp-wavelet@1/20", "dp-wavelet@1/10", "dp-llamagen@1/10")))
+        methods = tuple(map(Method.parse, ("dp-wavelet", "dp-wavelet@1/2", "dp-llamagen@1/2")))
         here = again(people, tmp_path / "out", replace(asked, methods=methods, epsilons=(8.0,), seeds=1))
-        assert [job.cell.name for job in here.jobs] == ["dp-wavelet@1/10", "dp-llamagen@1/10"]
+        assert [job.cell.name for job in here.jobs] == ["dp-wavelet@1/2", "dp-llamagen@1/2"]
         for job in here.jobs:
             assert (job.cell.batch_size, job.cell.steps) == (10, 6)
             assert (job.cell.plan.batch_size, job.cell.plan.steps) == (10, 6)
             assert job.cell.plan.pld_epsilon == pytest.approx(8, rel=0.01)
         (beside,) = read_json(tmp_path / "out" / "table.json")["beside_ours"]
-        assert (beside["method"], beside["ours"]) == ("dp-llamagen@1/10", "dp-wavelet@1/10")
+        assert (beside["method"], beside["ours"]) == ("dp-llamagen@1/2", "dp-wavelet@1/2")
         assert "With / it sees as many records" in (tmp_path / "out" / "table.md").read_text()
 
     def test_the_same_share_by_another_name_is_the_same_cell(

@@ -2,7 +2,7 @@
 
 Costs are ratios of means over seeds: of seconds for each record, of all seconds of training, of peak memory,
 and of seconds to the same quality: those of their cheapest row that is as near by all distances, over those
-of ours. Give several shares of the steps, such as `dp-wavelet@0.1` and `dp-wavelet@0.1/256`, to find how few
+of ours. Give several shares of the steps, such as `dp-wavelet@0.1` and `dp-wavelet@0.1/4`, to find how few
 are enough.
 """
 
@@ -91,7 +91,7 @@ def _of_as_many(row: Row, own: Sequence[Row]) -> Row:
         return each.numbers["records_seen"].value
 
     same = [each for each in own if seen(each) == seen(row)]
-    alike = [each for each in same if Method.parse(each.method).batch == Method.parse(row.method).batch]
+    alike = [each for each in same if Method.parse(each.method).parts == Method.parse(row.method).parts]
     return next(iter([*alike, *same]), None) or max(own, key=seen)
 
 

@@ -96,7 +96,8 @@ def shape_of(settings: TableSettings, found: int) -> PrivacyPlan:
 
 def plan_of(settings: TableSettings, found: int, epsilon: float, steps: int, known: Known) -> PrivacyPlan:
     """The plan of one private cell, made by the same function for every method."""
-    asked = _asked(settings, epsilon, known.method.batch or settings.batch_size, steps)
+    batch_size = known.method.batch_of(shape_of(settings, found).batch_size)
+    asked = _asked(settings, epsilon, batch_size, steps)
     return make_plan(replace(asked, max_norm=known.max_norm), declared(asked, found))
 
 

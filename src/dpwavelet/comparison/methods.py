@@ -3,7 +3,7 @@
 dp-wavelet  dp-llamagen  dp-ldm       trained on the records
 dp-wavelet:2  dp-wavelet:all          with so many private scales
 dp-ldm@0.25  dp-wavelet:2@0.1         with a share of the steps that all others take
-dp-wavelet@0.1/256                    that sees such a share of the records in batches of 256
+dp-wavelet@0.1/4                      that share in batches of a quarter of the size, so four times the steps
 public  public:dp-llamagen            the public weights alone, which no record has touched
 """
 
@@ -38,7 +38,7 @@ class Method:
     scales: str = ""  # private ones of ours: a number, all, or as the weights have it
     trained: bool = True  # on the records
     share: float = 1.0  # of the records that the whole of the steps sees
-    batch: int | None = None  # records of a step; as many as the table's unless given
+    parts: int = 1  # that each batch of the table is cut into
 
     @classmethod
     def parse(cls, text: str) -> "Method":
@@ -49,8 +49,8 @@ class Method:
             return found
         if not found.trained:
             raise ConfigError(f"{recipe} takes no steps, so {text!r} can have no share of them.")
-        share, cut, batch = effort.partition("/")
-        return replace(found, share=_share(share, text), batch=_batch(batch, text) if cut else None)
+        share, cut, parts = effort.partition("/")
+        return replace(found, share=_share(share, text), parts=_parts(parts, text) if cut else 1)
 
     @classmethod
     def _recipe(cls, recipe: str, text: str) -> "Method":
@@ -69,13 +69,13 @@ class Method:
     @property
     def name(self) -> str:
         """As it is typed."""
-        if self.batch is not None:
-            return f"{self.recipe}@{self.share:g}/{self.batch}"
+        if self.parts > 1:
+            return f"{self.recipe}@{self.share:g}/{self.parts}"
         return self.recipe if self.share == 1 else f"{self.recipe}@{self.share:g}"
 
     def batch_of(self, usual: int) -> int:
         """The records of a step, where those of the table have so many."""
-        return usual if self.batch is None else self.batch
+        return max(round(usual / self.parts), 1)
 
     def steps_of(self, whole: int, usual: int) -> int:
         """Its steps, where the whole of them are so many of the table's batches."""
@@ -102,10 +102,12 @@ def _share(share: str, text: str) -> float:
     return value
 
 
-def _batch(batch: str, text: str) -> int:
-    if not (batch.isdecimal() and int(batch) > 0):
-        raise ConfigError(f"after / stand the records of a step, as in {OURS}@0.25/256; got {text!r}.")
-    return int(batch)
+def _parts(parts: str, text: str) -> int:
+    if not (parts.isdecimal() and int(parts) > 0):
+        raise ConfigError(
+            f"after / stands how many parts each batch is cut into, as in {OURS}@0.1/4; got {text!r}."
+        )
+    return int(parts)
 
 
 @dataclass(frozen=True, eq=False)

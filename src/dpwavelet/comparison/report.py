@@ -324,10 +324,8 @@ def _shares(settings: TableSettings) -> list[str]:
     said = []
     if any(method.share != 1 for method in settings.methods):
         said.append("With @ a method takes that share of these steps, and the noise that so many ask for.")
-    if any(method.batch for method in settings.methods):
-        said.append(
-            "With / it sees as many records as without, in batches of so many: smaller batches, more steps."
-        )
+    if any(method.parts > 1 for method in settings.methods):
+        said.append("With / it sees as many records as without, each batch cut into so many: more steps.")
     return said
 
 
