@@ -21,7 +21,7 @@ class Ddim:
     """How pictures are drawn; `eta` 0 adds no noise on the way, 1 as much as the process has."""
 
     steps: int = 50
-    guidance: float = 5.0  # 1 is none: the caption as it is learned
+    guidance: float = 3.0  # 1 is none: the caption as it is learned
     away: float = 0.0  # share of it that leads away from the public network, as DP-Wavelet's does
     eta: float = 0.0
     at_once: int = 64

@@ -48,7 +48,7 @@ NO_CAPTION = -1
 class Finetuning:
     """Public settings of the loop; the promise itself is in the plan."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     warmup: float = 0.05
     schedule: Schedule = "linear"
     average: float = 0.9  # decay of the average of the weights that is released; 0 releases the last ones
