@@ -442,8 +442,16 @@ def charts(rows: list[dict[str, Any]]) -> dict[str, str]:
     variants = list(dict.fromkeys(line_of(row) for row in rows))
     budgets = sorted({row["epsilon"] for row in rows})
     asked = {
-        "recipe-loss.svg": ("held_out_loss", "Held-out loss less the default's, nats a token", 0.0),
-        "recipe-distance.svg": ("fd_full", "FD-thumb of full pictures over the default's", 1.0),
+        "recipe-loss.svg": (
+            "held_out_loss",
+            "Held-out loss less the default's, nats a token (behind a name: the share of the steps)",
+            0.0,
+        ),
+        "recipe-distance.svg": (
+            "fd_full",
+            "FD-thumb of full pictures over the default's (behind a name: the share of the steps)",
+            1.0,
+        ),
     }
     return {
         file: svg(
