@@ -193,6 +193,25 @@ class TestCells:
         assert told["beside_ours"][0]["ours"] == "dp-wavelet@0.34"
         assert "With @ a method takes that share" in (tmp_path / "out" / "table.md").read_text()
 
+    def test_each_system_is_clipped_to_its_own_norm(
+        self, people: Path, asked: TableSettings, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The table says to which, and how many gradients were."""
+        before = read_json(made / "table.json")["rows"]
+        assert all(0 <= row["numbers"]["clipped"]["mean"] <= 1 for row in before if row["epsilon"] == "8")
+
+        def shorter(method: Method, settings: TableSettings) -> Known:
+            return replace(know(method, settings), max_norm=1e-4)
+
+        monkeypatch.setattr("dpwavelet.comparison.table.know", shorter)
+        shutil.copytree(made, tmp_path / "out")
+        here = again(people, tmp_path / "out", one(asked))
+        (job,) = (job for job in here.jobs if job.cell.method)
+        assert job.cell.plan.max_norm == 1e-4
+        (row,) = (row for row in read_json(tmp_path / "out" / "table.json")["rows"] if row["epsilon"] == "8")
+        assert row["numbers"]["clipped"]["mean"] == 1
+        assert "| 0.0001 |" in (tmp_path / "out" / "table.md").read_text()
+
     def test_a_batch_of_its_own_has_the_noise_of_its_rate_and_steps(
         self, people: Path, asked: TableSettings, made: Path, tmp_path: Path
     ) -> None:
