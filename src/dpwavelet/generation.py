@@ -112,12 +112,19 @@ def _draw_batch(
         if index > known.shape[1]:
             for reading in readings:
                 reading.advance(ids[-1], index)
-        logits, *untold = [version for reading in readings for version in reading.versions]
-        if untold:
-            middle = untold[0] if len(untold) == 1 else torch.lerp(untold[0], untold[1], away)
-            logits = middle + sampling.guidance * (logits - middle)
+        versions = [version for reading in readings for version in reading.versions]
+        logits = guided_by(versions, sampling.guidance, away)
         ids.append(choose(logits, uniforms[:, index], sampling))
     return torch.stack(ids, 1)
+
+
+def guided_by(versions: Sequence[Tensor], guidance: float, away: float) -> Tensor:
+    """What is said with the caption, led away from what this model or the public one says without."""
+    told, *untold = versions
+    if not untold:
+        return told
+    middle = untold[0] if len(untold) == 1 else torch.lerp(untold[0], untold[1], away)
+    return middle + guidance * (told - middle)
 
 
 class _Reading:

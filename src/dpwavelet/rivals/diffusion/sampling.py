@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dpwavelet.errors import ConfigError
+from dpwavelet.generation import guided_by
 from dpwavelet.images.sheet import to_bytes
 from dpwavelet.randomness import torch_stream
 from dpwavelet.rivals.diffusion.networks import Denoiser, LatentDiffusion
@@ -91,10 +92,8 @@ def denoised(
         readings.append(_Reading(reference.denoiser, untold, sampling))
     x = noise.to(device)
     for time in scheduler.timesteps.tolist():
-        said, *others = [version for reading in readings for version in reading.versions(x, time)]
-        if others:
-            middle = others[0] if len(others) == 1 else torch.lerp(others[0], others[1], away)
-            said = middle + sampling.guidance * (said - middle)
+        versions = [version for reading in readings for version in reading.versions(x, time)]
+        said = guided_by(versions, sampling.guidance, away)
         added = more().to(device) if more is not None and sampling.eta > 0 else None
         x = scheduler.step(said, time, x, eta=sampling.eta, variance_noise=added).prev_sample
     return x

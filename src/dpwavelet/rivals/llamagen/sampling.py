@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dpwavelet.errors import ConfigError
-from dpwavelet.generation import Sampling, choose
+from dpwavelet.generation import Sampling, choose, guided_by
 from dpwavelet.randomness import stream
 from dpwavelet.rivals.llamagen.prefixes import Prefix
 from dpwavelet.rivals.llamagen.transformer import LlamaTransformer
@@ -96,10 +96,8 @@ def _draw_batch(
         if index:
             for reading in readings:
                 reading.advance(ids[-1], index)
-        logits, *untold = [version for reading in readings for version in reading.versions]
-        if untold:
-            middle = untold[0] if len(untold) == 1 else torch.lerp(untold[0], untold[1], away)
-            logits = middle + sampling.guidance * (logits - middle)
+        versions = [version for reading in readings for version in reading.versions]
+        logits = guided_by(versions, sampling.guidance, away)
         ids.append(pick(logits, uniforms[:, index], sampling))
     return torch.stack(ids, 1)
 
