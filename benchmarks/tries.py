@@ -4,12 +4,12 @@
 
 First the learning rate: private training at each rate, and pictures for the captions of records that were
 kept back, beside those records. Then, with the rate whose pictures come nearest by the kernel distance, other
-guidance. The loss on those records is told too, but decides nothing: that of a slow rate is often the lowest,
-and its pictures are the public ones. What is kept back is of the training split, by which no table of results
-judges. A rate is tried with `--share` of the usual steps. Everything that is done is kept in --out, so an
-interrupted call goes on. `--training`, `--sampling`, `--max-norm` and `--rates` try other things than those
-that all methods get. For stand-ins alone: choosing by such numbers on real records would spend what nobody
-counts.
+guidance. The loss on those records is told too, but decides nothing: that of a slow rate is often the
+lowest, and its pictures are the public ones. What is kept back is of the training split, by which no table
+of results judges. A rate is tried with `--share` of the usual steps. Everything that is done is kept in
+--out, so an interrupted call goes on. `--training`, `--sampling`, `--max-norm` and `--rates` try other
+things than those that all methods get, and `--parts` cuts batches of the same records into more steps. For
+stand-ins alone: choosing by such numbers on real records would spend what nobody counts.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,14 @@ class Tries:
     kept_back: PrivateImages
     out: Path
     features: str | None
-    told: Mapping[str, Any]  # what decides the numbers beside rate, drawing and guidance
-    drawing: Mapping[str, Any]  # what is drawn otherwise than usual
+    told: Mapping[str, Any]  # what decides the numbers beside rate and drawing
 
     def rated(self, rate: float) -> tuple[Rival[Any], dict[str, Any]]:
         """The system trained at so many times its usual rate, and what came of it."""
         rival: Any = self.rival
         settings = replace(rival.settings, learning_rate=rival.settings.learning_rate * rate)
-        folder = self.out / "work" / self._name(rate=rate)
+        trained_by = asdict(settings)
+        folder = self.out / "work" / self._name(training=trained_by)
         ledger = Ledger.open(folder / "ledger.jsonl")
         if RUN not in ledger.runs:
             ledger.append({"kind": "begun", "run": RUN, "plan": self.plan.to_json()})
@@ -72,22 +72,22 @@ class Tries:
         def loss() -> dict[str, Any]:
             return {"loss": trained.held_out_loss(trained.prepare(self.kept_back)), "seconds": seconds}
 
-        return trained, self._kept(loss, rate=rate)
+        return trained, self._kept(loss, training=trained_by)
 
     def guided(self, trained: Rival[Any], rate: float, guidance: float, pictures: int) -> dict[str, Any]:
         """Pictures of a trained system, drawn with so much guidance, beside the records kept back."""
         drawing: Any = trained
+        sampling = replace(drawing.sampling, guidance=guidance)
         asked = HeldOut.read(self.kept_back, pictures)
 
         def numbers() -> Numbers:
-            sampling = replace(drawing.sampling, guidance=guidance)
             drawn = replace(drawing, sampling=sampling).draw(list(asked.captions), 0)
             some = sheet([from_bytes(asked.pixels[:16]), from_bytes(drawn[:16])], 96)
             write_bytes(self.out / "sheets" / f"{self.method}_{rate:g}_{guidance:g}.png", png(some))
             return judge_of(asked, self.features).numbers(drawn, asked.labels, paired=True)
 
-        other = {"sampling": self.drawing} if self.drawing else {}
-        return self._kept(numbers, rate=rate, guidance=guidance, pictures=pictures, **other)
+        by = {"training": asdict(drawing.settings), "sampling": asdict(sampling)}
+        return self._kept(numbers, **by, pictures=pictures)
 
     def _name(self, **more: Any) -> str:
         return sha256(canonical_json({**self.told, **more})).hexdigest()[:16]
@@ -96,7 +96,7 @@ class Tries:
         path = self.out / f"{self._name(**more)}.json"
         if not path.is_file():
             write_json(path, {**self.told, **more, "found": compute(), "commit": commit()})
-            print(json.dumps(read_json(path)["found"] | {"method": self.method, **more}), flush=True)
+            print(json.dumps({"method": self.method, **more, **read_json(path)["found"]}), flush=True)
         found: dict[str, Any] = read_json(path)["found"]
         return found
 
@@ -155,6 +155,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--max-norm", type=float, help="what gradients are clipped to; that of each unless given"
     )
+    parser.add_argument("--parts", type=int, default=1, help="that batches are cut into")
     parser.add_argument("--training", nargs="+", default=[], metavar="NAME=VALUE", help="such as draws=4")
     parser.add_argument("--sampling", nargs="+", default=[], metavar="NAME=VALUE", help="such as steps=200")
     parser.add_argument("--rates", nargs="+", type=float, default=list(RATES), help="times the usual one")
@@ -174,7 +175,9 @@ def opened(method: str, weights: Mapping[str, str], wanted: argparse.Namespace) 
     count = len(whole) - wanted.keep_back
     asked = RunSettings(epsilon=wanted.epsilon)
     usual = make_plan(asked, declared(asked, count))
-    asked = replace(asked, batch_size=usual.batch_size, steps=max(round(usual.steps * wanted.share), 2))
+    cut = Method(system=method, share=wanted.share, parts=wanted.parts)
+    batch_size = cut.batch_of(usual.batch_size)
+    asked = replace(asked, batch_size=batch_size, steps=max(cut.steps_of(usual.steps, usual.batch_size), 2))
     asked = replace(asked, max_norm=wanted.max_norm or system.rival.max_norm)
     plan = make_plan(asked, declared(asked, count))
     told = {
@@ -186,18 +189,17 @@ def opened(method: str, weights: Mapping[str, str], wanted: argparse.Namespace) 
         "features": wanted.features,
     }
     rival: Any = system.rival
-    trained, drawing = values_of(wanted.training), values_of(wanted.sampling)
-    if trained:
-        told["training"] = trained
     rival = replace(
-        rival, settings=replace(rival.settings, **trained), sampling=replace(rival.sampling, **drawing)
+        rival,
+        settings=replace(rival.settings, **values_of(wanted.training)),
+        sampling=replace(rival.sampling, **values_of(wanted.sampling)),
     )
     kept = set(some_of(whole, wanted.keep_back, "kept back", 0))
     return Tries(
         method, rival, plan,
         images=those(whole, lambda index: index not in kept),
         kept_back=those(whole, lambda index: index in kept),
-        out=wanted.out, features=wanted.features, told=told, drawing=drawing,
+        out=wanted.out, features=wanted.features, told=told,
     )  # fmt: skip
 
 

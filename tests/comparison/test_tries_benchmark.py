@@ -21,6 +21,10 @@ def kept_in(out: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
 
 
+def guidances_in(kept: list[dict[str, Any]]) -> set[float]:
+    return {each["sampling"]["guidance"] for each in kept if "sampling" in each}
+
+
 @pytest.fixture
 def words(tiny_model: Path, llamagen: Path, features: Path, tmp_path: Path) -> list[str]:
     people = split_portraits(tmp_path / "people", 130, 2)
@@ -56,15 +60,23 @@ def test_all_methods_get_the_same_tries_and_they_are_kept(
     rows = [line for line in first.splitlines() if line.startswith("| dp-")]
     kept = kept_in(tmp_path / "out")
     assert len(kept) == 12
-    drawn = [each["found"]["fd_coarse"] for each in kept if "guidance" in each]
+    drawn = [each["found"]["fd_coarse"] for each in kept if "sampling" in each]
     assert len(set(drawn)) == 8  # rate and guidance change what is drawn
     wanted = []
     for method, usual in (("dp-wavelet", 3.0), ("dp-llamagen", 1.5)):
-        pictures = [each for each in kept if each["method"] == method and "guidance" in each]
-        near = {each["rate"]: each["found"]["kd_full"] for each in pictures if each["guidance"] == usual}
+        pictures = [each for each in kept if each["method"] == method and "sampling" in each]
+        rates = [each["training"]["learning_rate"] for each in pictures]
+        near = {
+            round(rate / max(rates), 3): each["found"]["kd_full"]
+            for rate, each in zip(rates, pictures, strict=True)
+            if each["sampling"]["guidance"] == usual
+        }
         assert set(near) == {0.1, 1.0}
         best = min(near, key=lambda rate: near[rate])
-        assert {each["guidance"] for each in pictures if each["rate"] == best} == {usual, 1.0, 4.0}
+        of_best = [
+            each for rate, each in zip(rates, pictures, strict=True) if round(rate / max(rates), 3) == best
+        ]
+        assert guidances_in(of_best) == {usual, 1.0, 4.0}
         wanted += [(method, f"rate x {rate:g}, guidance {usual:g}") for rate in (0.1, 1.0)]
         wanted += [(method, f"rate x {best:g}, guidance {guidance:g}") for guidance in (1.0, 4.0)]
     assert [tuple(row.strip("| ").split(" | ")[:2]) for row in rows] == wanted
@@ -89,9 +101,7 @@ def test_guidance_goes_on_while_the_largest_is_the_nearest(
 
     monkeypatch.setattr(tries.Tries, "guided", judged)
     tries.main()
-    assert {each["guidance"] for each in kept_in(tmp_path / "out") if "guidance" in each} == {
-        1.0, 3.0, 4.0, 6.0, 8.0,
-    }  # fmt: skip
+    assert guidances_in(kept_in(tmp_path / "out")) == {1.0, 3.0, 4.0, 6.0, 8.0}
 
 
 def test_other_settings_are_other_tries_and_other_drawing_trains_nothing_anew(
@@ -104,10 +114,25 @@ def test_other_settings_are_other_tries_and_other_drawing_trains_nothing_anew(
         tries.main()
         assert len(list((out / "work").iterdir())) == trainings
     kept = kept_in(out)
-    assert {each["plan"]["max_norm"] for each in kept if "training" not in each} == {1.0}
-    changed = [each for each in kept if "training" in each]
-    assert all(each["training"] == {"average": 0.5, "schedule": "cosine"} for each in changed)
-    assert {each["plan"]["max_norm"] for each in changed} == {0.5}
-    drawn = [each for each in changed if each.get("guidance") == 3.0]
-    assert [each.get("sampling") for each in drawn if "sampling" in each] == [{"temperature": 0.5}]
+    plans = {each["training"]["schedule"]: each["plan"]["max_norm"] for each in kept}
+    assert plans == {"linear": 1.0, "cosine": 0.5}
+    drawn = [each for each in kept if each["training"]["average"] == 0.5 and "sampling" in each]
+    drawn = [each for each in drawn if each["sampling"]["guidance"] == 3.0]
+    assert {each["sampling"]["temperature"] for each in drawn} == {1.0, 0.5}
     assert len({each["found"]["fd_coarse"] for each in drawn}) == 2
+
+
+def test_cut_batches_see_as_many_records_in_more_steps(
+    tries: ModuleType, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = [*words[:5], *words[6:], "--rates", "1", "--share", "0.05"]
+    monkeypatch.setattr(tries, "GUIDANCES", ())
+    for more in ([], ["--parts", "4"]):
+        monkeypatch.setattr("sys.argv", [*alone, *more])
+        tries.main()
+    plans = [each["plan"] for each in kept_in(tmp_path / "out") if "sampling" not in each]
+    (whole, cut) = sorted(plans, key=lambda plan: plan["steps"])
+    assert cut["steps"] > 3 * whole["steps"]
+    seen = [plan["steps"] * plan["batch_size"] for plan in (whole, cut)]
+    assert seen[1] == pytest.approx(seen[0], rel=0.15)
+    assert cut["batch_size"] == pytest.approx(whole["batch_size"] / 4, abs=0.5)
