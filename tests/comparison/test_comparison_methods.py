@@ -13,6 +13,7 @@ from dpwavelet.comparison.methods import (
 )
 from dpwavelet.comparison.wavelet import DpWavelet
 from dpwavelet.errors import ConfigError
+from dpwavelet.generation import Sampling
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes
 from dpwavelet.model import Model
@@ -21,6 +22,7 @@ from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.records import PrivateTokens
 from dpwavelet.rivals import Rival
+from dpwavelet.rivals.llamagen import LlamaGen
 from dpwavelet.wavelet import analyze
 
 PLAN = PrivacyPlan(epsilon=8, delta=1e-3, records=120, batch_size=20, steps=2, max_norm=1.0)
@@ -50,6 +52,8 @@ class TestNames:
             ("public:dp-ldm", "dp-ldm", "", False),
             ("dp-ldm@0.25", "dp-ldm", "", True),
             ("dp-wavelet:2@10", "dp-wavelet", "2", True),
+            ("dp-ldm:away", "dp-ldm", "", True),
+            ("dp-llamagen:away@0.25/2", "dp-llamagen", "", True),
         ],
     )
     def test_a_name_is_read_and_told_as_it_was_typed(
@@ -68,6 +72,8 @@ class TestNames:
             "dp-wavelet:0",
             "dp-wavelet:-1",
             "dp-ldm:2",
+            "dp-wavelet:away",
+            "public:dp-ldm:away",
             "public:x",
             "public:dp-wavelet:2",
             "dp-gan@0.5",
@@ -142,6 +148,18 @@ class TestWeights:
         assert [rival.model.private_scales for rival in found if isinstance(rival, DpWavelet)] == [1, 2, 3]
         with pytest.raises(ConfigError, match="from 1 to 3"):
             open_system(Method.parse("dp-wavelet:4"), tiny_model)
+
+    def test_a_rival_led_away_from_its_public_weights_is_trained_alike_and_drawn_otherwise(
+        self, llamagen: Path
+    ) -> None:
+        usual, away = (
+            open_system(Method.parse(name), llamagen) for name in ("dp-llamagen", "dp-llamagen:away")
+        )
+        assert away.settings == usual.settings
+        assert away.sampling == {**usual.sampling, "away": Sampling().away}
+        assert usual.sampling["away"] == 0
+        assert isinstance(away.rival, LlamaGen)
+        assert away.rival.sampling.away == Sampling().away
 
     def test_a_system_tells_of_its_size(self, tiny_model: Path) -> None:
         system = open_system(Method.parse("dp-wavelet"), tiny_model)

@@ -193,6 +193,22 @@ class TestCells:
         assert told["beside_ours"][0]["ours"] == "dp-wavelet@0.34"
         assert "With @ a method takes that share" in (tmp_path / "out" / "table.md").read_text()
 
+    def test_a_rival_led_away_has_the_same_training_and_other_pictures(
+        self, people: Path, asked: TableSettings, made: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(made, tmp_path / "out")
+        methods = tuple(map(Method.parse, ("dp-wavelet", "dp-llamagen", "dp-llamagen:away")))
+        here = again(people, tmp_path / "out", replace(asked, methods=methods, epsilons=(8.0,), seeds=1))
+        (job,) = here.jobs
+        assert job.cell.name == "dp-llamagen:away"
+        told = read_json(tmp_path / "out" / "table.json")
+        rows = {row["method"]: row["numbers"] for row in told["rows"]}
+        usual, away = rows["dp-llamagen"], rows["dp-llamagen:away"]
+        assert away["records_seen"] == usual["records_seen"]
+        assert away["fd_full"]["mean"] != usual["fd_full"]["mean"]
+        assert {each["method"] for each in told["beside_ours"]} == {"dp-llamagen", "dp-llamagen:away"}
+        assert "With :away it leads away" in (tmp_path / "out" / "table.md").read_text()
+
     def test_each_system_is_clipped_to_its_own_norm(
         self, people: Path, asked: TableSettings, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

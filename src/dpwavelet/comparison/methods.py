@@ -2,6 +2,7 @@
 
 dp-wavelet  dp-llamagen  dp-ldm       trained on the records
 dp-wavelet:2  dp-wavelet:all          with so many private scales
+dp-llamagen:away  dp-ldm:away         led away from their public weights when they draw, as ours always is
 dp-ldm@0.25  dp-wavelet:2@0.1         with a share of the steps that all others take
 dp-wavelet@0.1/4                      that share in batches of a quarter of the size, so four times the steps
 public  public:dp-llamagen            the public weights alone, which no record has touched
@@ -19,13 +20,15 @@ from torch import nn
 from dpwavelet.checkpoint import canonical_json, digest
 from dpwavelet.comparison.wavelet import DpWavelet
 from dpwavelet.errors import ConfigError
+from dpwavelet.generation import Sampling
 from dpwavelet.model import Model, find
 from dpwavelet.pipeline.settings import open_model
 from dpwavelet.rivals.base import Rival
 
 OURS, LLAMAGEN, LDM = "dp-wavelet", "dp-llamagen", "dp-ldm"
-SYSTEMS = (OURS, LLAMAGEN, LDM)
-PUBLIC = "public"
+RIVALS = (LLAMAGEN, LDM)
+SYSTEMS = (OURS, *RIVALS)
+PUBLIC, AWAY = "public", "away"
 BUNDLED = "thumb"  # of ours, unless others are named
 MOST_SHARE = 10  # of the steps of a table
 
@@ -36,6 +39,7 @@ class Method:
 
     system: str
     scales: str = ""  # private ones of ours: a number, all, or as the weights have it
+    away: bool = False  # drawn as ours is, where the authors of a rival draw otherwise
     trained: bool = True  # on the records
     share: float = 1.0  # of the records that the whole of the steps sees
     parts: int = 1  # that each batch of the table is cut into
@@ -59,11 +63,13 @@ class Method:
             return cls(system=more or OURS, trained=False)
         if name in SYSTEMS and not sign:
             return cls(system=name)
+        if name in RIVALS and more == AWAY:
+            return cls(system=name, away=True)
         if name == OURS and (more == "all" or (more.isdecimal() and int(more) > 0)):
             return cls(system=name, scales=more)
         raise ConfigError(
             f"there is no method {text!r}; there are {', '.join(SYSTEMS)}, {OURS}:1 and so on, {OURS}:all, "
-            f"{PUBLIC} and {PUBLIC}:{LLAMAGEN} and so on."
+            f"{LLAMAGEN}:{AWAY} and {LDM}:{AWAY}, {PUBLIC} and {PUBLIC}:{LLAMAGEN} and so on."
         )
 
     @property
@@ -86,7 +92,8 @@ class Method:
         """The same without its share of the steps and its batch."""
         if not self.trained:
             return PUBLIC if self.system == OURS else f"{PUBLIC}:{self.system}"
-        return f"{self.system}:{self.scales}" if self.scales else self.system
+        variant = AWAY if self.away else self.scales
+        return f"{self.system}:{variant}" if variant else self.system
 
 
 def _share(share: str, text: str) -> float:
@@ -141,7 +148,8 @@ def open_system(method: Method, place: Path) -> System:
     """Read the public weights of a method."""
     if method.system == OURS:
         return _ours(place, method.scales)
-    return _llamagen(place) if method.system == LLAMAGEN else _ldm(place)
+    system = _llamagen(place) if method.system == LLAMAGEN else _ldm(place)
+    return _led_away(system) if method.away else system
 
 
 def weights_digest(place: Path) -> str:
@@ -177,6 +185,13 @@ def _ldm(place: Path) -> System:
     rival = DpLdm(diffusion).eval()
     parameters = _count(diffusion.autoencoder, diffusion.denoiser)
     return _system(rival, diffusion.image_size, parameters, diffusion.card)
+
+
+def _led_away(system: System) -> System:
+    """The same, drawn with that share of its guidance that DP-Wavelet has."""
+    rival: Any = system.rival
+    sampling = replace(rival.sampling, away=Sampling().away)
+    return replace(system, rival=replace(rival, sampling=sampling), sampling=asdict(sampling))
 
 
 def _system(rival: Any, image_size: int, parameters: int, card: Mapping[str, Any]) -> System:

@@ -320,12 +320,14 @@ def notes(told: Told) -> list[str]:
 
 
 def _shares(settings: TableSettings) -> list[str]:
-    """Said where methods take a share of those steps, or batches of their own."""
+    """Said of methods that take a share of those steps, have batches of their own, or draw as ours does."""
     said = []
     if any(method.share != 1 for method in settings.methods):
         said.append("With @ a method takes that share of these steps, and the noise that so many ask for.")
     if any(method.parts > 1 for method in settings.methods):
         said.append("With / it sees as many records as without, each batch cut into so many: more steps.")
+    if any(method.away for method in settings.methods):
+        said.append("With :away it leads away from its public weights when it draws, as dp-wavelet does.")
     return said
 
 
