@@ -78,16 +78,16 @@ class Tries:
         """Pictures of a trained system, drawn with so much guidance, beside the records kept back."""
         drawing: Any = trained
         sampling = replace(drawing.sampling, guidance=guidance)
+        told = {"training": asdict(drawing.settings), "sampling": asdict(sampling), "pictures": pictures}
         asked = HeldOut.read(self.kept_back, pictures)
 
         def numbers() -> Numbers:
             drawn = replace(drawing, sampling=sampling).draw(list(asked.captions), 0)
             some = sheet([from_bytes(asked.pixels[:16]), from_bytes(drawn[:16])], 96)
-            write_bytes(self.out / "sheets" / f"{self.method}_{rate:g}_{guidance:g}.png", png(some))
+            write_bytes(self.out / "sheets" / f"{self._name(**told)}.png", png(some))
             return judge_of(asked, self.features).numbers(drawn, asked.labels, paired=True)
 
-        by = {"training": asdict(drawing.settings), "sampling": asdict(sampling)}
-        return self._kept(numbers, **by, pictures=pictures)
+        return self._kept(numbers, **told)
 
     def _name(self, **more: Any) -> str:
         return sha256(canonical_json({**self.told, **more})).hexdigest()[:16]
