@@ -22,9 +22,9 @@ class Ddim:
     """How pictures are drawn; `eta` 0 adds no noise on the way, 1 as much as the process has."""
 
     steps: int = 50
-    guidance: float = 3.0  # 1 is none: the caption as it is learned
+    guidance: float = 2.0  # 1 is none: the caption as it is learned
     away: float = 0.0  # share of it that leads away from the public network, as DP-Wavelet's does
-    eta: float = 0.0
+    eta: float = 1.0
     at_once: int = 64
     mixed_precision: bool = True
 
@@ -79,7 +79,7 @@ def denoised(
     reference: LatentDiffusion | None = None,
     more: Callable[[], Tensor] | None = None,
 ) -> Tensor:
-    """Latents [B, C, h, w] that noise of that shape becomes; if `eta` is above 0, `more` makes more noise."""
+    """Latents [B, C, h, w] that noise of that shape becomes; noise of `eta` is of `more`, or none."""
     scheduler, device = deepcopy(diffusion.scheduler), diffusion.denoiser.device
     if sampling.steps > diffusion.times:
         raise ConfigError(f"there are {diffusion.times} times, too few for {sampling.steps} steps.")
@@ -90,12 +90,12 @@ def denoised(
     readings = [_Reading(diffusion.denoiser, [*captions, *(untold if guided and away < 1 else [])], sampling)]
     if reference is not None and away > 0:
         readings.append(_Reading(reference.denoiser, untold, sampling))
-    x = noise.to(device)
+    x, eta = noise.to(device), sampling.eta if more is not None else 0.0
     for time in scheduler.timesteps.tolist():
         versions = [version for reading in readings for version in reading.versions(x, time)]
         said = guided_by(versions, sampling.guidance, away)
-        added = more().to(device) if more is not None and sampling.eta > 0 else None
-        x = scheduler.step(said, time, x, eta=sampling.eta, variance_noise=added).prev_sample
+        added = more().to(device) if more is not None and eta > 0 else None
+        x = scheduler.step(said, time, x, eta=eta, variance_noise=added).prev_sample
     return x
 
 

@@ -27,7 +27,7 @@ class LlamaSampling:
     """
 
     temperature: float = 1.0
-    top_k: int = 1000
+    top_k: int = 250
     guidance: float = 1.5
     away: float = 0.0
     batch_size: int = 32
@@ -42,7 +42,7 @@ class LlamaSampling:
             raise ConfigError(f"away is a share of the guidance, from 0 to 1; got {self.away}.")
 
 
-PUBLISHED = LlamaSampling(guidance=7.5)
+PUBLISHED = LlamaSampling(guidance=7.5, top_k=1000)
 PUBLISHED_CLASSES = LlamaSampling(guidance=4.0, top_k=2000)
 """What the published networks were shown with: those for texts, and those for classes."""
 
