@@ -74,7 +74,7 @@ class Tries:
 
         return trained, self._kept(loss, training=trained_by)
 
-    def guided(self, trained: Rival[Any], rate: float, guidance: float, pictures: int) -> dict[str, Any]:
+    def guided(self, trained: Rival[Any], guidance: float, pictures: int) -> dict[str, Any]:
         """Pictures of a trained system, drawn with so much guidance, beside the records kept back."""
         drawing: Any = trained
         sampling = replace(drawing.sampling, guidance=guidance)
@@ -115,7 +115,7 @@ def main() -> None:
         systems = {}
         for rate in wanted.rates:
             systems[rate], told = tries.rated(rate)
-            found[rate] = told | tries.guided(systems[rate], rate, guidance, wanted.pictures)
+            found[rate] = told | tries.guided(systems[rate], guidance, wanted.pictures)
             lines.append(line(method, f"rate x {rate:g}, guidance {guidance:g}", found[rate]))
         best = nearest(found)
         led = {guidance: found[best]}
@@ -123,7 +123,7 @@ def main() -> None:
             if other in FURTHER and other != guidance and nearest(led) != max(led):
                 break
             if other != guidance:
-                led[other] = tries.guided(systems[best], best, other, wanted.pictures)
+                led[other] = tries.guided(systems[best], other, wanted.pictures)
                 lines.append(line(method, f"rate x {best:g}, guidance {other:g}", led[other]))
     print(f"\n{wanted.set}, epsilon {wanted.epsilon:g}, {wanted.share:g} of the usual steps\n")
     print("| method | try | " + " | ".join(ROWS) + " |\n|" + "---|" * (2 + len(ROWS)))

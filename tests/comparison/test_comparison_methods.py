@@ -101,9 +101,8 @@ class TestNames:
         whole = Method.parse("dp-wavelet@1/4")
         assert (whole.name, whole.steps_of(100, 512)) == ("dp-wavelet@1/4", 400)
         assert Method.parse("dp-wavelet@1/1") == Method.parse("dp-wavelet")
-        few = Method.parse(
-            "dp-wavelet@0.5/3"
-        )  # a batch is whole, and its steps see as many records as it can
+        # A batch is a whole number of records, and its steps see as many as come nearest.
+        few = Method.parse("dp-wavelet@0.5/3")
         assert (few.batch_of(50), few.steps_of(8, 50)) == (17, 12)
 
     def test_what_takes_no_steps_has_no_share_of_them(self) -> None:

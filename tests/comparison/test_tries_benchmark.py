@@ -96,8 +96,8 @@ def test_guidance_goes_on_while_the_largest_is_the_nearest(
     told = tries.Tries.guided
     near = {1.0: 5.0, 3.0: 4.0, 4.0: 3.0, 6.0: 2.0, 8.0: 2.5, 9.0: 1.0}
 
-    def judged(self: Any, trained: Any, rate: float, guidance: float, pictures: int) -> dict[str, Any]:
-        return {**told(self, trained, rate, guidance, pictures), "kd_full": near[guidance]}
+    def judged(self: Any, trained: Any, guidance: float, pictures: int) -> dict[str, Any]:
+        return {**told(self, trained, guidance, pictures), "kd_full": near[guidance]}
 
     monkeypatch.setattr(tries.Tries, "guided", judged)
     tries.main()

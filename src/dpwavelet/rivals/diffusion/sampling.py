@@ -79,7 +79,7 @@ def denoised(
     reference: LatentDiffusion | None = None,
     more: Callable[[], Tensor] | None = None,
 ) -> Tensor:
-    """Latents [B, C, h, w] that noise of that shape becomes; noise of `eta` is of `more`, or none."""
+    """Latents [B, C, h, w] that noise of that shape becomes; `eta` takes noise from `more`, or adds none."""
     scheduler, device = deepcopy(diffusion.scheduler), diffusion.denoiser.device
     if sampling.steps > diffusion.times:
         raise ConfigError(f"there are {diffusion.times} times, too few for {sampling.steps} steps.")
