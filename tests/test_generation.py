@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dpwavelet import generation
 from dpwavelet.errors import ConfigError
-from dpwavelet.generation import Sampling, _most_likely_first, choose, draw_tokens
+from dpwavelet.generation import Sampling, _most_likely_first, choose, draw_tokens, guided_by
 from dpwavelet.randomness import stream
 from dpwavelet.transformer import PAD, START, ImageTransformer, TransformerConfig
 
@@ -205,11 +205,11 @@ class TestTokens:
             uniforms = torch.from_numpy(stream(5, "image", image).random(8))
             assert torch.equal(choose(mixed[image], uniforms, sampling), torch.cat(tokens, 1)[image])
 
-    @pytest.mark.parametrize("away", [0.0, 0.3, 1.0])
+    @pytest.mark.parametrize(("away", "doubt"), [(0.0, 0.1), (0.3, 0.0), (1.0, 0.0), (0.5, 0.1), (1.0, 0.5)])
     def test_guidance_leads_away_from_the_public_model_as_far_as_it_is_told_to(
-        self, model: ImageTransformer, public: ImageTransformer, away: float
+        self, model: ImageTransformer, public: ImageTransformer, away: float, doubt: float
     ) -> None:
-        sampling = Sampling(guidance=1.5, away=away, batch_size=4)
+        sampling = Sampling(guidance=1.5, away=away, doubt=doubt, batch_size=4)
         given = torch.randint(0, 12, (9, 4), generator=torch.Generator().manual_seed(8))
         for known in ([], [given]):
             tokens = draw_tokens(model, captions(), 2, sampling, 5, given=known, reference=public)
@@ -218,7 +218,10 @@ class TestTokens:
                 both_scales(network, words, tokens)
                 for network, words in ((model, captions()), (model, nothing), (public, nothing))
             )
-            mixed = 1.5 * told - 0.5 * torch.lerp(own, other, away)
+            p, q = own.double().softmax(-1), other.double().softmax(-1)
+            divergence = (p * (p / q).log()).sum(-1, keepdim=True)
+            share = away * (divergence / (divergence + doubt)).float() if doubt else torch.tensor(away)
+            mixed = 1.5 * told - 0.5 * torch.lerp(own, other, share)
             for image in range(9):
                 uniforms = torch.from_numpy(stream(5, "image", image).random(8))
                 wanted = choose(mixed[image], uniforms, sampling)
@@ -235,10 +238,31 @@ class TestTokens:
         other = draw_tokens(model, captions(), 2, shared, 5, reference=public)
         assert not all(torch.equal(a, b) for a, b in zip(other, plain, strict=True))
 
-    @pytest.mark.parametrize("away", [-0.1, 1.1, float("nan")])
-    def test_a_share_outside_its_bounds_is_refused(self, away: float) -> None:
+    def test_doubt_follows_a_plain_difference_and_leaves_a_faint_one(self) -> None:
+        public = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+        own = torch.tensor([[9.0, 0.0, 0.0], [0.01, 0.0, 0.0]])
+        told = own + torch.tensor([0.0, 1.0, 0.0])
+        doubting, believing, alone = (
+            guided_by(versions, 3.0, 0.5, doubt)
+            for versions, doubt in (
+                ((told, own, public), 0.1),
+                ((told, own, public), 0.0),
+                ((told, own), 0.1),
+            )
+        )
+        plain, faint = (doubting - alone) / (believing - alone).clamp_min(1e-9)
+        assert 0.9 < float(plain[0]) < 1
+        assert 0 <= float(faint[0]) < 0.001
+        same = guided_by((told, public, public), 3.0, 0.5, 0.1)
+        assert torch.equal(same, guided_by((told, public), 3.0, 0.5))
+
+    @pytest.mark.parametrize(
+        ("away", "doubt"),
+        [(-0.1, 0.0), (1.1, 0.0), (float("nan"), 0.0), (0.5, -1.0), (0.5, float("inf")), (0.5, float("nan"))],
+    )
+    def test_a_share_or_a_doubt_outside_its_bounds_is_refused(self, away: float, doubt: float) -> None:
         with pytest.raises(ConfigError, match="share of the guidance"):
-            Sampling(away=away)
+            Sampling(away=away, doubt=doubt)
 
     def test_guidance_of_one_draws_what_the_model_says(self, model: ImageTransformer) -> None:
         one = draw_tokens(model, captions(), 2, Sampling(guidance=1.0, batch_size=4), seed=5)

@@ -25,13 +25,16 @@ class Sampling:
     """How tokens are drawn: `guidance` above 1 follows the caption harder; `top_p` 1 keeps all.
 
     Guidance leads away from what would be drawn without a caption: by the model itself, or for the share
-    `away` by the public model that it began from. So what it learned since counts for more as well.
+    `away` by the public model that it began from. So what it learned since counts for more as well. Where
+    both say nearly the same, little was learned that is not noise: at a divergence of `doubt` nats a token
+    has half of that share, above it more; 0 doubts nothing.
     """
 
     temperature: float = 1.0
     top_p: float = 0.98
     guidance: float = 3.0
     away: float = 0.5
+    doubt: float = 0.1
     batch_size: int = 32
 
     def __post_init__(self) -> None:
@@ -40,11 +43,19 @@ class Sampling:
                 "temperature must be above 0, top_p in (0, 1], guidance at least 0 and batch_size at "
                 f"least 1; got {self.temperature}, {self.top_p}, {self.guidance}, {self.batch_size}."
             )
-        if not 0 <= self.away <= 1:
-            raise ConfigError(f"away is a share of the guidance, from 0 to 1; got {self.away}.")
+        check_away(self.away, self.doubt)
 
 
-PUBLIC = Sampling(temperature=0.95, top_p=0.97, away=0.0)  # for what public networks draw alone
+def check_away(away: float, doubt: float = 0.0) -> None:
+    """Refuse what can't be how a model is led away from the public one."""
+    if not (0 <= away <= 1 and 0 <= doubt < float("inf")):
+        raise ConfigError(
+            "away is a share of the guidance, from 0 to 1, and doubt a number of nats, at least 0; "
+            f"got {away} and {doubt}."
+        )
+
+
+PUBLIC = Sampling(temperature=0.95, top_p=0.97, away=0.0, doubt=0.0)  # for what public networks draw alone
 
 
 @torch.no_grad()
@@ -104,7 +115,7 @@ def _draw_batch(
     guided = sampling.guidance != 1
     away = sampling.away if guided and reference is not None else 0.0
     nothing = _without_words(captions if known.shape[1] else captions[:1])  # the same for all images
-    readings = [_Reading(transformer, [captions, nothing] if guided and away < 1 else [captions], known)]
+    readings = [_Reading(transformer, [captions, nothing] if guided else [captions], known)]
     if reference is not None and away > 0:
         readings.append(_Reading(reference, [nothing], known))
     ids = list(known.unbind(1))
@@ -113,18 +124,31 @@ def _draw_batch(
             for reading in readings:
                 reading.advance(ids[-1], index)
         versions = [version for reading in readings for version in reading.versions]
-        logits = guided_by(versions, sampling.guidance, away)
+        logits = guided_by(versions, sampling.guidance, away, sampling.doubt)
         ids.append(choose(logits, uniforms[:, index], sampling))
     return torch.stack(ids, 1)
 
 
-def guided_by(versions: Sequence[Tensor], guidance: float, away: float) -> Tensor:
-    """What is said with the caption, led away from what this model or the public one says without."""
+def guided_by(versions: Sequence[Tensor], guidance: float, away: float, doubt: float = 0.0) -> Tensor:
+    """What is said with the caption, led away from what this model, and the public one, say without.
+
+    With a doubt they must be logits [B, K].
+    """
     told, *untold = versions
     if not untold:
         return told
-    middle = untold[0] if len(untold) == 1 else torch.lerp(untold[0], untold[1], away)
+    middle = untold[0]
+    if len(untold) > 1:
+        own, public = untold
+        middle = torch.lerp(own, public, away if doubt == 0 else away * _learned(own, public, doubt))
     return middle + guidance * (told - middle)
+
+
+def _learned(own: Tensor, public: Tensor, doubt: float) -> Tensor:
+    """How far a difference of logits [B, K] is believed to be more than noise: [B, 1], from 0 to 1."""
+    said, before = own.log_softmax(-1), public.log_softmax(-1)
+    divergence = (said.exp() * (said - before)).sum(-1, keepdim=True).clamp_min(0)
+    return divergence / (divergence + doubt)
 
 
 class _Reading:

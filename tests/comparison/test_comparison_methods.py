@@ -155,8 +155,8 @@ class TestWeights:
             open_system(Method.parse(name), llamagen) for name in ("dp-llamagen", "dp-llamagen:away")
         )
         assert away.settings == usual.settings
-        assert away.sampling == {**usual.sampling, "away": Sampling().away}
-        assert usual.sampling["away"] == 0
+        assert away.sampling == {**usual.sampling, "away": Sampling().away, "doubt": Sampling().doubt}
+        assert usual.sampling["away"] == usual.sampling["doubt"] == 0
         assert isinstance(away.rival, LlamaGen)
         assert away.rival.sampling.away == Sampling().away
 

@@ -715,7 +715,7 @@ class TestFiles:
             (line,) = re.findall(rf"\| {method.name} \| .* \|\n", told_of_weights)
             if method.trained:
                 assert settings["learning_rate"] == rival.settings.learning_rate
-                away = ", 0.5 of it away from public" if method.system == "dp-wavelet" else ""
+                away = ", 0.5 of it away from public, doubt 0.1" if method.system == "dp-wavelet" else ""
                 assert line.endswith(
                     f"| {rival.settings.learning_rate:g} | 1 | {rival.sampling.guidance:g}{away} |\n"
                 )

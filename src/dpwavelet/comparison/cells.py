@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dpwavelet.checkpoint import canonical_json
-from dpwavelet.comparison.methods import Method, System, open_system, place_of, weights_digest
+from dpwavelet.comparison.methods import LEADING, Method, System, open_system, place_of, weights_digest
 from dpwavelet.comparison.settings import NO_PRIVACY, TableSettings
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.pipeline.settings import RunSettings, declared, make_plan
@@ -169,7 +169,7 @@ def _finite(settings: TableSettings) -> list[float]:
 
 def with_what_is_on(sampling: Mapping[str, Any]) -> dict[str, Any]:
     """Ways to draw without those that came later and are off, so that cells of before keep their names."""
-    later = "away", "eta"
+    later = *LEADING, "eta"
     return {name: value for name, value in sampling.items() if value or name not in later}
 
 

@@ -29,6 +29,7 @@ OURS, LLAMAGEN, LDM = "dp-wavelet", "dp-llamagen", "dp-ldm"
 RIVALS = (LLAMAGEN, LDM)
 SYSTEMS = (OURS, *RIVALS)
 PUBLIC, AWAY = "public", "away"
+LEADING = "away", "doubt"  # of how a method draws: what leads it away from its public weights
 BUNDLED = "thumb"  # of ours, unless others are named
 MOST_SHARE = 10  # of the steps of a table
 
@@ -188,9 +189,13 @@ def _ldm(place: Path) -> System:
 
 
 def _led_away(system: System) -> System:
-    """The same, drawn with that share of its guidance that DP-Wavelet has."""
+    """The same, drawn with that share of its guidance, and that doubt, that DP-Wavelet has.
+
+    What DP-LDM says are no logits, so it knows no doubt.
+    """
     rival: Any = system.rival
-    sampling = replace(rival.sampling, away=Sampling().away)
+    ours = {name: getattr(Sampling(), name) for name in LEADING if hasattr(rival.sampling, name)}
+    sampling = replace(rival.sampling, **ours)
     return replace(system, rival=replace(rival, sampling=sampling), sampling=asdict(sampling))
 
 

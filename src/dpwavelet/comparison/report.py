@@ -375,7 +375,8 @@ def _weights(known: Known) -> dict[str, str]:
 def _away(known: Known) -> str:
     """How much of the guidance leads away from the public model, where a method knows such a thing."""
     share = known.sampling.get("away", 0.0) if known.method.trained else 0.0
-    return f", {share:g} of it away from public" if share else ""
+    doubt = known.sampling.get("doubt", 0.0)
+    return f", {share:g} of it away from public" + (f", doubt {doubt:g}" if doubt else "") if share else ""
 
 
 def _images(known: Known) -> str:

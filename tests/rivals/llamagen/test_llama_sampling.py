@@ -55,7 +55,10 @@ def slowly(
         told = model.logits(model.cls_embedding(caption[None]), row)[0, place].double()
         untold = untold_by(model)
         if public is not None:
-            untold = (1 - sampling.away) * untold + sampling.away * untold_by(public)
+            said, before = untold.softmax(0), untold_by(public).softmax(0)
+            divergence = float((said * (said / before).log()).sum())
+            share = sampling.away * (divergence / (divergence + sampling.doubt))
+            untold = (1 - share) * untold + share * untold_by(public)
         logits = (untold + sampling.guidance * (told - untold)) / sampling.temperature
         order = logits.argsort(descending=True)[: sampling.top_k]
         chances = logits[order].softmax(0).cumsum(0)
@@ -72,11 +75,11 @@ def test_tokens_are_those_of_a_slow_reference_without_a_cache(
     assert drawn.tolist() == [slowly(model, caption, n, sampling) for n, caption in enumerate(CAPTIONS)]
 
 
-@pytest.mark.parametrize("away", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize(("away", "doubt"), [(0.0, 0.0), (0.4, 0.0), (1.0, 0.0), (1.0, 0.2)])
 def test_a_share_of_the_guidance_leads_away_from_the_public_network(
-    model: LlamaTransformer, public: LlamaTransformer, away: float
+    model: LlamaTransformer, public: LlamaTransformer, away: float, doubt: float
 ) -> None:
-    sampling = LlamaSampling(temperature=0.8, top_k=6, guidance=2.5, away=away, batch_size=2)
+    sampling = LlamaSampling(temperature=0.8, top_k=6, guidance=2.5, away=away, doubt=doubt, batch_size=2)
     drawn = draw_tokens(model, CAPTIONS, sampling, 3, reference=public).tolist()
     assert drawn == [slowly(model, caption, n, sampling, public) for n, caption in enumerate(CAPTIONS)]
     alone = draw_tokens(model, CAPTIONS, sampling, 3).tolist()
@@ -112,7 +115,15 @@ def test_codes_are_drawn_as_often_as_the_softmax_of_the_likeliest_says() -> None
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"temperature": 0.0}, {"top_k": 0}, {"guidance": -1.0}, {"batch_size": 0}, {"away": 2.0}]
+    "wrong",
+    [
+        {"temperature": 0.0},
+        {"top_k": 0},
+        {"guidance": -1.0},
+        {"batch_size": 0},
+        {"away": 2.0},
+        {"doubt": -1.0},
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=r"temperature must be above 0|away is a share"):

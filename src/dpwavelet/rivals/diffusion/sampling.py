@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dpwavelet.errors import ConfigError
-from dpwavelet.generation import guided_by
+from dpwavelet.generation import check_away, guided_by
 from dpwavelet.images.sheet import to_bytes
 from dpwavelet.randomness import torch_stream
 from dpwavelet.rivals.diffusion.networks import Denoiser, LatentDiffusion
@@ -23,7 +23,7 @@ class Ddim:
 
     steps: int = 50
     guidance: float = 2.0  # 1 is none: the caption as it is learned
-    away: float = 0.0  # share of it that leads away from the public network, as DP-Wavelet's does
+    away: float = 0.0  # share of it that leads away from the public network, as some of DP-Wavelet's does
     eta: float = 1.0
     at_once: int = 64
     mixed_precision: bool = True
@@ -31,8 +31,9 @@ class Ddim:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.at_once < 1 or not self.guidance >= 0:
             raise ConfigError("steps and at_once must be at least 1, and guidance at least 0.")
-        if not (0 <= self.away <= 1 and 0 <= self.eta <= 1):
-            raise ConfigError(f"away and eta are from 0 to 1; got {self.away} and {self.eta}.")
+        check_away(self.away)
+        if not 0 <= self.eta <= 1:
+            raise ConfigError(f"eta is from 0 to 1; got {self.eta}.")
 
 
 @torch.no_grad()
@@ -87,7 +88,7 @@ def denoised(
     guided = sampling.guidance != 1
     away = sampling.away if guided and reference is not None else 0.0
     untold = [""] * len(captions)
-    readings = [_Reading(diffusion.denoiser, [*captions, *(untold if guided and away < 1 else [])], sampling)]
+    readings = [_Reading(diffusion.denoiser, [*captions, *(untold if guided else [])], sampling)]
     if reference is not None and away > 0:
         readings.append(_Reading(reference.denoiser, untold, sampling))
     x, eta = noise.to(device), sampling.eta if more is not None else 0.0

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dpwavelet.errors import ConfigError
-from dpwavelet.generation import Sampling, choose, guided_by
+from dpwavelet.generation import Sampling, check_away, choose, guided_by
 from dpwavelet.randomness import stream
 from dpwavelet.rivals.llamagen.prefixes import Prefix
 from dpwavelet.rivals.llamagen.transformer import LlamaTransformer
@@ -23,13 +23,15 @@ from dpwavelet.rivals.llamagen.transformer import LlamaTransformer
 class LlamaSampling:
     """How tokens are drawn: from the `top_k` likeliest; `guidance` above 1 follows the caption harder.
 
-    The share `away` of it leads away from the public network, as DP-Wavelet's does and its authors' does not.
+    The share `away` of it, less where there is `doubt`, leads away from the public network, as DP-Wavelet's
+    does (see `generation.Sampling`) and its authors' does not.
     """
 
     temperature: float = 1.0
     top_k: int = 250
     guidance: float = 1.5
     away: float = 0.0
+    doubt: float = 0.0
     batch_size: int = 32
 
     def __post_init__(self) -> None:
@@ -38,8 +40,7 @@ class LlamaSampling:
                 "temperature must be above 0, top_k at least 1, guidance at least 0 and batch_size at least "
                 f"1; got {self.temperature}, {self.top_k}, {self.guidance}, {self.batch_size}."
             )
-        if not 0 <= self.away <= 1:
-            raise ConfigError(f"away is a share of the guidance, from 0 to 1; got {self.away}.")
+        check_away(self.away, self.doubt)
 
 
 PUBLISHED = LlamaSampling(guidance=7.5, top_k=1000)
@@ -86,7 +87,7 @@ def _draw_batch(
     guided = sampling.guidance != 1
     away = sampling.away if guided and reference is not None else 0.0
     prefix = transformer.cls_embedding(captions)
-    if guided and away < 1:  # second half of the batch: the same pictures without their captions
+    if guided:  # second half of the batch: the same pictures without their captions
         prefix = prefix.beside(transformer.cls_embedding.untold(captions))
     readings = [_Reading(transformer, prefix, len(captions))]
     if reference is not None and away > 0:
@@ -97,7 +98,7 @@ def _draw_batch(
             for reading in readings:
                 reading.advance(ids[-1], index)
         versions = [version for reading in readings for version in reading.versions]
-        logits = guided_by(versions, sampling.guidance, away)
+        logits = guided_by(versions, sampling.guidance, away, sampling.doubt)
         ids.append(pick(logits, uniforms[:, index], sampling))
     return torch.stack(ids, 1)
 
