@@ -5,12 +5,15 @@ import hashlib
 import json
 import math
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 
 from dpwavelet.checkpoint import (
     alone_in,
@@ -107,6 +110,43 @@ class TestTensorsAndJson:
         for name, value in tensors.items():
             assert again[name].dtype == dtype
             assert torch.equal(again[name], value)
+
+    def test_other_readers_of_the_format_find_every_kind_of_number_aligned(self, tmp_path: Path) -> None:
+        tensors = {
+            "bytes": torch.arange(3, dtype=torch.uint8),
+            "longs": torch.arange(5),
+            "flags": torch.tensor([True, False]),
+            "halves": torch.ones(3, dtype=torch.bfloat16),
+            "ünsaid": torch.rand(7, 3).mT,
+            "wide": torch.rand(2, dtype=torch.float64),
+        }
+        write_tensors(tmp_path / "t", tensors, {"note": "kept"})
+        with safe_open(tmp_path / "t", framework="pt") as file:
+            assert file.metadata() == {"note": "kept"}
+        again = load_file(tmp_path / "t")
+        assert again.keys() == tensors.keys()
+        assert all(torch.equal(again[name], value) for name, value in tensors.items())
+        content = (tmp_path / "t").read_bytes()
+        start = 8 + int.from_bytes(content[:8], "little")
+        for name, told in json.loads(content[8:start]).items():
+            if name != "__metadata__":
+                assert (start + told["data_offsets"][0]) % tensors[name].element_size() == 0
+
+    def test_numbers_of_one_kind_make_the_file_that_safetensors_makes(self, tmp_path: Path) -> None:
+        tensors = {"b": torch.rand(3, 4), "a": torch.rand(()), "none": torch.ones(0, 2)}
+        write_tensors(tmp_path / "t", tensors, {"note": "kept"})
+        assert (tmp_path / "t").read_bytes() == save(tensors, {"note": "kept"})
+
+    def test_no_tensor_is_copied_on_its_way_to_the_disk(self, tmp_path: Path) -> None:
+        tensors = {str(i): torch.rand(1 << 18) for i in range(8)}  # a megabyte each
+        tracemalloc.start()
+        try:
+            write_tensors(tmp_path / "t", tensors)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 1 << 19
+        assert torch.equal(read_tensors(tmp_path / "t")["3"], tensors["3"])
 
     @given(JSON)
     def test_canonical_json_has_one_spelling_and_loses_nothing(self, value: object) -> None:

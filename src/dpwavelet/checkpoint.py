@@ -10,20 +10,25 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from dpwavelet.errors import ModelError, OutputError
 
 if sys.platform != "win32":
     import fcntl
+
+_DTYPES: Mapping[torch.dtype, str] = {
+    torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.int32: "I32",
+    torch.int64: "I64", torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32",
+    torch.float64: "F64",
+}  # fmt: skip
 
 
 def canonical_json(value: Any) -> bytes:
@@ -35,11 +40,15 @@ def canonical_json(value: Any) -> bytes:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` so that `path` holds all of it or what it held before; the disk has it on return."""
+    _write(path, [content])
+
+
+def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(content)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -67,9 +76,31 @@ def read_json(path: Path) -> Any:
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors as safetensors, whole or not at all."""
-    packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(packed, metadata=dict(metadata) if metadata else None))
+    """Write tensors as safetensors, whole or not at all, and without a second copy of them in memory."""
+    wide_first = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))  # so all align
+    packed = {name: tensor.detach().cpu().contiguous() for name, tensor in wide_first}
+    _write(path, [_head(packed, metadata), *(_raw(tensor) for tensor in packed.values())])
+
+
+def _head(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> bytes:
+    """What stands in front of the numbers: its own length, and where each tensor lies after it."""
+    told: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        told[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    head = json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
+    head += b" " * (-len(head) % 8)
+    return len(head).to_bytes(8, "little") + head
+
+
+def _raw(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor where they lie."""
+    return tensor.flatten().view(torch.uint8).numpy().data
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -86,8 +117,7 @@ def digest_of(tensors: Mapping[str, Tensor], told: str = "") -> str:
     found = hashlib.sha256(told.encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        plain = tensor.detach().cpu().contiguous().flatten()
-        found.update(plain.view(torch.uint8).numpy().tobytes())
+        found.update(_raw(tensor.detach().cpu().contiguous()))
     return found.hexdigest()
 
 
