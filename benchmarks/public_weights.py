@@ -165,7 +165,7 @@ def tell_transformer(model: Model, public: PublicPixels) -> None:
     for row, captions in enumerate((words, silent)):
         for start in range(0, len(public), 100):
             ids = [torch.from_numpy(table[0, start : start + 100].astype(np.int64)) for table in tokens]
-            with mixed_precision():
+            with mixed_precision(transformer):
                 found = transformer.losses(captions[start : start + 100], ids)
             sums[row] += [float(each.sum()) for each in (*found.scales, found.caption)]
     means = sums / len(public)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from dpwavelet import checkpoint, cli, training
+from dpwavelet.checkpoint import canonical_json
 from dpwavelet.errors import OutputError
 from dpwavelet.images.drawn import draw_to
 
@@ -380,6 +381,37 @@ class TestRefusals:
             tmp_path / "run",
         ]
         refused(capsys, arguments, "no model")
+
+    def test_a_public_key_that_is_empty(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """As a variable is that nobody set: it would pass for no key at all."""
+        refused(capsys, ["verify", tmp_path, "--public-key", ""], "key")
+
+    def test_options_that_would_do_nothing(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        asked = ["run", portraits, "--out", tmp_path / "run", *quick(tiny_model)]
+        refused(capsys, [*asked, "--rank", "4"], "--parameters lora")
+        refused(capsys, [*asked, "--classes", "man,woman"], "none is bought")
+        refused(capsys, ["audit", portraits, "--epsilon", "1", "--portraits", "300"], "leave it out")
+        assert not (tmp_path / "run").exists()
+
+    def test_a_certificate_that_does_not_verify_is_not_exported(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "certificate.json").write_bytes(canonical_json({"format": "dpwavelet.certificate.v1"}))
+        refused(capsys, ["export", tmp_path], "does not verify")
+        refused(capsys, ["export", tmp_path, "--format", "poem"], "must be one of")
+
+    def test_samples_are_not_drawn_for_a_place_where_they_cannot_go(
+        self, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        monkeypatch.setattr("dpwavelet.pipeline.Pipeline.draw_coarse", None)
+        (tmp_path / "out").mkdir()
+        (tmp_path / "file").write_text("mine")
+        monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == tmp_path / "out")
+        refused(capsys, ["sample", tiny_model, "--out", tmp_path / "out"], "inside it")
+        refused(capsys, ["sample", tiny_model, "--out", tmp_path / "file" / "out"], "cannot write")
 
     def test_a_folder_of_samples_that_is_not_empty(
         self, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

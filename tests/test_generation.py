@@ -264,6 +264,12 @@ class TestTokens:
         with pytest.raises(ConfigError, match="share of the guidance"):
             Sampling(away=away, doubt=doubt)
 
+    @pytest.mark.parametrize("name", ["temperature", "guidance"])
+    @pytest.mark.parametrize("value", [float("inf"), float("nan"), -1.0])
+    def test_what_gives_no_distribution_is_refused(self, name: str, value: float) -> None:
+        with pytest.raises(ConfigError, match="none of them infinite"):
+            Sampling(**{name: value})  # type: ignore[arg-type]
+
     def test_guidance_of_one_draws_what_the_model_says(self, model: ImageTransformer) -> None:
         one = draw_tokens(model, captions(), 2, Sampling(guidance=1.0, batch_size=4), seed=5)
         nearly = draw_tokens(model, captions(), 2, Sampling(guidance=1 + 1e-7, batch_size=4), seed=5)

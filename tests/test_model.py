@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dpwavelet.checkpoint import read_tensors, write_tensors
+from dpwavelet.checkpoint import read_json, read_tensors, write_json, write_tensors
 from dpwavelet.errors import ConfigError, ModelError, OutputError
 from dpwavelet.features import FeatureNetwork, perceptual_distance
 from dpwavelet.images.public import PublicImages
@@ -64,6 +64,17 @@ def test_a_trained_model_brings_along_what_it_began_from(tiny_model: Path, tmp_p
     (tmp_path / "trained" / "reference.safetensors").unlink()
     with pytest.raises(ModelError, match=r"reference\.safetensors"):
         Model.from_pretrained(tmp_path / "trained")
+
+
+@pytest.mark.parametrize("scales", [0, 4, -1])
+def test_private_scales_that_the_tokenizer_has_not_are_refused(
+    tiny_model: Path, tmp_path: Path, scales: int
+) -> None:
+    Model.from_pretrained(tiny_model).save_pretrained(tmp_path / "m")
+    told = read_json(tmp_path / "m" / "config.json")
+    write_json(tmp_path / "m" / "config.json", {**told, "private_scales": scales})
+    with pytest.raises(ModelError, match=f"says {scales} private scales of 3"):
+        Model.from_pretrained(tmp_path / "m")
 
 
 def test_a_private_model_is_no_public_one_to_what_is_trained_from_it(tiny_model: Path) -> None:

@@ -294,6 +294,8 @@ class TestPlace:
     @pytest.mark.usefixtures("two_gpus")
     def test_each_of_several_processes_takes_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("WORLD_SIZE", "3")
+        for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.setenv(name, "1")
         for own in range(2):
             monkeypatch.setenv("LOCAL_RANK", str(own))
             assert place("cuda") == torch.device("cuda", own)
@@ -302,6 +304,17 @@ class TestPlace:
         monkeypatch.setenv("LOCAL_RANK", "2")
         with pytest.raises(ConfigError, match="at most one process"):
             place("cuda")
+
+
+@pytest.mark.parametrize(("size", "words"), [("2", "without RANK, LOCAL_RANK"), ("two", "no number")])
+def test_half_of_what_torchrun_tells_is_refused(
+    monkeypatch: pytest.MonkeyPatch, size: str, words: str
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(ConfigError, match=words), joined():
+        pass
 
 
 @pytest.mark.gpu

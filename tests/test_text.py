@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpwavelet.errors import ConfigError, ModelError
-from dpwavelet.text import PAD, SPELLED, START, Vocabulary, common_words, pieces, split
+from dpwavelet.text import MOST_IDS, PAD, SPELLED, START, Vocabulary, common_words, pieces, split
 
 VOCABULARY = Vocabulary.of(["An ocelot, with tassels."])
 KNOWN = st.sampled_from([word for word in common_words() if word not in ".,"])
@@ -24,6 +24,18 @@ def parts(caption: str) -> list[str]:
 
 def round_trip(caption: str) -> str:
     return VOCABULARY.decode(VOCABULARY.ids(caption, 400))
+
+
+def test_of_too_many_words_the_most_frequent_are_kept() -> None:
+    def odd(n: int) -> str:
+        return "q" + "".join(chr(ord("a") + n // 26**k % 26) for k in range(4)) + "q"
+
+    many = [f"{odd(n)} {odd(n)}" if n % 2 else odd(n) for n in range(2 * MOST_IDS)]
+    vocabulary = Vocabulary.of(many)
+    assert len(vocabulary) == MOST_IDS
+    new = set(vocabulary.words[len(Vocabulary.of()) :])
+    assert len(new) > 1000 and new <= {odd(n) for n in range(1, 2 * MOST_IDS, 2)}
+    assert vocabulary.decode(vocabulary.ids(odd(0), 40)) == odd(0)  # the others are spelled
 
 
 class TestWords:

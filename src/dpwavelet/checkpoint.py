@@ -52,12 +52,24 @@ def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}; free space or choose another --out."
         ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a new name in a folder durable."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -134,6 +146,8 @@ def whole_folder(final: Path) -> Iterator[Path]:
     An existing `final` is replaced only at the end, so a reader sees the old one or the new one. A process
     that is killed leaves a hidden folder beside `final`; the next one to build `final` removes it.
     """
+    if final.name in ("", "..") or os.path.ismount(final):
+        raise OutputError(f"{final} can't be put in place whole; name a new folder inside it.")
     prefix = f".{final.name}.building."
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +177,12 @@ def alone_in(folder: Path) -> Iterator[None]:
     The folder is made if it is not there, and removed again if nothing was put in it. The lock ends with the
     process at the latest. Where the system or the disk has no locks there is none.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {folder}: {error.strerror or error}; choose another --out."
+        ) from error
     if sys.platform == "win32":
         yield
         return

@@ -64,6 +64,7 @@ app.command()(cli_evaluate.evaluate)
 app.command(cls=cli_compare.SeveralWords)(cli_compare.compare)
 console = Console()
 USUAL = PrivateTraining()
+PORTRAITS = 800  # to audit on
 
 Data = Annotated[
     Path, typer.Argument(help="Folder or tar of images, with captions or labels if there are any.")
@@ -130,7 +131,8 @@ Steps = Annotated[int | None, typer.Option(help="Private steps; chosen unless gi
 Passes = Annotated[
     float | None,
     typer.Option(
-        help="Instead of steps: how often a record is seen on average, 6 unless given. 0.6 is a quick run."
+        help="Instead of steps: how often a record is seen on average, 6 unless given, or a person, 12. "
+        "0.6 is a quick run."
     ),
 ]
 Captions = Annotated[Path | None, typer.Option(help="Text file of captions to draw with, one a line.")]
@@ -377,7 +379,7 @@ def run_command(
             return
         with Bars() as bars:
             if dry:
-                planned = dry_run(data, settings, bars, split)
+                planned = dry_run(data, settings, bars, split, out.name)
                 bars.progress.stop()
                 print(
                     "every stage works on ten records; nothing was spent or kept. The real run would promise:"
@@ -423,36 +425,12 @@ def train(
 ) -> None:
     """Train privately and write a release without samples; draw them later with `sample`."""
     run_command(
-        data,
-        epsilon,
-        delta,
-        records,
-        preset,
-        out,
-        0,
-        None,
-        batch_size,
-        steps,
-        passes,
-        split,
-        seed,
-        threads,
-        ledger,
-        group_by,
-        per_person,
-        allow,
-        key,
-        device,
-        compiled,
-        private_scales,
-        views,
-        augment,
-        parameters,
-        rank,
-        schedule,
-        judge,
-        dry=False,
-    )
+        data, epsilon, samples=0, captions=None, dry=False, delta=delta, records=records, preset=preset,
+        out=out, batch_size=batch_size, steps=steps, passes=passes, split=split, seed=seed, threads=threads,
+        ledger=ledger, group_by=group_by, per_person=per_person, allow=allow, key=key, device=device,
+        compiled=compiled, private_scales=private_scales, views=views, augment=augment,
+        parameters=parameters, rank=rank, schedule=schedule, judge=judge,
+    )  # fmt: skip
 
 
 @app.command(name="report")
@@ -514,11 +492,10 @@ def sample(
     given = [*(caption or ()), *(read_captions(captions) if captions else ())] or [""]
     wanted = [given[i % len(given)] for i in range(number)]
     sampling = Sampling(temperature=temperature, top_p=top_p, guidance=guidance, away=away)
-    with Bars() as bars:
+    with whole_folder(out) as building, Bars() as bars:
         bars.begin("drawing samples", number)
         few = pipeline.draw_coarse(wanted, seed=seed, sampling=sampling, told=bars.advance)
         full = few if coarse else pipeline.enlarge(few, wanted, seed=seed)
-    with whole_folder(out) as building:
         Samples(wanted, few, full).write(building)
     print(f"{number} images in {out}")
 
@@ -536,7 +513,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Recompute epsilon from the certificate and check every file of a release."""
-    result = verify_release(release, read_public_key(public_key) if public_key else None, ledger)
+    result = verify_release(release, read_public_key(public_key) if public_key is not None else None, ledger)
     if as_json:
         print(
             json.dumps(
@@ -558,11 +535,11 @@ def export(
     ] = registry.FORMATS[0],
 ) -> None:
     """Print a verified certificate as an entry for a registry, or in the words of NIST SP 800-226."""
-    entry = registry.export(read_certificate(release), form)
+    registry.check_format(form)
     wrong = [text for ok, text in verify_release(release).lines if not ok]
     if wrong:
         raise OutputError(f"{release} does not verify, so nothing is exported: {'; '.join(wrong)}.")
-    print(json.dumps(entry, indent=2, ensure_ascii=False))
+    print(json.dumps(registry.export(read_certificate(release), form), indent=2, ensure_ascii=False))
 
 
 @app.command(name="audit")
@@ -578,7 +555,9 @@ def audit_command(
     ),
     delta: Delta = None,
     preset: Preset = "thumb",
-    portraits: Annotated[int, typer.Option(help="Portraits to draw if no images are given.")] = 800,
+    portraits: Annotated[
+        int | None, typer.Option(help=f"Portraits to draw if no images are given; {PORTRAITS} unless told.")
+    ] = None,
     canaries: Annotated[int, typer.Option(help="Made-up records, in by fair coins.")] = 200,
     samples: Annotated[int, typer.Option(help="Samples to look for copies in.")] = 128,
     repeats: Annotated[int | None, typer.Option(help="Rounds of the game; chosen unless given.")] = None,
@@ -601,10 +580,14 @@ def audit_command(
     epsilons = epsilon or [1.0, 4.0, 8.0]
     if data is not None and len(epsilons) > 1:
         raise ConfigError("each claim is a run that is charged to these images; give one --epsilon.")
-    if data is None and (group_by or allow):
+    if data is None and (group_by or allow or split or ledger or per_person > 1):
         raise ConfigError(
-            "drawn portraits need no --group-by and no --allow; name private images, or leave them out."
+            "--group-by, --per-person, --allow, --split and --ledger are about private images; name these, "
+            "or leave out what drawn portraits have no use for."
         )
+    if data is not None and portraits is not None:
+        raise ConfigError("--portraits says how many to draw without images; leave it out, or the images.")
+    portraits = PORTRAITS if portraits is None else portraits
     asked = [
         RunSettings(
             epsilon=claim, delta=delta, model=preset, batch_size=batch_size, steps=steps, ledger=ledger,
@@ -679,7 +662,10 @@ def pretrain_features_command(
 
 def _training(**asked: Any) -> PrivateTraining:
     """Settings whose choices are words as they were typed; other words are refused."""
-    return PrivateTraining(**asked)
+    found = PrivateTraining(**asked)
+    if found.rank != USUAL.rank and found.parameters != "lora":
+        raise ConfigError("--rank is that of low-rank pairs; add --parameters lora, or leave it out.")
+    return found
 
 
 def _names(given: str | None) -> tuple[str, ...]:

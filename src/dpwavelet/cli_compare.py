@@ -1,5 +1,6 @@
 """`dpwavelet compare`: several methods side by side, with one promise, one clock and one judge."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -115,7 +116,7 @@ def compare(
         methods=tuple(Method.parse(text) for text in methods or USUAL),
         epsilons=tuple(epsilon),
         seeds=seeds,
-        weights=dict(_pair(text) for text in weights or ()),
+        weights=_weights(weights or ()),
         equal=_equal(equal),
         delta=delta,
         records=records,
@@ -143,8 +144,16 @@ def _equal(text: str) -> Any:
     return text
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, sign, folder = text.partition("=")
-    if not (name and sign and folder):
-        raise ConfigError(f"weights are given as METHOD=FOLDER, such as dp-ldm=weights/ldm; got {text!r}.")
-    return name, folder
+def _weights(given: Sequence[str]) -> dict[str, str]:
+    """The folder of each method that is named; one that is named twice is refused."""
+    found = dict[str, str]()
+    for text in given:
+        name, sign, folder = text.partition("=")
+        if not (name and sign and folder):
+            raise ConfigError(
+                f"weights are given as METHOD=FOLDER, such as dp-ldm=weights/ldm; got {text!r}."
+            )
+        if name in found:
+            raise ConfigError(f"weights of {name} are given twice, as {found[name]} and {folder}; name one.")
+        found[name] = folder
+    return found

@@ -6,6 +6,7 @@ batches of one fixed size (the last one padded), so how a request is split into 
 Letters: B batch, N image tokens, K codes.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -38,17 +39,19 @@ class Sampling:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        if not (self.temperature > 0 and 0 < self.top_p <= 1 and self.guidance >= 0 and self.batch_size >= 1):
+        whole = 0 < self.temperature < math.inf and 0 <= self.guidance < math.inf
+        if not (whole and 0 < self.top_p <= 1 and self.batch_size >= 1):
             raise ConfigError(
-                "temperature must be above 0, top_p in (0, 1], guidance at least 0 and batch_size at "
-                f"least 1; got {self.temperature}, {self.top_p}, {self.guidance}, {self.batch_size}."
+                "temperature must be above 0, top_p in (0, 1], guidance at least 0, none of them infinite, "
+                f"and batch_size at least 1; got {self.temperature}, {self.top_p}, {self.guidance}, "
+                f"{self.batch_size}."
             )
         check_away(self.away, self.doubt)
 
 
 def check_away(away: float, doubt: float = 0.0) -> None:
     """Refuse what can't be how a model is led away from the public one."""
-    if not (0 <= away <= 1 and 0 <= doubt < float("inf")):
+    if not (0 <= away <= 1 and 0 <= doubt < math.inf):
         raise ConfigError(
             "away is a share of the guidance, from 0 to 1, and doubt a number of nats, at least 0; "
             f"got {away} and {doubt}."

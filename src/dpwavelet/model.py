@@ -1,9 +1,11 @@
 """One model on disk: tokenizer, transformer, detail model and vocabulary in one folder.
 
     config.json  vocabulary.json  card.json
-    tokenizer.safetensors  transformer.safetensors  detail.safetensors  [reference.safetensors]
+    tokenizer.safetensors  transformer.safetensors  detail.safetensors
+    [reference.safetensors]    the public transformer that a trained one began from; public models have none
+    [trained_on.safetensors]   which pictures a public model learned from, as `images.known` tells it
 
-The reference is the public transformer that a trained one began from; public models have none. Weights that
+Weights that
 bfloat16 holds exactly are stored so. A folder is whole or absent. Loading runs no code from it and checks
 every shape against its config. The card holds the digests of the other files. The `thumb` weights that ship
 with the package are found by name.
@@ -15,11 +17,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from dpwavelet.checkpoint import digest, read_json, read_tensors, whole_folder, write_json, write_tensors
 from dpwavelet.errors import ConfigError, ModelError
+from dpwavelet.images.known import write_known
 from dpwavelet.randomness import torch_stream
 from dpwavelet.text import Vocabulary
 from dpwavelet.tokenizer import SpectralTokenizer, TokenizerConfig
@@ -115,8 +120,13 @@ class Model:
         """Image tokens of the scales that private training touches."""
         return sum(self.tokenizer.config.tokens[: self.private_scales])
 
-    def save_pretrained(self, folder: Path | str, *, half: bool = False) -> None:
-        """Write the folder, whole or not at all; with `half`, weights are rounded to bfloat16."""
+    def save_pretrained(
+        self, folder: Path | str, *, half: bool = False, known: NDArray[np.int64] | None = None
+    ) -> None:
+        """Write the folder, whole or not at all; with `half`, weights are rounded to bfloat16.
+
+        `known` are the digests of the pictures that a public model learned from, as `known_of` finds them.
+        """
         with whole_folder(Path(folder)) as building:
             write_json(building / "config.json", self._config())
             self.vocabulary.save(building / "vocabulary.json")
@@ -126,6 +136,8 @@ class Model:
                 if half or all(torch.equal(halves[name].float(), tensors[name]) for name in tensors):
                     tensors = halves
                 write_tensors(building / f"{part}.safetensors", tensors)
+            if known is not None:
+                write_known(building, known)
             write_json(building / CARD, {**self.card, "digests": digest_files(building)})
 
     @classmethod
@@ -199,6 +211,11 @@ class Model:
             raise ModelError(
                 f"{place / 'config.json'}: the tokenizer makes {coder.tokens} tokens of {coder.codes} codes, "
                 f"the transformer reads {predictor.tokens} of {predictor.codes}; the parts are mixed up."
+            )
+        if not 1 <= self.private_scales <= coder.scales:
+            raise ModelError(
+                f"{place / 'config.json'} says {self.private_scales} private scales of {coder.scales}; the "
+                "model folder is damaged."
             )
         if len(self.vocabulary) != predictor.words:
             raise ModelError(

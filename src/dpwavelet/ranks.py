@@ -127,7 +127,7 @@ def place(device: str) -> torch.device:
             f"the device {device} was asked for, but torch {torch.__version__} finds no GPU here; compute on "
             "the cpu, or install a torch that fits the GPU's driver."
         )
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    several = _several()
     if several and device != "cuda":
         raise ConfigError(f"each process needs a GPU of its own, so say cuda for all of them, not {device}.")
     own = os.environ["LOCAL_RANK"] if several else device.partition(":")[2] or "0"
@@ -140,10 +140,24 @@ def place(device: str) -> torch.device:
     return torch.device("cuda", int(own))
 
 
+def _several() -> bool:
+    """Whether the environment says that there are other processes; refused unless it says which this is."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    needed = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    if size == "1":
+        return False
+    if not size.isdecimal() or (missing := [name for name in needed if name not in os.environ]):
+        lacks = f"without {', '.join(missing)}" if size.isdecimal() else "which is no number"
+        raise ConfigError(
+            f"the environment has WORLD_SIZE={size}, {lacks}; start with torchrun, or unset WORLD_SIZE."
+        )
+    return True
+
+
 @contextmanager
 def joined(patience: timedelta = PATIENCE, device: str = "cpu") -> Iterator[Ranks]:
     """Meet the other processes that `torchrun` started, or be alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not _several():
         yield ALONE
         return
     with met(patience, place(device)) as ranks:

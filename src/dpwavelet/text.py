@@ -16,6 +16,7 @@ Lists without <0> ... <f> are of an older kind, with single letters as their onl
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
@@ -29,6 +30,7 @@ from dpwavelet.checkpoint import read_json, write_json
 from dpwavelet.errors import ConfigError, ModelError
 
 PAD, START = 0, 1
+MOST_IDS = 1 << 15  # words, or codes: records keep them in 16 bits
 SPELLED = 8  # a quarter of a caption; English words rarely need more than four
 _READ = 64  # letters of a word that are looked at: more than SPELLED pieces of English hold
 _SPECIAL = ("<pad>", "<start>")
@@ -85,11 +87,15 @@ class Vocabulary:
 
     @classmethod
     def of(cls, captions: Iterable[str] = ()) -> "Vocabulary":
-        """Special marks, letters, pieces, common words, then every English word of these public captions."""
+        """Special marks, letters, pieces, common words, then the English words of these public captions.
+
+        If these are too many the most frequent are kept; the others are spelled, like any unknown word.
+        """
         words = dict.fromkeys((*_SPECIAL, *_HEX, *_single_letters(), *pieces(), *common_words()))
-        for caption in captions:
-            words.update(dict.fromkeys(word for word in split(caption) if word.isascii()))
-        return cls(list(words))
+        counts = Counter(word for caption in captions for word in split(caption) if word.isascii())
+        new = [word for word in counts if word not in words]
+        kept = set(sorted(new, key=lambda word: (-counts[word], word))[: MOST_IDS - len(words)])
+        return cls([*words, *(word for word in new if word in kept)])
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":

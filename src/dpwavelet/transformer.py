@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dpwavelet.errors import ConfigError
 from dpwavelet.linear import Linear
+from dpwavelet.text import MOST_IDS
 
 PAD, START = 0, 1  # word ids: nothing here; begin a caption (and end it, as a target)
 
@@ -38,6 +39,11 @@ class TransformerConfig:
             raise ConfigError(f"width {self.width} must divide by heads {self.heads}.")
         if self.caption_length < 2 or self.words < 3:
             raise ConfigError("a model needs at least 2 caption positions and 3 words.")
+        if max(self.words, self.codes) > MOST_IDS:
+            raise ConfigError(
+                f"a model knows at most {MOST_IDS:,} words and codes, since records keep them in 16 bits; "
+                f"got {self.words:,} and {self.codes:,}."
+            )
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ def test_results_on_private_images_stay_private_and_are_charged(images, tiny_mod
     assert call(*arguments, "--repeats", 50) == 0, capsys.readouterr()
     assert [path.name for path in out.iterdir()] == ["private"]
     assert (out / "private").stat().st_mode & 0o077 == 0
+    assert not (out / "private" / "checkpoint").exists()  # the key of its noise
     written = json.loads((out / "private" / "audit.json").read_text())
     assert written["private"] is True
     assert written["allowed"] == []
@@ -185,9 +186,12 @@ def test_a_cap_stops_an_audit_and_leaves_nothing(images, tiny_model, tmp_path, c
 
 
 def test_people_and_refusals_belong_to_private_images(tiny_model, tmp_path, capsys):
-    for more in (["--group-by", "patient"], ["--allow", "duplicates"]):
+    for more in (
+        ["--group-by", "patient"], ["--allow", "duplicates"], ["--per-person", "2"], ["--split", "train"],
+        ["--ledger", tmp_path],
+    ):  # fmt: skip
         assert call("--out", tmp_path, "--model", tiny_model, *more) == 2
-        assert "name private images" in " ".join(capsys.readouterr().err.split())
+        assert "about private images" in " ".join(capsys.readouterr().err.split())
 
 
 def test_several_claims_on_private_images_are_refused(tiny_model, portraits, tmp_path, capsys):

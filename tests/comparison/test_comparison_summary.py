@@ -126,6 +126,7 @@ class TestSettings:
             ({"held_out": "train"}, "another than 'train'"),
             ({"allow": ("delta",)}, "delta"),
             ({"at_once": 0}, "at least one cell"),
+            ({"weights": {"dpwavelet": "mine"}}, "weights are given of 'dpwavelet'"),
         ],
     )
     def test_a_setting(self, changes: dict[str, object], words: str) -> None:

@@ -19,7 +19,7 @@ from small_tables import Here, split_portraits
 
 from dpwavelet.checkpoint import alone_in, read_json, read_tensors, write_json
 from dpwavelet.comparison import Computing, Method, TableSettings, make_table, work
-from dpwavelet.comparison.cells import REAL, Known, know, plan_of
+from dpwavelet.comparison.cells import REAL, Cell, Known, know, plan_of
 from dpwavelet.comparison.consent import check_consent, price
 from dpwavelet.comparison.methods import open_system, place_of
 from dpwavelet.errors import ConfigError, DataError, ModelError, OutputError, PrivacyError
@@ -860,6 +860,29 @@ class TestThreeSystems:
         assert steps["public", 0.0] == (0, None)
         plans = [cell.plan for cell in found if cell.plan]
         assert len({(p.epsilon, p.delta, p.batch_size, p.records, p.max_norm) for p in plans}) == 1
+
+    def test_in_equal_time_small_batches_pay_for_each_of_their_steps(
+        self, asked: TableSettings, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found: list[Cell] = []
+
+        def act(function: object, job: Any) -> None:
+            if function is work.tell_speed:
+                write_json(job.path, {"step": 1.0, "record": 0.025})
+            else:
+                found.append(job.cell)
+
+        monkeypatch.setattr("dpwavelet.comparison.table.read_json", lambda path: {})
+        monkeypatch.setattr("dpwavelet.comparison.table.write_report", lambda told, out: None)
+        methods = tuple(map(Method.parse, ("dp-wavelet", "dp-wavelet@1/4", "dp-wavelet@0.5/4")))
+        settings = replace(asked, methods=methods, equal="time", steps=12, seeds=1, epsilons=(8.0,))
+        make_table(people, tmp_path / "out", settings, Silent(), act)
+        steps = {cell.name: (cell.batch_size, cell.steps) for cell in found if cell.method}
+        (B, whole), (small, more) = steps["dp-wavelet"], steps["dp-wavelet@1/4"]
+        seconds = whole * (1 + 0.025 * B)
+        assert (whole, small) == (12, round(B / 4))
+        assert more == int(seconds / (1 + 0.025 * small)) < 4 * whole
+        assert steps["dp-wavelet@0.5/4"] == (small, int(seconds / 2 / (1 + 0.025 * small)))
 
     def test_a_rehearsal_tells_a_speed_and_touches_no_record(
         self, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

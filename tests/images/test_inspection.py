@@ -79,6 +79,15 @@ def test_people_are_counted_by_a_field_of_that_name_or_the_one_asked_for(folder)
         inspect(folder, group_by="family")
 
 
+@pytest.mark.parametrize("field", ["user_id", "PatientNumber", "donor"])
+def test_a_field_that_a_run_would_take_for_a_person_is_one_here(tmp_path, field):
+    for name in ("a", "b"):
+        picture(0).save(tmp_path / f"{name}.png")
+    rows = [{"file": f"{name}.png", "colour": "red", field: 1} for name in ("a", "b")]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert inspect(tmp_path).people == {"field": field, "people": 1, "max": 2, "mean": 2.0}
+
+
 def test_a_person_field_with_gaps_is_a_warning_unless_asked_for(tmp_path):
     for name in ("a", "b"):
         picture(0).save(tmp_path / f"{name}.png")

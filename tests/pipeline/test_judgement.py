@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
+from PIL import Image
 
 from dpwavelet import Pipeline, training
 from dpwavelet.checkpoint import write_json
 from dpwavelet.errors import ConfigError
+from dpwavelet.generation import Sampling
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import to_bytes
@@ -112,7 +115,9 @@ class TestRun:
     def test_without_judging_the_page_says_so(
         self, portraits: Path, tiny_model: Path, tmp_path: Path
     ) -> None:
-        wanted = settings(tiny_model, judged=0, samples=0, release_metrics=(), metrics_epsilon=None)
+        wanted = settings(
+            tiny_model, judged=0, samples=0, release_metrics=(), metrics_epsilon=None, classes=()
+        )
         run(portraits, tmp_path / "run", wanted, Silent())
         twin = json.loads((tmp_path / "run" / "private" / "report.json").read_text())
         (distances,) = [section for section in twin["sections"] if section["id"] == "distances"]
@@ -153,11 +158,13 @@ class TestResuming:
         self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("dpwavelet.pipeline.owner_report.gather", _stop)
-        wanted = settings(tiny_model, release_metrics=(), metrics_epsilon=None)
+        wanted = settings(tiny_model, release_metrics=(), metrics_epsilon=None, classes=())
         with pytest.raises(Stopped):
             run(portraits, tmp_path / "run", wanted, Silent())
         assert verify_release(tmp_path / "run" / "release").ok
         monkeypatch.undo()
+        with pytest.raises(ConfigError, match="other settings"):  # or it would hand over another promise
+            run(portraits, tmp_path / "run", replace(wanted, epsilon=4.0), Silent())
         run(portraits, tmp_path / "run", wanted, Silent())  # asked again, it judges and is done
         assert (tmp_path / "run" / "private" / "report.json").is_file()
         with pytest.raises(ConfigError, match="finished release"):
@@ -184,6 +191,52 @@ class TestSecondLook:
         )
         assert [block["kind"] for block in parts["audit"]] == ["table", "lines"]
         assert before == {path: path.read_bytes() for path in (out / "release").rglob("*") if path.is_file()}
+
+    def test_the_samples_that_are_looked_at_are_those_of_the_release(
+        self, finished: Path, portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out, looked = tmp_path / "portraits", list[owner_report.Released]()
+        shutil.copytree(finished, out)
+        nearest = owner_report._nearest
+        monkeypatch.setattr(
+            owner_report, "_nearest", lambda here, shown: (looked.append(shown), nearest(here, shown))[1]
+        )
+        judge_again(out, portraits, 24, Silent(), seed=5)
+        (shown,) = looked
+        folder = out / "release" / "samples"
+        for index, picture in enumerate(shown.pictures):
+            with Image.open(folder / f"{index:06d}.png") as image:
+                assert np.array_equal(np.asarray(image), picture.permute(1, 2, 0).numpy())
+        told = [json.loads(line)["text"] for line in (folder / "metadata.jsonl").read_text().splitlines()]
+        assert list(shown.captions) == told and len(told) == len(shown.pictures) > 1
+
+    def test_what_is_missing_or_no_audit_is_told_before_anything_is_drawn(
+        self, finished: Path, portraits: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "portraits"
+        shutil.copytree(finished, out)
+        with pytest.raises(ConfigError, match="holds no audits"):
+            judge_again(out, portraits, 24, Silent(), audit=out / "private" / "report.json")
+        with pytest.raises(ConfigError, match="is not there"):
+            judge_again(out, portraits, 24, Silent(), audit=out / "audit.json")
+        (out / "private" / "ledger.jsonl").unlink()
+        with pytest.raises(ConfigError, match="no ledger"):
+            judge_again(out, portraits, 24, Silent())
+
+    def test_a_run_from_before_a_setting_of_drawing_is_drawn_without_it(
+        self, finished: Path, portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out, asked = tmp_path / "portraits", list[RunSettings]()
+        shutil.copytree(finished, out)
+        kept = yaml.safe_load((out / "config.yaml").read_text())
+        del kept["settings"]["sampling"]["doubt"]
+        (out / "config.yaml").write_text(yaml.safe_dump(kept))
+        monkeypatch.setattr(
+            "dpwavelet.pipeline.owner_report.gather", lambda *given: (asked.append(given[3]), _stop())
+        )
+        with pytest.raises(Stopped):
+            judge_again(out, portraits, 24, Silent())
+        assert asked[0].sampling == Sampling(doubt=0.0)
 
     def test_other_images_are_refused(self, finished: Path, tmp_path: Path) -> None:
         draw_to(tmp_path / "others", 130, seed=9, size=32)
@@ -266,12 +319,11 @@ def _stop(*_: object, **__: object) -> None:
 
 
 def _stop_real(folder: Path) -> Callable[..., Seal]:
-    """Stops when the real release is about to be sealed, and lets the rehearsal pass."""
+    """Stops when the real release is about to be sealed, and lets the rehearsal before it pass."""
 
-    def seal(title: str, *given: object) -> Seal:
-        if title == "rehearsal":
-            return Seal(title, *given)  # type: ignore[arg-type]  # as it was called
-        assert (folder / "run" / "private" / "bought.json").is_file()
+    def seal(*given: object) -> Seal:
+        if not (folder / "run" / "private" / "bought.json").is_file():
+            return Seal(*given)  # type: ignore[arg-type]  # as it was called
         raise Stopped
 
     return seal

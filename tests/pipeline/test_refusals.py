@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from dpwavelet.checkpoint import read_json, write_json
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.images.drawn import draw_to
-from dpwavelet.images.known import read_known, write_known
+from dpwavelet.images.known import known_of, read_known, write_known
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.public import PublicImages
 from dpwavelet.model import Model
@@ -39,6 +40,10 @@ def settings(model: Path, **changes: object) -> RunSettings:
 
 def prints(images: PrivateImages) -> Prints:
     return Prints.of_records(images, lambda done: None)
+
+
+def seen(images: PublicImages) -> NDArray[np.int64]:
+    return known_of(images.pixels(range(len(images))).numpy())
 
 
 @pytest.fixture
@@ -186,7 +191,7 @@ class TestSameData:
     def test_weights_that_saw_the_pictures_under_other_names_are_refused(
         self, model: Path, copy: Path, portraits: Path
     ) -> None:
-        write_known(model, PublicImages.open(portraits, 32))
+        write_known(model, seen(PublicImages.open(portraits, 32)))
         table = rows(copy)
         for row in table:
             (copy / str(row["file_name"])).rename(copy / f"x{row['file_name']}")
@@ -196,7 +201,7 @@ class TestSameData:
 
     def test_weights_that_saw_others_pass(self, model: Path, portraits: Path, tmp_path: Path) -> None:
         draw_to(tmp_path / "others", 100, seed=9, size=32)
-        write_known(model, PublicImages.open(tmp_path / "others", 32))
+        write_known(model, seen(PublicImages.open(tmp_path / "others", 32)))
         images = PrivateImages.open(portraits, 32)
         check_seen(portraits, prints(images), str(model), Model.from_pretrained(model).card)
         assert len(read_known(model)) == 100
@@ -206,7 +211,7 @@ class TestSameData:
         self, model: Path, portraits: Path, shared: int, refuses: bool
     ) -> None:
         images = PrivateImages.open(portraits, 32)  # 130 of them
-        write_known(model, PublicImages(images.folder.first(shared), 32))
+        write_known(model, seen(PublicImages(images.folder.first(shared), 32)))
         if refuses:
             with pytest.raises(Refusal, match="2% of the pictures"):
                 check_seen(portraits, prints(images), str(model), Model.from_pretrained(model).card)

@@ -1,6 +1,7 @@
 """A whole run on drawn portraits with a tiny model: from a folder to a release that verifies."""
 
 import json
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -12,14 +13,15 @@ import yaml
 from PIL import Image
 
 from dpwavelet import Pipeline, training
-from dpwavelet.checkpoint import digest
-from dpwavelet.errors import ConfigError, DataError, PrivacyError
+from dpwavelet.checkpoint import alone_in, digest
+from dpwavelet.errors import ConfigError, DataError, OutputError, PrivacyError
 from dpwavelet.generation import Sampling
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
 from dpwavelet.pipeline import RunSettings, Silent, declared, dry_run, make_plan, run
 from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.privacy.refusals import Refusal
 from dpwavelet.privacy.verification import verify_release
 from dpwavelet.randomness import Source
 from dpwavelet.training import PrivateTraining
@@ -173,6 +175,27 @@ class TestInterruption:
         with pytest.raises(ConfigError, match="other settings"):
             run(portraits, tmp_path / "run", settings(tiny_model, epsilon=4.0), Silent())
 
+    def test_another_process_is_kept_out(self, portraits: Path, tiny_model: Path, tmp_path: Path) -> None:
+        with alone_in(tmp_path / "run"), pytest.raises(OutputError, match="another process"):
+            run(portraits, tmp_path / "run", settings(tiny_model), Silent())
+        assert not (tmp_path / "run").exists()
+
+    def test_what_a_release_may_not_be_called_is_told_before_anything_is_spent(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        (name, *_) = PrivateImages.open(portraits, 32).names
+        data = tmp_path / "data"
+        shutil.copytree(portraits, data)
+        (data / name).rename(data / "margaret rutherford 1951.png")
+        table = (data / "metadata.jsonl").read_text().replace(name, "margaret rutherford 1951.png")
+        (data / "metadata.jsonl").write_text(table)
+        out = tmp_path / "margaret rutherford 1951"
+        with pytest.raises(Refusal, match="the file name"):
+            run(data, out, settings(tiny_model), Silent())
+        assert not Ledger.open(out / "private" / "ledger.jsonl").entries
+        with pytest.raises(Refusal, match="the file name"):
+            dry_run(data, settings(tiny_model), Silent(), title=out.name)
+
     def test_other_images_do_not_continue_it(self, portraits: Path, tiny_model: Path, tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             run(portraits, tmp_path / "run", settings(tiny_model), _StopAt("private training"))
@@ -206,6 +229,20 @@ class TestPlan:
     ) -> None:
         with pytest.raises(PrivacyError, match="fewer"):
             run(portraits, tmp_path / "run", settings(tiny_model, records=131), Silent())
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"steps": 0}, "steps"),
+            ({"batch_size": 0}, "batch_size"),
+            ({"classes": ("cat", "dog")}, "none is bought"),
+        ],
+    )
+    def test_nothing_that_was_asked_for_is_put_right_in_silence(
+        self, tiny_model: Path, changes: dict[str, object], words: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=words):
+            make_plan(settings(tiny_model, **changes), 120)
 
     def test_a_dry_run_spends_and_keeps_nothing(
         self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -98,6 +98,18 @@ def test_a_run_that_is_resumed_ends_as_if_it_had_not_stopped(data, teacher, tmp_
     )
 
 
+def test_the_work_of_another_run_is_refused(data, teacher, tmp_path):
+    train(data, teacher, tmp_path / "net")
+    with pytest.raises(ConfigError, match="another run"):
+        train(data, teacher, tmp_path / "net", replace(RUN, seed=1))
+    write_bytes(teacher, b"other weights")
+    with pytest.raises(ConfigError, match="another run"):
+        train(data, teacher, tmp_path / "net")
+    (tmp_path / "net.work" / "run.json").unlink()
+    with pytest.raises(ConfigError, match="does not say whose work"):
+        train(data, teacher, tmp_path / "net")
+
+
 def test_views_are_the_images_crops_worse_ones_and_portraits():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), np.uint8)
     views = all_pixels(pixels, 0, 4)

@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from dpwavelet.checkpoint import digest, read_tensors
+from dpwavelet.checkpoint import digest, read_json, read_tensors
 from dpwavelet.errors import ConfigError
-from dpwavelet.images.known import read_known
+from dpwavelet.images.known import KNOWN, known_of, read_known
 from dpwavelet.images.public import PublicImages
 from dpwavelet.model import Model
 from dpwavelet.pretraining import STAGES, Pretraining, Schedule, loop, pretrain
@@ -87,6 +88,20 @@ class TestWhole:
     def test_another_run_may_not_go_on_from_this_work(self, out: Path, portraits: Path) -> None:
         with pytest.raises(ConfigError, match="another run"):
             pretrain(PublicImages.open(portraits, 32), replace(QUICK, seed=1), out, silent)
+
+    def test_the_work_of_other_images_is_not_taken_for_that_of_these(
+        self, out: Path, portraits: Path
+    ) -> None:
+        whole = PublicImages.open(portraits, 32)
+        fewer = PublicImages(whole.folder.first(len(whole) - 1), 32)
+        with pytest.raises(ConfigError, match="learned from other images"):
+            pretrain(fewer, QUICK, out, silent)
+
+    def test_the_folder_says_which_pictures_it_learned_from(self, out: Path, portraits: Path) -> None:
+        images = PublicImages.open(portraits, 32)
+        pixels = images.pixels(range(len(images))).numpy()
+        assert np.array_equal(read_known(out), known_of(pixels))
+        assert KNOWN in read_json(out / "card.json")["digests"]
 
     def test_effort_scales_the_steps(self) -> None:
         assert all(

@@ -144,6 +144,18 @@ def test_numbers_about_records_that_no_mechanism_paid_for_are_noticed(release):
     assert not failures(release)
 
 
+@pytest.mark.parametrize("scales", ["1000000000000", "1" + 30 * "0", "0", "true", '"1"', "[" * 100_000])
+def test_a_model_that_tells_nonsense_of_its_scales_is_no_more_than_wrong(release, scales):
+    (release / "model" / "config.json").write_text(f'{{"private_scales": {scales}}}')
+    found = " ".join(failures(release))
+    assert "model/config.json says" in found or "model/config.json cannot be read" in found
+
+
+def test_a_signature_without_end_is_no_more_than_wrong(release):
+    (release / "certificate.sig").write_text("[" * 100_000)
+    assert any("certificate.sig cannot be read" in text for text in failures(release))
+
+
 def test_any_changed_leaf_breaks_the_signature(release):
     certificate = read_certificate(release)
     signature = (release / "certificate.sig").read_bytes()

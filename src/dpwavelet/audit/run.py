@@ -11,6 +11,7 @@ Letters: M records, U units.
 """
 
 import secrets
+import shutil
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -182,6 +183,7 @@ def audit_private(
     settings = replace(settings, training=asked.training)
     found = audit(tokens, model, plan, settings, private / "checkpoint", account, run, progress)
     account.finish(run)
+    shutil.rmtree(private / "checkpoint")  # the key of the noise and the weights: no use is left for them
     return PrivateAudit(found, asked.allow)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from dpwavelet.comparison.methods import OURS, Method
+from dpwavelet.comparison.methods import SYSTEMS, Method
 from dpwavelet.errors import ConfigError
 from dpwavelet.privacy.accounting import check_epsilon
 from dpwavelet.privacy.refusals import check_allowed
@@ -84,10 +84,6 @@ class TableSettings:
             raise ConfigError(f"pictures must be at least 4, got {self.pictures}.")
         if self.split == self.held_out:
             raise ConfigError(f"the held-out split must be another than {self.split!r}, which is trained on.")
+        if unknown := sorted(set(self.weights) - set(SYSTEMS)):
+            raise ConfigError(f"weights are given of {unknown[0]!r}; the systems are {', '.join(SYSTEMS)}.")
         check_allowed(self.allow)
-
-    @property
-    def systems(self) -> tuple[str, ...]:
-        """The systems whose public weights are needed; ours too where the time is taken from it."""
-        own = [method.system for method in self.methods]
-        return tuple(dict.fromkeys([*own, *([OURS] if self.equal == "time" else [])]))

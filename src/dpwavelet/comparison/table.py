@@ -175,9 +175,12 @@ def _steps(table: _Table, work: Work) -> dict[str, int]:
 
     Both times come from rehearsals on drawn portraits, so no clock that ran on records decides a plan.
     """
-    whole, usual = _whole(table, work), table.shape.batch_size
+    usual = table.shape.batch_size
     trained = [method for method in table.settings.methods if method.trained]
-    steps = {each.name: each.steps_of(whole[each.name], usual) for each in trained}
+    if table.settings.equal == "records":
+        steps = {each.name: each.steps_of(table.shape.steps, usual) for each in trained}
+    else:
+        steps = _within_equal_time(table, trained, work)
     taken: dict[tuple[str, int, int], str] = {}
     for method in trained:
         what = method.recipe, method.batch_of(usual), steps[method.name]
@@ -186,18 +189,17 @@ def _steps(table: _Table, work: Work) -> dict[str, int]:
     return steps
 
 
-def _whole(table: _Table, work: Work) -> dict[str, int]:
-    """The steps that shares are taken of, by method."""
+def _within_equal_time(table: _Table, trained: Sequence[Method], work: Work) -> dict[str, int]:
+    """As many steps, by method, as its own batches fit into its share of the seconds of ours."""
     settings, shape, out = table.settings, table.shape, table.out
-    if settings.equal == "records":
-        return dict.fromkeys(table.known, shape.steps)
     computing = _shared(settings.computing, settings.at_once)  # as every cell has it
     ours = _speed(know(Method(system=OURS), settings), out, computing, work)
     seconds = shape.steps * ours.seconds(shape.batch_size)
     return {
-        name: _speed(told, out, computing, work).steps_within(seconds, shape.batch_size)
-        for name, told in table.known.items()
-        if told.method.trained
+        each.name: _speed(table.known[each.name], out, computing, work).steps_within(
+            each.share * seconds, each.batch_of(shape.batch_size)
+        )
+        for each in trained
     }
 
 

@@ -5,6 +5,7 @@ reason and never stops it; a folder that cannot be read as a data set does. The 
 themselves, so the report of a private folder belongs in `private/`.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +21,10 @@ from dpwavelet.images import duplicates
 from dpwavelet.images.files import ImageFacts, decode, describe, in_order
 from dpwavelet.images.layouts import ImageFolder, open_folder
 
-PERSON_FIELDS = ("identity", "person", "subject", "patient", "person_id", "subject_id", "patient_id")
+PERSONS = (
+    "identity", "person", "people", "individual", "participant", "patient", "subject", "student", "child",
+    "user", "client", "customer", "member", "employee", "donor", "speaker",
+)  # fmt: skip
 
 _HASHED_AT_ONCE = 256
 
@@ -197,10 +201,18 @@ def _captions(folder: ImageFolder) -> dict[str, Any]:
     }
 
 
+def tells_person(field: str) -> bool:
+    """Whether a field is named like a person: patient, patient_id, PatientNumber."""
+    plain = re.sub(r"[^a-z0-9]", "", field.lower())
+    return (
+        plain in PERSONS or re.sub(r"(ids?|identifier|name|number|no|key|code|hash)$", "", plain) in PERSONS
+    )
+
+
 def _people(folder: ImageFolder, group_by: str | None, warnings: list[str]) -> dict[str, Any] | None:
     """Records per person, by the field asked for or by one with a telling name."""
     seen = {key for record in folder.records for key in record.fields}
-    field = group_by or next((name for name in PERSON_FIELDS if name in seen), None)
+    field = group_by or next(filter(tells_person, sorted(seen)), None)
     if field is None:
         return None
     try:

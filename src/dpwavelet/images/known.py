@@ -14,16 +14,19 @@ from numpy.typing import NDArray
 
 from dpwavelet.checkpoint import read_tensors, write_tensors
 from dpwavelet.images.duplicates import digest
-from dpwavelet.images.public import PublicImages
 
 KNOWN = "trained_on.safetensors"
 KEPT = 100_000
 
 
-def write_known(folder: Path, images: PublicImages) -> None:
+def known_of(pixels: Iterable[NDArray[np.uint8]]) -> NDArray[np.int64]:
+    """The digests of pictures [3, S, S], sorted, of which `write_known` makes a file."""
+    return np.unique(_short(digest(one) for one in pixels))[:KEPT]
+
+
+def write_known(folder: Path, known: NDArray[np.int64]) -> None:
     """Put the digests of all public images that a model learned from into its folder."""
-    digests = [digest(image.numpy()) for _, pixels in images.batches(512) for image in pixels]
-    write_tensors(folder / KNOWN, {"digests": torch.from_numpy(np.unique(_short(digests))[:KEPT])})
+    write_tensors(folder / KNOWN, {"digests": torch.from_numpy(known)})
 
 
 def read_known(folder: Path) -> NDArray[np.int64]:

@@ -6,11 +6,14 @@ why in a line and stops nothing: the release does not depend on anything in this
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,11 +32,12 @@ from dpwavelet.evaluation.small_cnn import SmallCnn
 from dpwavelet.evaluation.tones import tone_obedience
 from dpwavelet.evaluation.usefulness import Tested, Usefulness, usefulness
 from dpwavelet.features import FeatureNetwork, perceptual_distance
+from dpwavelet.images.files import decode
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes, png, to_bytes
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.judgement import Evidence, Rows, gather
-from dpwavelet.pipeline.release import Cost, Samples, marks, software_facts, tone
+from dpwavelet.pipeline.release import METADATA, SAMPLES, Cost, Samples, marks, software_facts, tone
 from dpwavelet.pipeline.settings import RunSettings
 from dpwavelet.privacy.certificate import statement
 from dpwavelet.privacy.plan import PrivacyPlan
@@ -74,6 +78,31 @@ MOST_SHOWN = 16  # classes or words in a chart
 OURS, PUBLIC = "this release", "public model without your data"
 
 
+@dataclass(frozen=True)
+class Released:
+    """The samples of a release: captions, and pictures as bytes [B, 3, S, S]."""
+
+    captions: Sequence[str]
+    pictures: Tensor
+
+    @classmethod
+    def of(cls, samples: Samples) -> Self:
+        """Those that were just drawn."""
+        return cls(samples.captions, to_bytes(samples.full))
+
+    @classmethod
+    def read(cls, release: Path, side: int) -> Self:
+        """Those that lie in a release."""
+        folder = release / SAMPLES
+        if not folder.is_dir():
+            return cls((), torch.zeros(0, 3, side, side, dtype=torch.uint8))
+        lines = (folder / METADATA).read_text(encoding="utf-8").splitlines()
+        told = [json.loads(line) for line in lines]
+        names = [f"{index:06d}.png" for index in range(len(told))]
+        pictures = [decode((folder / name).read_bytes(), side, name) for name in names]
+        return cls([str(line["text"]) for line in told], torch.stack(pictures))
+
+
 def judge(
     private: Path,
     title: str,
@@ -82,7 +111,7 @@ def judge(
     ours: Pipeline,
     public: Pipeline,
     settings: RunSettings,
-    samples: Samples,
+    released: Released,
     cost: Cost | None,
     progress: Progress,
     audit: Path | None = None,
@@ -90,7 +119,7 @@ def judge(
     """Compare pictures with records, and write the owner's report into `private`."""
     evidence = gather(images, ours, public, settings, progress) if settings.judged else None
     progress.begin("the owner's report", len(PARTS) + 2)
-    report = owner_report(private, title, plan, evidence, samples, cost, audit, progress.advance)
+    report = owner_report(private, title, plan, evidence, released, cost, audit, progress.advance)
     write_bytes(private / "report.html", render_private(report).encode())
     write_json(private / "report.json", private_json(report))
     progress.advance(1)
@@ -101,7 +130,7 @@ def owner_report(
     title: str,
     plan: PrivacyPlan,
     evidence: Evidence | None,
-    samples: Samples,
+    released: Released,
     cost: Cost | None,
     audit: Path | None,
     told: Callable[[int, str], None] = lambda done, note: None,
@@ -112,7 +141,7 @@ def owner_report(
         for name, part in PARTS.items():
             parts[name] = measured(part, evidence)
             told(1, name)
-        parts["nearness"] = measured(lambda here: _nearest(here, samples), evidence)
+        parts["nearness"] = measured(lambda here: _nearest(here, released), evidence)
         told(1, "nearness")
     return PrivateReport(
         title=title,
@@ -122,7 +151,7 @@ def owner_report(
         delta=plan.delta,
         unit=plan.unit,
         facts=_facts(plan, evidence),
-        cost=cost.facts(len(samples.captions)) if cost is not None else (),
+        cost=cost.facts(len(released.captions)) if cost is not None else (),
         training=list(training(_steps(private / "metrics.jsonl"), plan.batch_size)),
         epsilon_curve=[(step, plan.epsilon_spent(step)) for step in marks(plan.steps)],
         audit=_audit(audit or private / "audit.json"),
@@ -389,11 +418,11 @@ def _tones(here: Evidence) -> Block[AnyOrigin]:
 # Samples beside records
 
 
-def _nearest(here: Evidence, samples: Samples) -> Blocks:
+def _nearest(here: Evidence, released: Released) -> Blocks:
     """The first samples of the release, each with the record whose features are nearest."""
-    if not len(samples.full):
+    if not len(released.pictures):
         return [Missing("The release has no samples.")]
-    pictures = to_bytes(samples.full[:SHOWN])
+    pictures = released.pictures[:SHOWN]
     rows = here.rows(pictures)
     places = [int(np.square(here.records - row).sum(1).argmin()) for row in rows]
     numbers = [int(here.numbers[place]) for place in places]
@@ -405,7 +434,7 @@ def _nearest(here: Evidence, samples: Samples) -> Blocks:
             PrivateScore("perceptual distance", float(distance)),
         )
         for caption, picture, record, number, distance in zip(
-            samples.captions, pictures, records, numbers, apart, strict=False
+            released.captions, pictures, records, numbers, apart, strict=False
         )
     ]  # fmt: skip
     return [nearness(pairs)]
@@ -425,12 +454,27 @@ def _steps(path: Path) -> list[dict[str, float]]:
     return list({line["step"]: line for line in lines}.values())
 
 
+def check_audit(path: Path) -> None:
+    """Refuse a file that `dpwavelet audit` did not write."""
+    if not path.is_file():
+        raise ConfigError(f"{path} is not there; name the audit.json that `dpwavelet audit` wrote.")
+    _audits(path)
+
+
+def _audits(path: Path) -> list[dict[str, Any]]:
+    kept = read_json(path)
+    audits = kept.get("audits") if isinstance(kept, dict) else None
+    if not isinstance(audits, list):
+        raise ConfigError(f"{path} holds no audits; name the audit.json that `dpwavelet audit` wrote.")
+    return audits
+
+
 def _audit(path: Path) -> Blocks:
     """What `dpwavelet audit` wrote: its lower bounds and the curves of membership inference."""
     if not path.is_file():
         return []
     blocks: Blocks = []
-    for one in read_json(path)["audits"]:
+    for one in _audits(path):
         claim = one["plan"]["epsilon"]
         rows: dict[str, list[PrivateScore | str]] = {
             name: [PrivateScore(name, bound), f"{claim:g}"] for name, bound in one["bounds"].items()

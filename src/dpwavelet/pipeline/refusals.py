@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dpwavelet.images.inspection import tells_person
 from dpwavelet.images.known import read_known, share_known
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model, find
@@ -25,12 +26,8 @@ from dpwavelet.training import Checkpoint
 NEAR_SHARE = 0.002  # of the records may be nearly like another by chance, as a few drawn portraits are
 SEEN_SHARE = 0.01  # of the records may be among the public model's pictures: a few that everybody has
 NOT_FINITE_SHARE = 0.1  # of the rehearsed records may have a loss that is not finite
-PERSONS = (
-    "identity", "person", "people", "individual", "participant", "patient", "subject", "student", "child",
-    "user", "client", "customer", "member", "employee", "donor", "speaker",
-)  # fmt: skip
 _NAMED = 4  # records in a message
-_ONE_OF_EACH = "Leave one of each; `dpwavelet check` lists them."
+_ONE_OF_EACH = "Leave one of each; `dpwavelet check --json` lists them all."
 
 
 def check_duplicates(
@@ -61,7 +58,7 @@ def check_people(images: PrivateImages, group_by: str | None, allow: Collection[
     if group_by or "several-per-person" in allow:
         return
     records = images.folder.records
-    for field in sorted({name for record in records for name in record.fields if _tells_person(name)}):
+    for field in sorted({name for record in records for name in record.fields if tells_person(name)}):
         values = (record.fields.get(field) for record in records)
         counts = Counter(str(value) for value in values if isinstance(value, str | int) and value != "")
         if counts and max(counts.values()) > 1:
@@ -135,12 +132,6 @@ def check_accountant(ledger: Ledger, run: str, checkpoint: Checkpoint) -> None:
             f"{checkpoint.key_path}, is gone",
             "Restore it, or abandon the run and choose another --out.",
         )
-
-
-def _tells_person(field: str) -> bool:
-    """Whether a field is named like a person: patient, patient_id, PatientNumber."""
-    name = re.sub(r"(ids?|identifier|name|number|no|key|code|hash)$", "", _plain(field))
-    return name in PERSONS or _plain(field) in PERSONS
 
 
 def _trained_on(card: Mapping[str, Any]) -> list[str]:

@@ -59,6 +59,7 @@ from dpwavelet.report import (
     render_release,
 )
 
+SAMPLES, METADATA = "samples", "metadata.jsonl"
 SHOWN = 64  # samples on the report page; the folder holds all
 
 
@@ -93,7 +94,7 @@ class Samples:
             name = f"{index:06d}.png"
             write_bytes(folder / name, png(full))
             lines.append(canonical_json({"file_name": name, "text": caption, "synthetic": True}))
-        write_bytes(folder / "metadata.jsonl", b"".join(line + b"\n" for line in lines))
+        write_bytes(folder / METADATA, b"".join(line + b"\n" for line in lines))
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def write_release(
     with whole_folder(folder) as building:
         model.save_pretrained(building / "model")
         if samples.captions:
-            samples.write(building / "samples")
+            samples.write(building / SAMPLES)
         write_bytes(building / "card.md", render_card(told).encode())
         write_bytes(building / "report.html", render_release(told).encode())
         write_json(building / "report.json", release_json(told))

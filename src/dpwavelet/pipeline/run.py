@@ -17,12 +17,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 from safetensors.torch import load as unpack_tensors
 from safetensors.torch import save as pack_tensors
 
-from dpwavelet.checkpoint import canonical_json, read_json, write_bytes, write_json
+from dpwavelet.checkpoint import alone_in, canonical_json, read_json, write_bytes, write_json
 from dpwavelet.enlargers import Enlarger, enlarger_json, open_enlarger
 from dpwavelet.errors import ConfigError, OutputError, PrivacyError
 from dpwavelet.images.private import PrivateImages
@@ -31,7 +32,7 @@ from dpwavelet.model import Model
 from dpwavelet.pipeline.bought import Bought
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.leaks import Watch
-from dpwavelet.pipeline.owner_report import judge
+from dpwavelet.pipeline.owner_report import Released, judge
 from dpwavelet.pipeline.prints import Prints
 from dpwavelet.pipeline.purchase import purchase, rehearse_purchase
 from dpwavelet.pipeline.refusals import (
@@ -69,16 +70,32 @@ def run(
 ) -> Path:
     """Take a folder of private images to `out/release`, and return that folder.
 
-    Refuses an `out` that holds a finished release or a run of other settings. Nothing is charged to the
-    ledgers, that of the data set and the run's own, before everything that can be checked without spending
-    has been checked.
+    Refuses an `out` that holds a finished release or a run of other settings, or that another process is at
+    work in. Nothing is charged to the ledgers, that of the data set and the run's own, before everything that
+    can be checked without spending has been checked.
     """
+    with alone_in(out):
+        if (out / "release").exists():
+            _finish(data, out, settings, progress, split, ranks)
+        else:
+            _run(data, out, settings, progress, split, ranks)
+    return out / "release"
+
+
+def _finish(
+    data: Path, out: Path, settings: RunSettings, progress: Progress, split: str | None, ranks: Ranks
+) -> None:
+    """Write the owner's report of a release, if an interruption left that undone."""
+    if ranks.count > 1 or (out / "private" / "report.json").exists():  # the last file that is written
+        raise ConfigError(f"{out / 'release'} is a finished release; choose another --out for another run.")
+    _kept(out, settings=settings.to_json())
+    judge_again(out, data, settings.judged, progress, split=split)
+
+
+def _run(
+    data: Path, out: Path, settings: RunSettings, progress: Progress, split: str | None, ranks: Ranks
+) -> None:
     release, private = out / "release", out / "private"
-    if release.exists():
-        if ranks.count > 1 or (private / "report.json").exists():  # the last file that is written
-            raise ConfigError(f"{release} is a finished release; choose another --out for another run.")
-        judge_again(out, data, settings.judged, progress, split=split)  # what an interruption left undone
-        return release
     model = open_model(settings.model, settings.private_scales).to(place(settings.device))
     enlarger = open_enlarger(settings.enlarger, model, consistent=settings.consistent)
     images = PrivateImages.open(data, model.image_size, split)
@@ -89,9 +106,10 @@ def run(
     key = signing_key(key_file(settings.key) or private / "keys" / KEY)
     fingerprint = fingerprint_of(watch.prints)
     spendings = DataLedger.open(ledger_path(fingerprint, settings.ledger), fingerprint)
+    known = _known(fingerprint, data)
     if not (out / "config.yaml").exists():
         spendings.check_room(plan)
-        _rehearse(images, model, enlarger, plan, settings, watch, progress)
+        _rehearse(images, model, enlarger, plan, settings, watch, progress, out.name, known)
     identity = _begin(out, settings, plan, enlarger)
     own = Ledger.open(private / "ledger.jsonl")
     kind = place(settings.device).type
@@ -114,23 +132,28 @@ def run(
     source = source_of()
     bought = purchase(images, ours, plan, settings, source, private, identity, progress)
     cost = Cost(training_time, drawn.seconds, machine(settings.device))
-    secrets_of_run = {"the fingerprint of the images": fingerprint, **_secrets(data, private)}
-    seal = Seal(out.name, account.finish(identity), key, watch, secrets_of_run)
+    seal = Seal(out.name, account.finish(identity), key, watch, known | _noise_key(private))
     _release(release, ours, plan, settings, own, seal, drawn, cost, bought, progress)
     # Last, so that nothing measured without noise decides whether there is a release.
-    judge(private, out.name, plan, images, ours, public, settings, drawn.samples, cost, progress)
-    return release
+    shown = Released.of(drawn.samples)
+    judge(private, out.name, plan, images, ours, public, settings, shown, cost, progress)
 
 
-def dry_run(data: Path, settings: RunSettings, progress: Progress, split: str | None = None) -> PrivacyPlan:
-    """Check everything and rehearse; spends and keeps nothing. The plan that is returned is the real one."""
+def dry_run(
+    data: Path, settings: RunSettings, progress: Progress, split: str | None = None, title: str = "rehearsal"
+) -> PrivacyPlan:
+    """Check everything and rehearse; spends and keeps nothing. The plan that is returned is the real one.
+
+    `title` is what the release would be called: it must tell nothing of the records.
+    """
     model = open_model(settings.model, settings.private_scales).to(place(settings.device))
     enlarger = open_enlarger(settings.enlarger, model, consistent=settings.consistent)
     images = PrivateImages.open(data, model.image_size, split)
     units = count_units(images, settings)
     plan = make_plan(settings, declared(settings, units))
     watch = check_images(data, images, units, model, plan, settings, progress)
-    _rehearse(images, model, enlarger, plan, settings, watch, progress)
+    known = _known(fingerprint_of(watch.prints), data)
+    _rehearse(images, model, enlarger, plan, settings, watch, progress, title, known)
     return plan
 
 
@@ -174,6 +197,8 @@ def _rehearse(
     settings: RunSettings,
     watch: Watch,
     progress: Progress,
+    title: str,
+    known: Mapping[str, str],
 ) -> None:
     """Walk every stage on ten records: no defect is found after paying.
 
@@ -202,7 +227,7 @@ def _rehearse(
         ours = Pipeline(trained, enlarger)
         drawn = draw_samples(ours, Pipeline(model, enlarger), small, Silent())
         bought = rehearse_purchase(short, settings) if settings.release_metrics else []
-        seal = Seal("rehearsal", ledger.finish("rehearsal"), key, watch, _secrets(None, folder))
+        seal = Seal(title, ledger.finish("rehearsal"), key, watch, {**known, **_noise_key(folder)})
         cost = Cost(0.0, drawn.seconds, machine(settings.device))
         _release(folder / "release", ours, short, small, ledger, seal, drawn, cost, bought, Silent())
         watch.check_drawn(drawn.samples.full)
@@ -260,30 +285,41 @@ def check_images(
     return watch
 
 
-def _secrets(data: Path | None, private: Path) -> Mapping[str, str]:
-    """Texts that no release may hold, by what they are."""
-    key = str(read_json(private / "checkpoint" / "run.json")["key"])
-    place = data.resolve() if data is not None else Path()
-    paths = {"the path of the images": str(place)} if len(place.parts) > 2 else {}
-    return {"the key of the noise": key, **paths}
+def _known(fingerprint: str, data: Path) -> dict[str, str]:
+    """Texts that no release may hold, by what they are, as far as they are known before training."""
+    whole = data.resolve()
+    paths = {"the path of the images": str(whole)} if len(whole.parts) > 2 else {}
+    return {"the fingerprint of the images": fingerprint, **paths}
+
+
+def _noise_key(private: Path) -> dict[str, str]:
+    """The one that training makes."""
+    return {"the key of the noise": str(read_json(private / "checkpoint" / "run.json")["key"])}
 
 
 def _begin(out: Path, settings: RunSettings, plan: PrivacyPlan, enlarger: Enlarger) -> str:
     """Write `config.yaml` and name the run, or find the name of the same run that was interrupted."""
-    path = out / "config.yaml"
     asked = {"settings": settings.to_json(), "plan": plan.to_json(), "enlarger": enlarger_json(enlarger)}
-    asked = json.loads(json.dumps(asked))
-    if path.is_file():
-        kept = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if {name: kept.get(name) for name in asked} != asked:
-            raise ConfigError(
-                f"{out} holds an unfinished run with other settings (see config.yaml); repeat those to go "
-                "on, or choose another --out. What that run spent stays spent."
-            )
+    if (kept := _kept(out, **asked)) is not None:
         return str(kept["run"])
     identity = secrets.token_hex(8)
-    write_bytes(path, yaml.safe_dump({"run": identity, **asked}, sort_keys=False).encode())
+    told = {"run": identity, **json.loads(json.dumps(asked))}
+    write_bytes(out / "config.yaml", yaml.safe_dump(told, sort_keys=False).encode())
     return identity
+
+
+def _kept(out: Path, **asked: Any) -> dict[str, Any] | None:
+    """What `config.yaml` says, if it is there; refused unless it says what is `asked` now."""
+    path = out / "config.yaml"
+    if not path.is_file():
+        return None
+    kept: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if {name: kept.get(name) for name in asked} != json.loads(json.dumps(asked)):
+        raise ConfigError(
+            f"{out} holds an unfinished run with other settings (see config.yaml); repeat those to go on, or "
+            "choose another --out. What that run spent stays spent."
+        )
+    return kept
 
 
 def _tokens(

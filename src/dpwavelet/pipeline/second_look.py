@@ -14,12 +14,13 @@ from dpwavelet.generation import Sampling
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
 from dpwavelet.pipeline.generator import Pipeline
-from dpwavelet.pipeline.owner_report import judge
-from dpwavelet.pipeline.release import draw_samples
+from dpwavelet.pipeline.owner_report import Released, check_audit, judge
 from dpwavelet.pipeline.settings import RunSettings, open_model
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.progress import Progress
+
+NOT_YET = {"away": 0.0, "doubt": 0.0}  # of drawing: what older runs did not know, and did without
 
 
 def judge_again(
@@ -34,13 +35,16 @@ def judge_again(
 ) -> Path:
     """Compare so many pictures with the records of the run in `out`, and return the page.
 
+    These are drawn anew, by `seed` if it is given; the samples that are looked at are those of the release.
     Refuses images that are not those that the run was trained on. `audit` is an `audit.json`.
     """
     release, private = out / "release", out / "private"
     if not release.is_dir() or not (out / "config.yaml").is_file():
         raise ConfigError(f"{out} holds no finished run; name the folder that has release/ and config.yaml.")
-    if audit is not None and not audit.is_file():
-        raise ConfigError(f"{audit} is not there; name the audit.json that `dpwavelet audit` wrote.")
+    if not (private / "ledger.jsonl").is_file():
+        raise ConfigError(f"{private} has no ledger.jsonl; put back what lay beside the release.")
+    if audit is not None:
+        check_audit(audit)
     kept = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
     asked = kept["settings"]
     settings = RunSettings(
@@ -53,7 +57,7 @@ def judge_again(
         captions=tuple(asked["captions"]),
         seed=asked["seed"] if seed is None else seed,
         judged=judged,
-        sampling=Sampling(**asked["sampling"]),
+        sampling=Sampling(**(NOT_YET | asked["sampling"])),
     )
     trained, model = (
         Model.from_pretrained(release / "model"),
@@ -71,7 +75,7 @@ def judge_again(
             f"the enlarger {settings.enlarger} has changed since the run in {out}; put the same file back."
         )
     ours, public = Pipeline(trained, enlarger), Pipeline(model, enlarger)
-    drawn = draw_samples(ours, public, settings, progress)
     plan = PrivacyPlan.from_json(kept["plan"])
-    judge(private, out.name, plan, images, ours, public, settings, drawn.samples, None, progress, audit)
+    released = Released.read(release, model.image_size)
+    judge(private, out.name, plan, images, ours, public, settings, released, None, progress, audit)
     return private / "report.html"

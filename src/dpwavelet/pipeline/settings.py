@@ -140,9 +140,12 @@ def make_plan(settings: RunSettings, records: int) -> PrivacyPlan:
     """The plan for a declared number of records; batch and steps are chosen where the owner did not."""
     delta = delta_for(records) if settings.delta is None else settings.delta
     check_numbers(records, delta)
-    passes = settings.passes or PASSES[settings.unit]
-    batch_size = settings.batch_size or default_batch(records, settings.unit, settings.passes)
-    steps = settings.steps or max(math.ceil(passes * records / batch_size), 1)
+    passes = PASSES[settings.unit] if settings.passes is None else settings.passes
+    batch_size, steps = settings.batch_size, settings.steps
+    if batch_size is None:
+        batch_size = default_batch(records, settings.unit, settings.passes)
+    if steps is None:
+        steps = max(math.ceil(passes * records / max(batch_size, 1)), 1)
     return PrivacyPlan(
         epsilon=settings.epsilon,
         delta=delta,

@@ -13,7 +13,7 @@ from torch import Tensor
 from dpwavelet import model as models
 from dpwavelet.checkpoint import write_bytes
 from dpwavelet.generation import PUBLIC, draw_tokens
-from dpwavelet.images.known import write_known
+from dpwavelet.images.known import known_of
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import png, sheet
 from dpwavelet.model import Model
@@ -82,10 +82,10 @@ class Pretraining(PublicRun):
 
 
 def pretrain(images: PublicImages, run: Pretraining, out: Path, note: Note) -> Model:
-    """Train the three networks and write `out/` as a model folder; `out/work` holds what resuming needs."""
+    """Train the three networks and write `out/` as a model folder; `out.work` holds what resuming needs."""
     work = out.with_name(out.name + ".work")
-    run.check_same(work)
     public = PublicPixels.read(images)
+    run.check_same(work, public.digest())
     model = models.create(run.preset, Vocabulary.of(public.captions), run.seed)
     log = Log(work / "log.jsonl", note)
     for name, stage in STAGES.items():
@@ -101,8 +101,7 @@ def pretrain(images: PublicImages, run: Pretraining, out: Path, note: Note) -> M
         if not picture.exists():
             write_bytes(picture, png(stage_sheet(model, public, name, run.seed)))
     whole = replace(model.eval(), card=run.card("dpwavelet", images, log))
-    whole.save_pretrained(out, half=True)
-    write_known(out, images)
+    whole.save_pretrained(out, half=True, known=known_of(public.pixels))
     return Model.from_pretrained(out)
 
 

@@ -111,7 +111,7 @@ def free_drawings(model: Model, images: PublicPixels, count: int, seed: int) -> 
         spread = SHAKE * part / (parts - 1)
         with (
             shaken(model.transformer, spread, torch_stream(seed, "shaken drawings", part)),
-            mixed_precision(),
+            mixed_precision(model.transformer),
         ):
             ids = draw_tokens(
                 model.transformer,
@@ -149,7 +149,7 @@ def with_mistakes(model: Model, coarse: Tensor, generator: np.random.Generator) 
 def redraw(model: Model, ids: Tensor, generator: np.random.Generator) -> Tensor:
     """For every token [B, N] another one, drawn by the transformer after the true ones before it."""
     words = torch.full((len(ids), 1), START)  # no caption, so that the picture alone says what comes next
-    with mixed_precision():
+    with mixed_precision(model.transformer):
         hidden = model.transformer.hidden(words, [ids])[:, 1:]
         logits = model.transformer.code_heads[0](hidden).float()
     uniforms = torch.from_numpy(generator.random(ids.numel()))
@@ -186,7 +186,7 @@ def _train(
         if free is not None:
             batch = toned(batch, generator)
         bands = analyze(batch, config.levels, config.wavelet)
-        with mixed_precision():
+        with mixed_precision(model.detail):
             if hardening:
                 bands[0] = with_mistakes(model, bands[0], generator)
                 batch = synthesize(bands, config.wavelet)

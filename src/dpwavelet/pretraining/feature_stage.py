@@ -24,6 +24,7 @@ from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import from_bytes
 from dpwavelet.pretraining.feature_views import NO_CLASS, PORTRAITS, Views, all_pixels, look, project
 from dpwavelet.pretraining.loop import Note, Schedule, run_stage
+from dpwavelet.pretraining.record import check_same
 from dpwavelet.pretraining.stages import PublicPixels, mixed_precision
 from dpwavelet.pretraining.teacher import Teacher
 from dpwavelet.randomness import stream, torch_stream
@@ -71,8 +72,9 @@ def train_features(
             "give images of so many classes, or a config that fits them."
         )
     work = out.with_name(out.name + ".work")
-    teacher = Teacher(teacher_file)
-    views = _views(images, names, teacher, run, work, note)
+    teacher, public = Teacher(teacher_file), PublicPixels.read(images)
+    check_same(work, {**asdict(run), "learns_from": public.digest(), "teacher": digest(teacher_file)})
+    views = _views(public, _classes(images, names), teacher, run, work, note)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_stream(run.seed, "features").initial_seed())
         network = FeatureNetwork(run.config)
@@ -102,13 +104,18 @@ def measure(
 
 
 def _views(
-    images: PublicImages, names: list[str], teacher: Teacher, run: FeatureTraining, work: Path, note: Note
+    public: PublicPixels,
+    named: NDArray[np.int64],
+    teacher: Teacher,
+    run: FeatureTraining,
+    work: Path,
+    note: Note,
 ) -> Views:
-    plain = PublicPixels.read(images).pixels
+    plain = public.pixels
     pixels = all_pixels(plain, run.seed, run.portraits)
     classes = np.full(len(pixels), NO_CLASS)
     known = len(pixels) - run.portraits
-    classes[:known] = np.tile(_classes(images, names), known // len(plain))
+    classes[:known] = np.tile(named, known // len(plain))
     done = 0
 
     def told(more: int) -> None:
@@ -138,7 +145,7 @@ def _train(network: FeatureNetwork, views: Views, run: FeatureTraining, state: P
         generator = stream(run.seed, "features", step)
         chosen = generator.integers(len(views.pixels), size=count)
         batch = _moved(torch.from_numpy(views.pixels[chosen]), generator)
-        with mixed_precision():
+        with mixed_precision(network):
             rows, scores = network(from_bytes(batch).contiguous(memory_format=torch.channels_last))
         classes = torch.from_numpy(views.classes[chosen])
         named = F.cross_entropy(scores.float(), classes, label_smoothing=SMOOTHING)

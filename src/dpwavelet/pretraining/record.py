@@ -35,13 +35,9 @@ class PublicRun:
         changes: dict[str, Any] = {n: value.scaled(share) for n, value in own if isinstance(value, Schedule)}
         return replace(self, drawn_heads=int(self.drawn_heads * min(share, 1)), **changes)
 
-    def check_same(self, work: Path) -> None:
-        """Refuse to go on from the work of a different run; write down which one this is if it is new."""
-        path, wanted = work / "run.json", json.loads(json.dumps(asdict(self)))
-        if not path.is_file():
-            write_json(path, wanted)
-        elif read_json(path) != wanted:
-            raise ConfigError(f"{work} holds another run (see run.json); delete it or choose another --out.")
+    def check_same(self, work: Path, images: str) -> None:
+        """Refuse to go on from the work of a different run, or of other images; `images` is their digest."""
+        check_same(work, {**asdict(self), "learns_from": images})
 
     def card(self, system: str, images: PublicImages, log: "Log") -> dict[str, Any]:
         """What the folder of weights says of itself."""
@@ -57,6 +53,20 @@ class PublicRun:
             "stages": log.summary(),
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         }
+
+
+def check_same(work: Path, told: Mapping[str, Any]) -> None:
+    """Refuse to go on from work of which something else is told; write down what this is if it is new."""
+    path, wanted = work / "run.json", json.loads(json.dumps(told))
+    if not path.is_file():
+        if any(work.glob("*.safetensors")):
+            raise ConfigError(f"{work} does not say whose work it is; delete it or choose another --out.")
+        write_json(path, wanted)
+    elif read_json(path) != wanted:
+        raise ConfigError(
+            f"{work} holds another run, or one that learned from other images (see run.json); delete it or "
+            "choose another --out."
+        )
 
 
 class Log:

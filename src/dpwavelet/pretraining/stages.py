@@ -4,6 +4,7 @@ The transformer needs a finished tokenizer, whose tokens it learns to predict. W
 in a file of its own.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dpwavelet.checkpoint import canonical_json
 from dpwavelet.features import FeatureNetwork, perceptual_distance
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import from_bytes
@@ -78,6 +80,12 @@ class PublicPixels:
     def __len__(self) -> int:
         return len(self.captions)
 
+    def digest(self) -> str:
+        """SHA-256 of all that can be learned from them."""
+        found = hashlib.sha256(canonical_json([self.captions, self.names, self.boxes]))
+        found.update(np.ascontiguousarray(self.pixels).data)
+        return found.hexdigest()
+
     def draw(self, count: int, generator: np.random.Generator) -> tuple[NDArray[np.int64], Tensor]:
         """Indices and images [count, 3, S, S] in [-1, 1], half of them mirrored."""
         chosen = generator.integers(len(self), size=count)
@@ -86,9 +94,9 @@ class PublicPixels:
         return chosen, torch.where(mirrored[:, None, None, None], images.flip(-1), images)
 
 
-def mixed_precision() -> torch.autocast:
-    """Matrix units in bfloat16; weights, losses and sums stay in float32."""
-    return torch.autocast("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16)
+def mixed_precision(network: nn.Module) -> torch.autocast:
+    """Matrix units in bfloat16 where this network is; weights, losses and sums stay in float32."""
+    return torch.autocast(next(network.parameters()).device.type, torch.bfloat16)
 
 
 def train_coarse(
@@ -121,7 +129,7 @@ def _train_bands(
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         _, batch = images.draw(schedule.batch_size, stream(seed, kind, step))
         bands = analyze(batch, config.levels, config.wavelet)[:kept]
-        with mixed_precision():
+        with mixed_precision(tokenizer):
             loss = tokenizer.loss(bands, kind, torch_stream(seed, kind, step))
             seen = perceptual_distance(looker, loss.image, batch).mean() if looker else torch.zeros(())
         sides = config.image_sides[:kept][-len(loss.pixels) :]
@@ -192,7 +200,7 @@ def _train_words_and_tokens(
             if tokens is None
             else [torch.from_numpy(table[mirrored, chosen].astype(np.int64)) for table in tokens[:scales]]
         )
-        with mixed_precision():
+        with mixed_precision(transformer):
             losses = transformer.losses(model.vocabulary.encode(captions, length), ids)
         numbers = {f"scale_{s + 1}": float(loss.detach().mean()) for s, loss in enumerate(losses.scales)}
         kept = torch.from_numpy(~dropped)  # a dropped caption does not teach that captions are empty

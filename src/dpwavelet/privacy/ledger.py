@@ -29,7 +29,7 @@ from pathlib import Path
 from string import hexdigits
 from typing import Any, Protocol
 
-from dpwavelet.checkpoint import canonical_json
+from dpwavelet.checkpoint import canonical_json, sync_folder
 from dpwavelet.errors import ConfigError, DpwaveletError, OutputError, PrivacyError
 
 if sys.platform != "win32":
@@ -320,7 +320,7 @@ def _write(file: int, line: bytes, size: int, path: Path) -> None:
             raise OSError(28, "the disk is full")
         os.fsync(file)
         if not size:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
     except OSError as error:
         os.ftruncate(file, size)
         raise OutputError(
@@ -355,15 +355,4 @@ def _make_folder(folder: Path) -> None:
         return
     _make_folder(folder.parent)
     folder.mkdir(mode=0o700, exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name in a folder durable."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder.parent)

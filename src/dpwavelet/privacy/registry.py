@@ -32,10 +32,15 @@ _POINTS = (
 )
 
 
-def export(certificate: Mapping[str, Any], form: str) -> dict[str, Any]:
-    """A verified certificate as plain JSON in one of FORMATS."""
+def check_format(form: str) -> None:
+    """Refuse a form that nobody knows."""
     if form not in FORMATS:
         raise ConfigError(f"the format must be one of {', '.join(FORMATS)}, got {form!r}.")
+
+
+def export(certificate: Mapping[str, Any], form: str) -> dict[str, Any]:
+    """A verified certificate as plain JSON in one of FORMATS."""
+    check_format(form)
     return _registry(certificate) if form == "registry" else _nist(certificate)
 
 

@@ -58,6 +58,7 @@ CANNOT_PROVE = (
     "that the public models saw only public images",
     "that nobody trained on the same records elsewhere; every run on them adds to the privacy loss",
 )
+MOST_SCALES = 64  # that a model may have
 _PERCENT = re.compile(r"(?<=at most )([0-9.]+)(?=% of the time)")
 _NO_KEY = "whose certificate this is: give the owner's public key to check that"
 _REFERENCE = "model/reference.safetensors"
@@ -144,7 +145,7 @@ def _check_signature(path: Path, content: bytes, public_key: bytes | None) -> tu
         Ed25519PublicKey.from_public_bytes(embedded).verify(bytes.fromhex(claim["signature"]), content)
     except InvalidSignature:
         return False, "the signature does not fit the certificate"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return False, f"{path.name} cannot be read: {error}"
     return True, f"signed with the key {embedded.hex()[:16]}..."
 
@@ -236,8 +237,10 @@ def _check_scales(folder: Path, certificate: Mapping[str, Any]) -> tuple[bool, s
     claimed = certificate.get("private_scales")
     try:
         scales = json.loads(path.read_bytes())["private_scales"]
+        if type(scales) is not int or not 1 <= scales <= MOST_SCALES:
+            return False, f"model/config.json says {scales!s:.100} private scales"
         ok = claimed == list(range(1, scales + 1))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return False, f"model/config.json cannot be read: {error}"
     return ok, f"private scales: {claimed} claimed, {scales} in the model"
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dpwavelet.checkpoint import write_bytes
 from dpwavelet.features import FeatureNetwork, perceptual_distance
-from dpwavelet.images.known import write_known
+from dpwavelet.images.known import known_of
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import png, sheet
 from dpwavelet.pretraining.detail_stage import Judge
@@ -53,8 +53,8 @@ class DiffusionPretraining(PublicRun):
 def pretrain(images: PublicImages, run: DiffusionPretraining, out: Path, note: Note) -> LatentDiffusion:
     """Train both networks and write `out/` as a model folder; `out` with .work holds what resuming needs."""
     work = out.with_name(out.name + ".work")
-    run.check_same(work)
     public = PublicPixels.read(images)
+    run.check_same(work, public.digest())
     diffusion = create(run.preset, Vocabulary.of(public.captions), run.seed)
     log = Log(work / "log.jsonl", note)
     first, second = work / "autoencoder.safetensors", work / "denoiser.safetensors"
@@ -71,8 +71,7 @@ def pretrain(images: PublicImages, run: DiffusionPretraining, out: Path, note: N
     run_or_restore(second, run.denoiser, diffusion.denoiser, "average.", denoise, log)
     write_bytes(work / "denoiser.png", png(stage_sheet(diffusion, public, run.seed)))
     whole = replace(diffusion.eval(), card=run.card("DP-LDM", images, log))
-    save(whole, out, half=True)
-    write_known(out, images)
+    save(whole, out, half=True, known=known_of(public.pixels))
     return load(out)
 
 

@@ -15,11 +15,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dpwavelet.checkpoint import read_json, read_tensors, whole_folder, write_json, write_tensors
 from dpwavelet.errors import ConfigError, ModelError
+from dpwavelet.images.known import write_known
 from dpwavelet.rivals.diffusion.networks import (
     SCHEDULE,
     CaptionEmbedder,
@@ -62,8 +65,13 @@ class ClipEmbedder(nn.Module):
         return states, torch.ones_like(ids, dtype=torch.bool)
 
 
-def save(diffusion: LatentDiffusion, folder: Path, *, half: bool = False) -> None:
-    """Write the folder, whole or not at all; with `half`, weights are rounded to bfloat16."""
+def save(
+    diffusion: LatentDiffusion, folder: Path, *, half: bool = False, known: NDArray[np.int64] | None = None
+) -> None:
+    """Write the folder, whole or not at all; with `half`, weights are rounded to bfloat16.
+
+    `known` are the digests of the pictures that it learned from.
+    """
     if half:
         diffusion = replace(
             diffusion,
@@ -82,6 +90,8 @@ def save(diffusion: LatentDiffusion, folder: Path, *, half: bool = False) -> Non
         else:
             embedder.encoder.save_pretrained(building / "text_encoder")
             embedder.tokenizer.save_pretrained(building / "tokenizer")
+        if known is not None:
+            write_known(building, known)
         for file in building.rglob("*.safetensors"):
             file.chmod(0o644)  # the library makes them their owner's alone, unlike all other files
         write_json(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dpwavelet.features import FeatureNetwork, perceptual_distance
-from dpwavelet.images.known import write_known
+from dpwavelet.images.known import known_of
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import from_bytes
 from dpwavelet.pretraining.detail_stage import Judge
@@ -49,8 +49,8 @@ class LlamaPretraining(PublicRun):
 def pretrain(images: PublicImages, run: LlamaPretraining, out: Path, note: Note) -> LlamaGen:
     """Train both networks and write `out/`; a folder beside it holds what resuming needs."""
     work = out.with_name(out.name + ".work")
-    run.check_same(work)
     public = PublicPixels.read(images)
+    run.check_same(work, public.digest())
     rival = create(run.preset, Vocabulary.of(public.captions), run.seed)
     log = Log(work / "log.jsonl", note)
     first, second = work / "tokenizer.safetensors", work / "transformer.safetensors"
@@ -64,8 +64,8 @@ def pretrain(images: PublicImages, run: LlamaPretraining, out: Path, note: Note)
 
     run_or_restore(first, run.tokenizer, rival.tokenizer, "tokenizer.", tokenize, log)
     run_or_restore(second, run.transformer, rival.transformer, "", predict, log)
-    save(replace(rival.eval(), card=run.card("DP-LlamaGen", images, log)), out, half=True)
-    write_known(out, images)
+    whole = replace(rival.eval(), card=run.card("DP-LlamaGen", images, log))
+    save(whole, out, half=True, known=known_of(public.pixels))
     return load(out)
 
 
@@ -83,7 +83,7 @@ def train_tokenizer(
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         _, batch = images.draw(schedule.batch_size, stream(seed, "llamagen tokenizer", step))
-        with mixed_precision():
+        with mixed_precision(tokenizer):
             made = tokenizer(batch)
             seen = perceptual_distance(looker, made.image, batch).mean()
             fooled, caught = contest(judge, batch, made.image)
@@ -118,7 +118,7 @@ def train_transformer(
             for index, mirror, drop in zip(chosen, mirrored, dropped, strict=True)
         ]
         ids = torch.from_numpy(tokens[mirrored, chosen].astype(np.int64))
-        with mixed_precision():
+        with mixed_precision(transformer):
             losses = transformer.losses(said(rival.words, captions, length), [ids])
         return losses.image.mean(), {}
 

@@ -13,10 +13,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dpwavelet.checkpoint import read_json, read_tensors, whole_folder, write_json, write_tensors
 from dpwavelet.errors import ConfigError, ModelError
+from dpwavelet.images.known import write_known
 from dpwavelet.model import CARD, digest_files, read_card
 from dpwavelet.records import Words
 from dpwavelet.rivals.llamagen.rival import LlamaGen
@@ -36,8 +39,13 @@ PIECES = 32128  # ids of T5
 HEAD = 64  # width of a head of the published networks, but for the 3B and 7B ones
 
 
-def save(rival: LlamaGen, folder: Path, *, half: bool = False) -> None:
-    """Write the folder, whole or not at all; with `half`, weights are rounded to bfloat16."""
+def save(
+    rival: LlamaGen, folder: Path, *, half: bool = False, known: NDArray[np.int64] | None = None
+) -> None:
+    """Write the folder, whole or not at all; with `half`, weights are rounded to bfloat16.
+
+    `known` are the digests of the pictures that it learned from.
+    """
     with whole_folder(folder) as building:
         parts = {part: asdict(getattr(rival, part).config) for part in ("tokenizer", "transformer")}
         config = {"format": FORMAT, "kind": "llamagen", "preset": rival.preset, **parts}
@@ -51,6 +59,8 @@ def save(rival: LlamaGen, folder: Path, *, half: bool = False) -> None:
             if half:
                 tensors = {name: tensor.bfloat16() for name, tensor in tensors.items()}
             write_tensors(building / f"{part}.safetensors", tensors)
+        if known is not None:
+            write_known(building, known)
         write_json(building / CARD, {**rival.card, "digests": digest_files(building)})
 
 
