@@ -102,6 +102,7 @@ VARIANTS: Mapping[str, Changes] = {
     "captions count 0": {"caption_weight": 0.0},
     "without privacy": {"private": False},  # what the others are measured by; one cell for all epsilons
 }
+DRAWING = Sampling(doubt=0.0)  # of all cells, so that recipes differ in nothing else; what came first
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,8 @@ class Cell:
 
     def name(self, changes: Changes) -> str:
         """What decides the result, in short."""
-        told = {**self.__dict__, "changes": dict(changes), "drawing": asdict(Sampling())}
+        drawing = {name: value for name, value in asdict(DRAWING).items() if name != "doubt" or value}
+        told = {**self.__dict__, "changes": dict(changes), "drawing": drawing}
         if self.share == 1:
             del told["share"]  # it was not there once
         return sha256(canonical_json(told)).hexdigest()[:16]
@@ -336,7 +338,7 @@ def warmed(
 
 def compared(model: Model, real: Real, cell: Cell, out: Path) -> dict[str, float]:
     """Pictures for the captions of held-out records beside those records."""
-    few, full = Pipeline(model).draw(real.captions, seed=cell.seed)
+    few, full = Pipeline(model).draw(real.captions, seed=cell.seed, sampling=DRAWING)
     coarse = (
         analyze(few, model.private_scales - 1, model.tokenizer.config.wavelet)[0]
         if model.private_scales > 1

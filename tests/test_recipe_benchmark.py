@@ -1,7 +1,7 @@
 """The table of recipes: where the dots of its charts stand, and which cells it takes from where."""
 
 import xml.etree.ElementTree as ET
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -91,10 +91,13 @@ def test_a_share_of_the_steps_and_another_way_of_drawing_are_other_cells(
     recipe: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = ("faces", 1.0, "default", 0, None, 800, "abcdef")
+    assert asdict(recipe.DRAWING) == {
+        "temperature": 1.0, "top_p": 0.98, "guidance": 3.0, "away": 0.5, "doubt": 0.0, "batch_size": 32
+    }  # fmt: skip
     whole, part = recipe.Cell(*told), recipe.Cell(*told, share=0.25)
     assert part.label == f"{whole.label}_0.25"
     names = [whole.name({}), whole.name({}), part.name({}), whole.name({"rank": 8})]
-    monkeypatch.setattr(recipe, "Sampling", lambda: Sampling(guidance=2.0))
+    monkeypatch.setattr(recipe, "DRAWING", Sampling(guidance=2.0))
     assert len({*names, whole.name({}), part.name({})}) == len(names) + 1
 
 
