@@ -30,16 +30,23 @@ SUMS = breaks_of(
     (
         "a person brings the sum of their records",
         "Somebody with thirty records moves the sum by thirty times the bound before it is cut.",
-        "np.stack([part.mean(0) for part in parts])",
-        "np.stack([part.sum(0) for part in parts])",
+        "vectors[own].mean(0)",
+        "vectors[own].sum(0)",
         "TestValues::test_a_person_brings_the_mean_of_their_records",
     ),
     (
         "people counted as records",
         "The noise protects one record of a person, and the plan says that it protects the person.",
-        "units = vectors if owners is None else _means(vectors, owners)",
-        "units = vectors",
+        "members = _members(len(vectors), owners)",
+        "members = _members(len(vectors), None)",
         "TestSensitivity::test_one_person_with_all_records_moves_the_sum_by_at_most_the_bound",
+    ),
+    (
+        "the last few units left out",
+        "What is published is of fewer records than the plan says, and which depends on their order.",
+        "range(0, len(members), AT_ONCE)",
+        "range(0, len(members) - AT_ONCE + 1, AT_ONCE)",
+        "TestValues::test_rows_within_the_bound_are_added_up_as_they_are",
     ),
     (
         "values that are not finite are added up",

@@ -150,7 +150,7 @@ class TestPlan:
         assert 0.49 < epsilon_pld((other,), plan.delta) <= 0.5
 
     def test_training_alone_would_get_less_noise(self):
-        plain = make_plan(self.settings(release_metrics=(), metrics_epsilon=None), 2000)
+        plain = make_plan(self.settings(release_metrics=(), metrics_epsilon=None, classes=()), 2000)
         assert plain.others == ()
         assert plain.noise_multiplier < make_plan(self.settings(), 2000).noise_multiplier
 

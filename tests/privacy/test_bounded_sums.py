@@ -90,6 +90,15 @@ class TestValues:
         vectors, mixed = rows(5, 300), np.random.default_rng(1).permutation(300)
         assert np.array_equal(total(vectors), total(vectors[mixed]))
 
+    @pytest.mark.parametrize("at_once", [1, 7, 300])
+    @pytest.mark.parametrize("people", [False, True])
+    def test_how_many_are_added_up_at_once_changes_no_bit(self, at_once, people, monkeypatch):
+        vectors = np.vstack([rows(5, 300), [[math.nan, 0, 0, 0, 0]]])
+        owners = np.random.default_rng(2).integers(0, 90, 301) if people else None
+        whole = total(vectors, 1.0, owners)
+        monkeypatch.setattr("dpwavelet.privacy.bounded_sums.AT_ONCE", at_once)
+        assert np.array_equal(total(vectors, 1.0, owners), whole)
+
     def test_nobody_gives_zero(self):
         assert np.array_equal(total(np.empty((0, 5))), np.zeros(5))
         assert np.array_equal(total(np.empty((0, 5)), 1.0, np.empty(0, np.int64)), np.zeros(5))

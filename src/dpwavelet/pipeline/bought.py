@@ -102,18 +102,13 @@ class Bought:
 
 
 def check_metrics(metrics: Sequence[str], classes: Sequence[str]) -> None:
-    """Refuse names that are no metrics, an accuracy without public names of classes, and these without it."""
+    """Refuse names that are no metrics, and an accuracy without public names of classes."""
     if wrong := [name for name in metrics if name not in METRICS]:
         raise ConfigError(f"a metric to release is one of {', '.join(METRICS)}, got {wrong[0]!r}.")
     if "accuracy" in metrics and len(set(classes)) < 2:
         raise ConfigError(
             "an accuracy needs at least two classes, named by you because names that come from the records "
             "would not be public; give --classes cat,dog."
-        )
-    if classes and "accuracy" not in metrics:
-        raise ConfigError(
-            "classes are what an accuracy tells apart, and none is bought; add --release-metrics accuracy, "
-            "or leave out --classes."
         )
 
 

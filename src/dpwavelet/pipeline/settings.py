@@ -81,6 +81,11 @@ class RunSettings:
         check_metrics(self.release_metrics, self.classes)
         if "accuracy" in self.release_metrics:
             check_captions(self.classes, self.captions)
+        elif self.classes:
+            raise ConfigError(
+                "classes are what an accuracy tells apart, and none is bought; add --release-metrics "
+                "accuracy, or leave out --classes."
+            )
         if bool(self.release_metrics) != (self.metrics_epsilon is not None):
             raise ConfigError(
                 "metrics to release and the epsilon that pays for them go together; give both "
