@@ -14,7 +14,7 @@ import pickletools
 import sys
 import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -253,6 +253,18 @@ class _Reader:
             _fill(content, file)
         raw = torch.frombuffer(content, dtype=torch.uint8 if dtype == torch.bool else dtype)
         return raw != 0 if dtype == torch.bool else raw
+
+
+def weights_in(
+    tree: Mapping[Any, Any], wrappers: Sequence[str], prefixes: Sequence[str]
+) -> dict[str, Tensor]:
+    """The tensors of a network by name, without the dict around them and what all names begin with."""
+    inner = next((tree[name] for name in wrappers if isinstance(tree.get(name), dict)), tree)
+    found = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
+    for prefix in prefixes:
+        if all(name.startswith(prefix) for name in found):
+            found = {name.removeprefix(prefix): value for name, value in found.items()}
+    return found
 
 
 def _fill(content: bytearray, file: IO[bytes]) -> None:

@@ -1,7 +1,6 @@
 """A forecast follows from the plan, drawn portraits and runs on public stand-ins, and spends nothing."""
 
 import json
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,14 +20,13 @@ from dpwavelet.pipeline.forecast import (
     Speed,
     expected_quality,
     forecast,
-    signal_to_noise,
     stand_ins,
     time_training,
-    trained_parameters,
 )
 from dpwavelet.privacy.accounting import calibrate_noise, delta_for
 from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.training import PrivateTraining
+from dpwavelet.privacy.refusals import signal_to_noise
+from dpwavelet.training import PrivateTraining, trained_parameters
 
 PLAN = PrivacyPlan(epsilon=8.0, delta=1e-5, records=1000, batch_size=100, steps=30, max_norm=1.0)
 SPEED = Speed(
@@ -40,13 +38,16 @@ TRAINING = PrivateTraining(chunk=16)
 def test_signal_to_noise_is_the_norm_of_a_mean_over_that_of_its_noise() -> None:
     d, B, sigma, C = 40_000, 128, 1.7, 0.3
     noise = np.random.default_rng(0).normal(scale=sigma * C, size=d) / B
-    assert signal_to_noise(B, sigma, d) == pytest.approx(C / np.linalg.norm(noise), rel=0.02)
+    assert signal_to_noise(batch_size=B, steps=1, noise_multiplier=sigma, parameters=d) == pytest.approx(
+        C / np.linalg.norm(noise), rel=0.02
+    )
 
 
 def test_only_what_is_trained_gets_noise(tiny_model: Path) -> None:
     model = Model.from_pretrained(tiny_model)
     everything, few = (
-        trained_parameters(model, replace(TRAINING, parameters=kind)) for kind in ("all", "attention")
+        trained_parameters(model.transformer, replace(TRAINING, parameters=kind))
+        for kind in ("all", "attention")
     )
     assert 0 < few < everything == sum(p.numel() for p in model.transformer.parameters())
 
@@ -59,7 +60,7 @@ class TestQuality:
         assert len(stand_ins()) >= 2
         for known in stand_ins():
             assert known.preset == model.preset
-            assert known.parameters == trained_parameters(model, PrivateTraining())
+            assert known.parameters == trained_parameters(model.transformer, PrivateTraining())
             losses = [run.loss for run in sorted(known.private, key=lambda run: run.epsilon)]
             assert known.zero_shot > losses[0]
             assert losses == sorted(losses, reverse=True)
@@ -80,8 +81,11 @@ class TestQuality:
     def test_a_run_is_foretold_by_itself_and_lies_in_the_band_of_all(self, known: module.StandIn) -> None:
         for run in known.private:
             share = (known.zero_shot - run.loss) / (known.zero_shot - known.plain)
-            s = signal_to_noise(known.batch_size, run.noise_multiplier, known.parameters) * math.sqrt(
-                known.steps
+            s = signal_to_noise(
+                batch_size=known.batch_size,
+                steps=known.steps,
+                noise_multiplier=run.noise_multiplier,
+                parameters=known.parameters,
             )
             alone = expected_quality(s, [replace(known, private=(run,))])
             together = expected_quality(s, stand_ins())

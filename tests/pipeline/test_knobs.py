@@ -13,11 +13,11 @@ from dpwavelet import cli
 from dpwavelet.errors import ConfigError
 from dpwavelet.model import Model
 from dpwavelet.pipeline import Pipeline, RunSettings, Silent, dry_run, judge_again, run
-from dpwavelet.pipeline.forecast import forecast_all, time_training, trained_parameters
+from dpwavelet.pipeline.forecast import forecast_all, time_training
 from dpwavelet.pipeline.settings import make_plan, open_model
 from dpwavelet.privacy.verification import verify_release
 from dpwavelet.records import PrivateTokens
-from dpwavelet.training import PrivateTraining
+from dpwavelet.training import PrivateTraining, trained_parameters
 
 TRAINING = PrivateTraining(chunk=32, mixed_precision=False, charge_every=2)
 
@@ -110,7 +110,7 @@ class TestForecast:
         (found,) = forecast_all([make_plan(asked, 120)], str(tiny_model), asked.training, timing=False)
         model = Model.from_pretrained(tiny_model)
         sides = 4 * 64 + 2 * 64 + 5 * 64 + 5 * 64  # qkv, mix, widen and narrow: inputs and outputs
-        assert found.parameters == trained_parameters(model, asked.training) == 2 * 2 * sides
+        assert found.parameters == trained_parameters(model.transformer, asked.training) == 2 * 2 * sides
 
     def test_variants_and_views_cost_time_and_memory(self, tiny_model: Path) -> None:
         model, seen = Model.from_pretrained(tiny_model), PrivateTraining(chunk=8, views=4, augment="crops")

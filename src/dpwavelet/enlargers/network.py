@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from dpwavelet.checkpoint import digest, read_tensors
 from dpwavelet.enlargers.base import consistent, grown
 from dpwavelet.errors import ConfigError, ModelError
-from dpwavelet.torch_files import read_torch_file
+from dpwavelet.torch_files import read_torch_file, weights_in
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt")
 FACTORS = (2, 4, 8)
@@ -137,11 +137,7 @@ def weights_of(path: Path) -> dict[str, Tensor]:
         tree = _read_arrays(path)
     else:
         tree = read_torch_file(path)
-    tree = next((tree[name] for name in WRAPPERS if isinstance(tree.get(name), dict)), tree)
-    found = {str(name): value for name, value in tree.items() if isinstance(value, Tensor)}
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in found):
-            found = {name.removeprefix(prefix): value for name, value in found.items()}
+    found = weights_in(tree, WRAPPERS, PREFIXES)
     if not found:
         raise ModelError(f"{path} holds no tensors where a network's weights are: {list(tree)[:5]}.")
     return {name: value.float() if value.is_floating_point() else value for name, value in found.items()}

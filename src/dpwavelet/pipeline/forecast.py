@@ -8,7 +8,6 @@ Letters: B batch size, C clipping norm, T steps, sigma noise multiplier, d train
 signal-to-noise of a whole run and k the s at which half of the gain without privacy is reached.
 """
 
-import math
 import statistics
 import sys
 import tempfile
@@ -31,10 +30,9 @@ from dpwavelet.pipeline.settings import open_model
 from dpwavelet.privacy.accounting import delta_for
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.privacy.refusals import FEWEST_RECORDS
+from dpwavelet.privacy.refusals import FEWEST_RECORDS, signal_to_noise
 from dpwavelet.records import PrivateTokens, tokenize
-from dpwavelet.training import PrivateTraining, train_privately
-from dpwavelet.training import trained_parameters as numbers_with_noise
+from dpwavelet.training import PrivateTraining, train_privately, trained_parameters
 
 STAND_INS = "stand_ins.json"
 TRUSTED = 2.0  # how far beyond the measured signal-to-noise, as a factor, a band is not yet a guess
@@ -114,8 +112,13 @@ class Forecast:
 
     @property
     def signal_to_noise(self) -> float:
-        """Of one step: see `signal_to_noise`."""
-        return signal_to_noise(self.plan.batch_size, self.plan.noise_multiplier, self.parameters)
+        """Of one step: how long a mean gradient can be over the length of its noise."""
+        return _signal(self.plan, self.parameters, steps=1)
+
+    @property
+    def signal_of_run(self) -> float:
+        """Of all steps together, over which noise averages out."""
+        return _signal(self.plan, self.parameters, steps=self.plan.steps)
 
     @property
     def time_text(self) -> str:
@@ -146,7 +149,7 @@ class Forecast:
             "epsilon_rdp": self.plan.rdp_epsilon,
             "trained_parameters": self.parameters,
             "signal_to_noise": self.signal_to_noise,
-            "signal_to_noise_of_run": self.signal_to_noise * math.sqrt(self.plan.steps),
+            "signal_to_noise_of_run": self.signal_of_run,
             "hours": self.hours,
             "memory_bytes": self.memory,
             "quality": None if self.quality is None else asdict(self.quality),
@@ -171,8 +174,8 @@ def forecast(
     plan: PrivacyPlan, model: Model, training: PrivateTraining, speed: Speed | None = None
 ) -> Forecast:
     """What `plan` would bring with this model; without a `speed`, time and memory are left open."""
-    d = trained_parameters(model, training)
-    s = signal_to_noise(plan.batch_size, plan.noise_multiplier, d) * math.sqrt(plan.steps)
+    d = trained_parameters(model.transformer, training)
+    s = _signal(plan, d, steps=plan.steps)
     return Forecast(
         plan=plan,
         parameters=d,
@@ -182,18 +185,13 @@ def forecast(
     )
 
 
-def signal_to_noise(batch_size: int, noise_multiplier: float, parameters: int) -> float:
-    """B / (sigma sqrt(d)): the longest that a mean gradient can be over the length of its noise, in one step.
-
-    Clipped to C, gradients that all agree have a mean of norm C; the noise on it has norm
-    sigma C sqrt(d) / B. Over T steps noise averages out, so that of a run is sqrt(T) times larger.
-    """
-    return batch_size / (noise_multiplier * math.sqrt(parameters))
-
-
-def trained_parameters(model: Model, training: PrivateTraining) -> int:
-    """d: how many numbers get noise in every step."""
-    return numbers_with_noise(model.transformer, training)
+def _signal(plan: PrivacyPlan, parameters: int, *, steps: int) -> float:
+    return signal_to_noise(
+        batch_size=plan.batch_size,
+        steps=steps,
+        noise_multiplier=plan.noise_multiplier,
+        parameters=parameters,
+    )
 
 
 def expected_quality(s: float, known: Sequence[StandIn]) -> Band | None:
@@ -262,8 +260,12 @@ def _runs(known: StandIn) -> list[tuple[float, float]]:
     """(signal-to-noise of the whole run, share of the plain gain) at each epsilon."""
     return [
         (
-            signal_to_noise(known.batch_size, run.noise_multiplier, known.parameters)
-            * math.sqrt(known.steps),
+            signal_to_noise(
+                batch_size=known.batch_size,
+                steps=known.steps,
+                noise_multiplier=run.noise_multiplier,
+                parameters=known.parameters,
+            ),
             (known.zero_shot - run.loss) / (known.zero_shot - known.plain),
         )
         for run in known.private

@@ -28,7 +28,7 @@ from dpwavelet.rivals.llamagen.tokenizer import VQConfig, VQTokenizer
 from dpwavelet.rivals.llamagen.transformer import LlamaConfig, LlamaTransformer
 from dpwavelet.rivals.llamagen.words import T5, ClassNames
 from dpwavelet.text import Vocabulary
-from dpwavelet.torch_files import read_torch_file
+from dpwavelet.torch_files import read_torch_file, weights_in
 
 FORMAT = 1
 WRAPPERS = ("ema", "model", "module", "state_dict")
@@ -164,11 +164,7 @@ def published_transformer(
 def published_tensors(path: Path) -> dict[str, Tensor]:
     """The weights in a published file by name, without the dict around them and what is no weight."""
     tree: Any = read_tensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
-    tree = next((tree[name] for name in WRAPPERS if isinstance(tree.get(name), dict)), tree)
-    found = {str(name): value for name, value in tree.items() if isinstance(value, Tensor)}
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in found):
-            found = {name.removeprefix(prefix): value for name, value in found.items()}
+    found = weights_in(tree, WRAPPERS, PREFIXES)
     return {name: value for name, value in found.items() if not IGNORED.fullmatch(name)}
 
 
