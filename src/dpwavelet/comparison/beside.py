@@ -95,9 +95,9 @@ def _of_as_many(row: Row, own: Sequence[Row]) -> Row:
     return next(iter([*alike, *same]), None) or max(own, key=seen)
 
 
-def _cheapest(row: Row, own: Sequence[Row]) -> Row | None:
-    """The row of ours that took the least time among those whose pictures are as near as these or nearer."""
-    near = [each for each in own if _is_as_near(each, row)]
+def _cheapest(row: Row, rows: Sequence[Row]) -> Row | None:
+    """Of these rows the one that took the least time, among those whose pictures are as near or nearer."""
+    near = [each for each in rows if _is_as_near(each, row)]
     return min(near, key=lambda each: _mean(each, "seconds"), default=None)
 
 
