@@ -306,7 +306,7 @@ class TestPlace:
             place("cuda")
 
 
-@pytest.mark.parametrize(("size", "words"), [("2", "without RANK, LOCAL_RANK"), ("two", "no number")])
+@pytest.mark.parametrize(("size", "words"), [("2", "without RANK, MASTER_ADDR"), ("two", "no number")])
 def test_half_of_what_torchrun_tells_is_refused(
     monkeypatch: pytest.MonkeyPatch, size: str, words: str
 ) -> None:

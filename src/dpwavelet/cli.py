@@ -536,10 +536,11 @@ def export(
 ) -> None:
     """Print a verified certificate as an entry for a registry, or in the words of NIST SP 800-226."""
     registry.check_format(form)
+    certificate = read_certificate(release)
     wrong = [text for ok, text in verify_release(release).lines if not ok]
     if wrong:
         raise OutputError(f"{release} does not verify, so nothing is exported: {'; '.join(wrong)}.")
-    print(json.dumps(registry.export(read_certificate(release), form), indent=2, ensure_ascii=False))
+    print(json.dumps(registry.export(certificate, form), indent=2, ensure_ascii=False))
 
 
 @app.command(name="audit")

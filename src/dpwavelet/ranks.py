@@ -130,6 +130,10 @@ def place(device: str) -> torch.device:
     several = _several()
     if several and device != "cuda":
         raise ConfigError(f"each process needs a GPU of its own, so say cuda for all of them, not {device}.")
+    if several and "LOCAL_RANK" not in os.environ:
+        raise ConfigError(
+            "the environment does not say LOCAL_RANK, by which a process takes a GPU of its own."
+        )
     own = os.environ["LOCAL_RANK"] if several else device.partition(":")[2] or "0"
     if int(own) >= torch.cuda.device_count():
         raise ConfigError(
@@ -143,7 +147,7 @@ def place(device: str) -> torch.device:
 def _several() -> bool:
     """Whether the environment says that there are other processes; refused unless it says which this is."""
     size = os.environ.get("WORLD_SIZE", "1")
-    needed = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    needed = ("RANK", "MASTER_ADDR", "MASTER_PORT")
     if size == "1":
         return False
     if not size.isdecimal() or (missing := [name for name in needed if name not in os.environ]):

@@ -153,7 +153,7 @@ def _outcomes(data: Path, folder: Path, wanted: RunSettings) -> list[Outcome]:
         place = folder / str(len(outcomes))
         outcome, spared = Outcome(), max(left - KILLS_A_RUN, 0)
         while not outcome.moments or not outcome.moments[-1].finished:
-            last = chance.randrange(chance.choice((12, 30, operations))) if left > spared else None
+            last = chance.randrange(chance.choice((16, 40, operations))) if left > spared else None
             outcome.moments.append(_life(data, place, wanted, last, chance.random() < 0.3))
             left -= outcome.moments[-1].status != 0
         outcomes.append(outcome)
