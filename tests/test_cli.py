@@ -398,7 +398,7 @@ class TestRefusals:
     def test_a_certificate_that_does_not_verify_is_not_exported(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        (tmp_path / "certificate.json").write_bytes(canonical_json({"format": "dpwavelet.certificate.v1"}))
+        (tmp_path / "certificate.json").write_bytes(canonical_json({"format": "dpwavelet certificate 1"}))
         refused(capsys, ["export", tmp_path], "does not verify")
         refused(capsys, ["export", tmp_path, "--format", "poem"], "must be one of")
 
