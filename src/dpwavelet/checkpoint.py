@@ -88,7 +88,7 @@ def read_json(path: Path) -> Any:
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors as safetensors, whole or not at all, and without a second copy of them in memory."""
+    """Write tensors as safetensors, whole or not at all; those on a CPU without a second copy in memory."""
     wide_first = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))  # so all align
     packed = {name: tensor.detach().cpu().contiguous() for name, tensor in wide_first}
     _write(path, [_head(packed, metadata), *(_raw(tensor) for tensor in packed.values())])
