@@ -5,38 +5,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
+from dpwavelet.cli_options import any_word, several
 from dpwavelet.cli_progress import Bars
 from dpwavelet.comparison import Computing, Method, TableSettings, make_table
 from dpwavelet.errors import ConfigError
 from dpwavelet.memory import keep_freed_memory
 
-SEVERAL = ("--epsilon", "--methods", "--weights", "--allow")
+SEVERAL = dict.fromkeys(("--epsilon", "--methods", "--weights", "--allow"), any_word)
 USUAL = ("dp-wavelet", "public")
 
-
-class SeveralWords(TyperCommand):
-    """Reads `--methods a b` as `--methods a --methods b`, and so on; DATA comes before all options."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse as usual, once every word has its own option."""
-        return super().parse_args(ctx, repeated(args))
-
-
-def repeated(words: list[str]) -> list[str]:
-    """Put the option before every further word that follows a value of it."""
-    found: list[str] = []
-    option, values = "", 0
-    for word in words:
-        if word.startswith("-"):
-            option, values = word.partition("=")[0], int("=" in word)
-        elif option in SEVERAL:
-            if values:
-                found.append(option)
-            values += 1
-        found.append(word)
-    return found
+SeveralWords = several(SEVERAL)
 
 
 def compare(

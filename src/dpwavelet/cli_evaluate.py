@@ -4,14 +4,13 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from dpwavelet import cli_options as option
 from dpwavelet.cli_progress import Bars
-from dpwavelet.errors import ConfigError
 from dpwavelet.evaluation import folders
 from dpwavelet.evaluation.compare import Comparison, ComparisonSettings
 from dpwavelet.evaluation.extractors import NAMES, extractor
@@ -19,7 +18,6 @@ from dpwavelet.evaluation.intervals import Bootstrap, Measured
 from dpwavelet.evaluation.scores import Scores
 from dpwavelet.evaluation.sets import Pictures
 from dpwavelet.features import NAME
-from dpwavelet.memory import keep_freed_memory
 
 console = Console()
 
@@ -50,21 +48,15 @@ def evaluate(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Fixes subsets and intervals.")] = 0,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads to compute with; all cores unless given.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")] = False,
+    threads: option.Threads = None,
+    as_json: option.AsJson = False,
 ) -> None:
     """Tell how near two sets of images are: distances, precision and recall, beside real against real.
 
     Works on any two folders or tars of images, whatever made them. Reads them and writes nothing, but for
     --cache. A perfect generator would reach the numbers of A and A, not 0 and 1.
     """
-    keep_freed_memory()
-    if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"threads must be at least 1, got {threads}.")
-        torch.set_num_threads(threads)
+    option.use(threads)
     settings = ComparisonSettings(
         nearest=nearest,
         at_most=at_most,

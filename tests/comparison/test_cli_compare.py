@@ -10,7 +10,7 @@ from threading import Event
 
 import pytest
 
-from dpwavelet import cli, cli_compare
+from dpwavelet import cli
 from dpwavelet.checkpoint import read_json
 from dpwavelet.comparison import TableSettings, work
 from dpwavelet.errors import OutputError, PrivacyError
@@ -28,27 +28,6 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[in
             status = int(stop.code or 0)
     printed = capsys.readouterr()
     return status, printed.out, printed.err
-
-
-def test_words_after_an_option_each_get_their_own() -> None:
-    words = [
-        "data",
-        "--epsilon",
-        "1",
-        "10",
-        "inf",
-        "--methods=a",
-        "b",
-        "--seeds",
-        "2",
-        "--weights",
-        "a=x",
-        "b=y",
-    ]
-    assert cli_compare.repeated(words) == [
-        "data", "--epsilon", "1", "--epsilon", "10", "--epsilon", "inf", "--methods=a", "--methods", "b",
-        "--seeds", "2", "--weights", "a=x", "--weights", "b=y",
-    ]  # fmt: skip
 
 
 def test_a_table_is_printed_and_the_next_call_finds_it_there(

@@ -232,23 +232,6 @@ class TestCommand:
         assert row["hours"] > 0
         assert row["memory_bytes"] is None or row["memory_bytes"] > 0
 
-    @pytest.mark.parametrize(
-        ("words", "repeated"),
-        [
-            (["d", "--epsilon", "1", "2"], ["d", "--epsilon", "1", "--epsilon", "2"]),
-            (["--epsilon", "1", "2", "d", "3"], ["--epsilon", "1", "--epsilon", "2", "d", "3"]),
-            (["--epsilon=1", "2.5", "1e1"], ["--epsilon=1", "--epsilon", "2.5", "--epsilon", "1e1"]),
-            (["d", "--records", "5", "6"], ["d", "--records", "5", "6"]),
-            (["--epsilon", "1", "--records", "5"], ["--epsilon", "1", "--records", "5"]),
-            (["--epsilon", "1", "--", "8"], ["--epsilon", "1", "--", "8"]),
-            (["--epsilon"], ["--epsilon"]),
-        ],
-    )
-    def test_only_numbers_after_a_value_of_the_option_belong_to_it(
-        self, words: list[str], repeated: list[str]
-    ) -> None:
-        assert cli._repeated("--epsilon", words) == repeated
-
     @pytest.mark.parametrize("wrong", [["0"], ["1", "-2"], ["1", "nan"]])
     def test_what_is_no_budget_is_refused(self, plan: Callable[..., str], wrong: list[str]) -> None:
         plan("--epsilon", *wrong, status=2)

@@ -23,7 +23,8 @@ from dpwavelet.images.sheet import to_bytes
 from dpwavelet.model import Model
 from dpwavelet.pipeline import RunSettings, Silent, judge_again, owner_report, run
 from dpwavelet.pipeline.judgement import Evidence, gather, rows_of
-from dpwavelet.pipeline.owner_report import FEWEST, PARTS, measured
+from dpwavelet.pipeline.owner_parts import COMPARED, FEWEST, PARTS, Released
+from dpwavelet.pipeline.owner_report import measured
 from dpwavelet.pipeline.release import Seal
 from dpwavelet.privacy.verification import verify_release
 from dpwavelet.randomness import Source
@@ -195,11 +196,11 @@ class TestSecondLook:
     def test_the_samples_that_are_looked_at_are_those_of_the_release(
         self, finished: Path, portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        out, looked = tmp_path / "portraits", list[owner_report.Released]()
+        out, looked = tmp_path / "portraits", list[Released]()
         shutil.copytree(finished, out)
-        nearest = owner_report._nearest
+        nearest = owner_report.nearest
         monkeypatch.setattr(
-            owner_report, "_nearest", lambda here, shown: (looked.append(shown), nearest(here, shown))[1]
+            owner_report, "nearest", lambda here, shown: (looked.append(shown), nearest(here, shown))[1]
         )
         judge_again(out, portraits, 24, Silent(), seed=5)
         (shown,) = looked
@@ -295,7 +296,7 @@ class TestParts:
 
     def test_few_pictures_are_not_compared(self) -> None:
         assert FEWEST >= 10
-        assert owner_report.COMPARED > 257  # or no Fréchet distance would ever be shown
+        assert COMPARED > 257  # or no Fréchet distance would ever be shown
 
 
 def _audit(folder: Path) -> Path:

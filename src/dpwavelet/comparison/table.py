@@ -16,9 +16,10 @@ from dpwavelet.comparison.cells import Cell, Known, cells_of, fingerprint, know,
 from dpwavelet.comparison.consent import Price, check_consent, least_price, price, remember, without_privacy
 from dpwavelet.comparison.methods import OURS, Method
 from dpwavelet.comparison.owned import check_owned
-from dpwavelet.comparison.report import Told, write_report
+from dpwavelet.comparison.report import write_report
 from dpwavelet.comparison.settings import Computing, TableSettings
 from dpwavelet.comparison.speed import Speed
+from dpwavelet.comparison.told import Told
 from dpwavelet.comparison.work import Job, Rehearsal, Work, compute, in_child, read_speed, tell_speed
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.evaluation import Extractor, extractor

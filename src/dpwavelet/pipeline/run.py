@@ -32,7 +32,8 @@ from dpwavelet.model import Model
 from dpwavelet.pipeline.bought import Bought
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.leaks import Watch
-from dpwavelet.pipeline.owner_report import Released, judge
+from dpwavelet.pipeline.owner_parts import Released
+from dpwavelet.pipeline.owner_report import judge
 from dpwavelet.pipeline.prints import Prints
 from dpwavelet.pipeline.purchase import purchase, rehearse_purchase
 from dpwavelet.pipeline.refusals import (

@@ -14,7 +14,8 @@ from dpwavelet.generation import Sampling
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
 from dpwavelet.pipeline.generator import Pipeline
-from dpwavelet.pipeline.owner_report import Released, check_audit, judge
+from dpwavelet.pipeline.owner_parts import Released
+from dpwavelet.pipeline.owner_report import check_audit, judge
 from dpwavelet.pipeline.settings import RunSettings, open_model
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan

@@ -1,0 +1,65 @@
+"""`dpwavelet pretrain` and `pretrain-features`: networks from public images."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpwavelet import cli_options as option
+from dpwavelet.cli_progress import errors
+from dpwavelet.comparison.making import make_weights
+from dpwavelet.comparison.methods import OURS, SYSTEMS
+from dpwavelet.images.public import PublicImages
+from dpwavelet.model import PRESETS
+from dpwavelet.pretraining.feature_stage import FeatureTraining, train_features
+
+
+def pretrain(
+    data: Annotated[Path, typer.Argument(help="Folder or tar of PUBLIC images.")],
+    out: Annotated[Path, typer.Option(help="Model folder to make; OUT.work keeps what resuming needs.")],
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "thumb",
+    method: Annotated[str, typer.Option(help=f"Whose weights: {', '.join(SYSTEMS)}.")] = OURS,
+    split: option.Split = None,
+    effort: Annotated[float, typer.Option(help="Share of the usual steps: 0.1 is a quick try.")] = 1.0,
+    seed: option.Seed = 0,
+    threads: option.Threads = None,
+) -> None:
+    """Train tokenizer, transformer and detail model on public images. Never on private ones.
+
+    With --method, the networks of a system that `compare` puts beside ours.
+    """
+    option.use(threads)
+
+    def note(stage: str, step: int, steps: int, numbers: dict[str, float]) -> None:
+        errors.print(f"{stage} {step}/{steps}  {_listed(numbers)}", highlight=False)
+
+    make_weights(method, data, split, preset, effort, seed, out, note)
+    print(f"model in {out}; look at the sheets in {out}.work")
+
+
+def pretrain_features(
+    data: Annotated[Path, typer.Argument(help="Folder or tar of PUBLIC images with classes.")],
+    teacher: Annotated[Path, typer.Option(help="MobileNetV2 as an .npz of plain arrays.")],
+    out: Annotated[Path, typer.Option(help="Folder to make; OUT.work keeps what resuming needs.")],
+    split: Annotated[str, typer.Option(help="Images to learn from: their split.")] = "train",
+    held_out: Annotated[str, typer.Option(help="Images to measure on: their split.")] = "val",
+    effort: Annotated[float, typer.Option(help="Share of the usual steps: 0.1 is a quick try.")] = 1.0,
+    seed: option.Seed = 0,
+    threads: option.Threads = None,
+) -> None:
+    """Train the network whose features distances are measured by, on public images. Never on private ones."""
+    option.use(threads)
+    wanted = FeatureTraining(seed=seed).scaled(effort)
+    side = wanted.config.image_size
+    images, others = (PublicImages.open(data, side, name) for name in (split, held_out))
+
+    def note(stage: str, step: int, steps: int, numbers: dict[str, float]) -> None:
+        errors.print(f"{stage} {step}/{steps}  {_listed(numbers)}", highlight=False)
+
+    found = train_features(images, others, teacher, wanted, out, note)
+    print(f"{_listed(found)}; feature network in {out}")
+
+
+def _listed(numbers: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in numbers.items())
