@@ -136,9 +136,7 @@ def private_report(text: str = "a smiling woman") -> PrivateReport:
             measured.calibration({text: [(0.1, 0.05), (0.9, 0.81)]}),
         ],
         balance=[
-            measured.balance(
-                text, ["glasses", text], records=[11.5, 30.0], samples=[12.5, 33.25], wanted=[14.0, None]
-            )
+            measured.balance(text, ["glasses", text], records=[11.5, 30.0], samples=[12.5, None]),
         ],
         training=measured.training(steps, 203.5),
         epsilon_curve=[(0, 0.0), (100, 4.1234), (400, 7.9996)],

@@ -45,23 +45,11 @@ def test_facts_keep_their_origins():
     assert [row.origin.value for row in table.rows] == ["DP", "private"]
 
 
-@pytest.mark.parametrize(
-    ("origins", "told"),
-    [
-        ({}, ["private", "private", "private"]),
-        ({"samples_origin": Origin.DP, "wanted_origin": Origin.PUBLIC}, ["DP", "private", "public"]),
-    ],
-)
-def test_balance_is_private_but_for_what_the_caller_knows_to_be_otherwise(origins, told):
-    block = measured.balance("T", ["cat"], records=[1.0], samples=[2.0], wanted=[3.0], **origins)
-    assert [(one.name, list(one.values)) for one in block.series] == [
-        ("samples", [2.0]),
-        ("records", [1.0]),
-        ("wanted", [3.0]),
-    ]
-    assert [one.origin.value for one in block.series] == told
-    assert [one.name for one in measured.balance("T", ["cat"], records=None, samples=[2.0]).series] == [
-        "samples"
+def test_how_often_each_class_occurs_is_private_in_samples_and_records():
+    block = measured.balance("T", ["cat"], records=[1.0], samples=[2.0])
+    assert [(one.name, list(one.values), one.origin.value) for one in block.series] == [
+        ("samples", [2.0], "private"),
+        ("records", [1.0], "private"),
     ]
 
 

@@ -13,14 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from dpwavelet.images.private import PrivateImages
-from dpwavelet.privacy.accounting import delta_for
-from dpwavelet.privacy.ledger import Ledger
-from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.privacy.refusals import FEWEST_RECORDS
+from dpwavelet.pipeline.rehearsal import RUN, rehearsed
 from dpwavelet.rivals.base import Rival
 
 REHEARSED = 128  # portraits
-STEPS = 4  # of which the first warms up and the last writes a checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +53,7 @@ def speed_of(*, few: float, many: float, half: int, whole: int) -> Speed:
 
 
 def _step(rival: Rival[Any], portraits: PrivateImages, folder: Path, clock: Callable[[], float]) -> float:
-    plan = PrivacyPlan(
-        epsilon=8.0,
-        delta=delta_for(FEWEST_RECORDS),
-        records=FEWEST_RECORDS,
-        batch_size=FEWEST_RECORDS,
-        steps=STEPS,
-        max_norm=1.0,
-    )
-    ledger = Ledger.open(folder / "ledger.jsonl")
-    ledger.append({"kind": "begun", "run": "rehearsal", "plan": plan.to_json()})
+    plan, ledger = rehearsed(folder)
     ends: list[float] = []
-    rival.train(rival.prepare(portraits), plan, folder, ledger, "rehearsal", lambda *_: ends.append(clock()))
+    rival.train(rival.prepare(portraits), plan, folder, ledger, RUN, lambda *_: ends.append(clock()))
     return statistics.median([after - before for before, after in pairwise(ends)][:-1])

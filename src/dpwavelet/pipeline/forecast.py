@@ -26,11 +26,10 @@ from dpwavelet.errors import ModelError
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
+from dpwavelet.pipeline.rehearsal import RUN, rehearsed
 from dpwavelet.pipeline.settings import open_model
-from dpwavelet.privacy.accounting import delta_for
-from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.privacy.refusals import FEWEST_RECORDS, signal_to_noise
+from dpwavelet.privacy.refusals import signal_to_noise
 from dpwavelet.records import PrivateTokens, tokenize
 from dpwavelet.training import PrivateTraining, train_privately, trained_parameters
 
@@ -275,24 +274,12 @@ def _runs(known: StandIn) -> list[tuple[float, float]]:
 def _step_time(
     model: Model, training: PrivateTraining, tokens: PrivateTokens, folder: Path
 ) -> tuple[float, float]:
-    """Seconds of a step, and seconds more of a step that writes a checkpoint.
-
-    Of four steps the first warms up and the last saves.
-    """
-    plan = PrivacyPlan(
-        epsilon=8.0,
-        delta=delta_for(FEWEST_RECORDS),
-        records=FEWEST_RECORDS,
-        batch_size=FEWEST_RECORDS,
-        steps=4,
-        max_norm=1.0,
-    )
-    ledger = Ledger.open(folder / "ledger.jsonl")
-    ledger.append({"kind": "begun", "run": "timing", "plan": plan.to_json()})
+    """Seconds of a step, and seconds more of the last one, which writes a checkpoint."""
+    plan, ledger = rehearsed(folder)
     ends: list[float] = []
     quiet = replace(training, charge_every=plan.steps, per_unit=1)
     train_privately(
-        model.transformer, tokens, plan, quiet, folder, ledger, "timing",
+        model.transformer, tokens, plan, quiet, folder, ledger, RUN,
         lambda *_: ends.append(time.perf_counter()),
     )  # fmt: skip
     *steps, last = np.diff(ends).tolist()

@@ -111,25 +111,20 @@ def balance(
     title: str,
     categories: Sequence[str],
     *,
-    records: Sequence[float | None] | None,
+    records: Sequence[float | None],
     samples: Sequence[float | None],
-    wanted: Sequence[float | None] | None = None,
-    unit: str = "%",
     names: str = "Class",
-    samples_origin: AnyOrigin = PRIVATE,
-    wanted_origin: AnyOrigin = PRIVATE,
 ) -> Bars[AnyOrigin]:
-    """How often each class or attribute is in the records, in the samples, and asked for by captions.
+    """How often, in percent, each class or word is in the records and in the samples.
 
-    Counts in samples are private too if the samples were drawn with captions of records, or counted by a
-    classifier that learned from records; counts of what was asked for, if captions of records asked.
+    Counts in samples are private too: they were drawn with captions of records, or counted by a classifier
+    that learned from records.
     """
-    series: list[Series[AnyOrigin]] = [Series("samples", samples, samples_origin)]
-    if records is not None:
-        series.append(Series("records", records, PRIVATE))
-    if wanted is not None:
-        series.append(Series("wanted", wanted, wanted_origin))
-    return Bars(title=title, categories=categories, series=series, unit=unit, names=names)
+    series: list[Series[AnyOrigin]] = [
+        Series("samples", samples, PRIVATE),
+        Series("records", records, PRIVATE),
+    ]
+    return Bars(title=title, categories=categories, series=series, unit="%", names=names)
 
 
 def training(
