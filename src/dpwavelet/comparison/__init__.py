@@ -6,7 +6,8 @@ them, so a table that was interrupted goes on, and a larger one computes only wh
 
 `methods` opens systems, `wavelet` gives ours the face of a rival, `speed` rehearses how fast each one trains,
 `cells` says what is computed, `work` computes one cell in a process of its own, `measures` are its numbers,
-`consent` asks who pays, `table` puts all of it in order, `summary` and `report` write it down.
+`consent` asks who pays, `table` puts all of it in order, `summary` takes means, `told` finds the words, and
+`tables` and `report` write them down.
 """
 
 from dpwavelet.comparison.methods import Method
