@@ -58,11 +58,6 @@ app = typer.Typer(
 app.add_typer(cli_ledger.app, name="ledger")
 app.add_typer(cli_key.app, name="key")
 app.add_typer(cli_models.app, name="models")
-app.command()(cli_audit.audit)
-app.command()(cli_evaluate.evaluate)
-app.command(cls=cli_compare.SeveralWords)(cli_compare.compare)
-app.command()(cli_pretrain.pretrain)
-app.command()(cli_pretrain.pretrain_features)
 console = Console()
 USUAL = PrivateTraining()
 
@@ -395,6 +390,13 @@ def export(
     if wrong:
         raise OutputError(f"{release} does not verify, so nothing is exported: {'; '.join(wrong)}.")
     print(json.dumps(registry.export(certificate, form), indent=2, ensure_ascii=False))
+
+
+app.command()(cli_evaluate.evaluate)
+app.command(cls=cli_compare.SeveralWords)(cli_compare.compare)
+app.command()(cli_audit.audit)
+app.command()(cli_pretrain.pretrain)
+app.command()(cli_pretrain.pretrain_features)
 
 
 def _training(**asked: Any) -> PrivateTraining:

@@ -24,7 +24,7 @@ APART = {1: "+", -1: "-", 0: ""}
 NO_SUM = "Cells at epsilon inf had no privacy at all, so no epsilon holds for everything that was trained."
 WEIGHTS = (
     "images", "minutes", "parameters", "trained", "SHA-256", "learning rate", "clipped to", "guidance",
-)  # fmt: skip  # fmt: skip
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +218,7 @@ def beside_titles(told: Told) -> list[str]:
 
 
 def beside_lines(told: Told) -> list[tuple[str, list[str]]]:
-    """Each other method over ours: its name, and what stands under those titles."""
+    """Each other method over ours: its name, and what stands under `beside_titles`."""
     return [
         (
             one.method,
@@ -251,7 +251,7 @@ def _reached(one: Beside) -> str:
 
 
 def beside_words(told: Told) -> list[str]:
-    """How that table is to be read."""
+    """How the table of others beside ours is to be read."""
     seeds = told.settings.seeds
     return [
         "Others over ours at the same epsilon: above 1, theirs is further off, or takes more. Beside is the "

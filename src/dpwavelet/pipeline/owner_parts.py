@@ -1,6 +1,6 @@
 """The parts of the owner's page that compare pictures with records.
 
-Every number here is sealed in a `PrivateScore` before it meets a page.
+Every number here is sealed in a `PrivateScore` before it meets a page, or marked private by its block.
 """
 
 import json
