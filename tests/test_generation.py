@@ -3,8 +3,6 @@
 The chi-square tests use fixed seeds; each would raise a false alarm for one seed in a hundred.
 """
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -15,15 +13,7 @@ from torch import Tensor
 
 from dpwavelet import generation
 from dpwavelet.errors import ConfigError
-from dpwavelet.generation import (
-    WHOLE_RUN,
-    Sampling,
-    _most_likely_first,
-    choose,
-    doubt_of,
-    draw_tokens,
-    guided_by,
-)
+from dpwavelet.generation import Sampling, _most_likely_first, choose, draw_tokens, guided_by
 from dpwavelet.randomness import stream
 from dpwavelet.transformer import PAD, START, ImageTransformer, TransformerConfig
 
@@ -57,14 +47,6 @@ def both_scales(model: ImageTransformer, words: Tensor, tokens: list[Tensor]) ->
     """Logits [B, 8, K] of the tokens of two scales, after captions [B, 5], without a cache."""
     hidden = model.hidden(words, tokens)[:, 5:]
     return torch.cat((model.code_heads[0](hidden[:, :4]), model.code_heads[1](hidden[:, 4:])), 1)
-
-
-def _moved(own: ImageTransformer, public: ImageTransformer) -> float:
-    """The squared length of the change over that of where it began."""
-    after, before = (
-        torch.cat([one.double().flatten() for one in each.parameters()]) for each in (own, public)
-    )
-    return float((after - before).square().sum() / before.square().sum())
 
 
 def captions(count: int = 9) -> Tensor:
@@ -273,28 +255,6 @@ class TestTokens:
         assert 0 <= float(faint[0]) < 0.001
         same = guided_by((told, public, public), 3.0, 0.5, 0.1)
         assert torch.equal(same, guided_by((told, public), 3.0, 0.5))
-
-    @pytest.mark.parametrize(("moved", "left"), [(0.0, 0.0), (0.25, 0.0625), (1.0, 1.0), (9.0, 1.0)])
-    def test_a_model_that_has_moved_less_than_a_whole_run_moves_it_is_doubted_less(
-        self, model: ImageTransformer, moved: float, left: float
-    ) -> None:
-        own = copy.deepcopy(model)
-        with torch.no_grad():
-            for parameter in own.parameters():
-                parameter.mul_(1 + (WHOLE_RUN * moved) ** 0.5)
-        assert doubt_of(own, model, 0.1) == pytest.approx(0.1 * left, abs=1e-6)
-
-    def test_a_run_that_moved_half_of_what_a_whole_one_does_is_drawn_with_a_quarter_of_the_doubt(
-        self, model: ImageTransformer, public: ImageTransformer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def drawn(doubt: float) -> Tensor:
-            sampling = Sampling(guidance=2.5, away=1.0, doubt=doubt, batch_size=4)
-            return torch.cat(draw_tokens(model, captions(), 2, sampling, 5, reference=public), 1)
-
-        whole, quarter = drawn(2.0), drawn(0.5)
-        monkeypatch.setattr(generation, "WHOLE_RUN", 2 * _moved(model, public))
-        assert torch.equal(drawn(2.0), quarter)
-        assert not torch.equal(whole, quarter)
 
     @pytest.mark.parametrize(
         ("away", "doubt"),

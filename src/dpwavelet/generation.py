@@ -8,18 +8,17 @@ Letters: B batch, N image tokens, K codes.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dpwavelet.errors import ConfigError
 from dpwavelet.randomness import stream
 from dpwavelet.transformer import Cache, ImageTransformer
 
 PAD, START = 0, 1
-WHOLE_RUN = 0.12  # squared length of what a whole run of `thumb` changes, over that of its public weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +28,7 @@ class Sampling:
     Guidance leads away from what would be drawn without a caption: by the model itself, or for the share
     `away` by the public model that it began from. So what it learned since counts for more as well. Where
     both say nearly the same, little was learned that is not noise: at a divergence of `doubt` nats a token
-    has half of that share, above it more; 0 doubts nothing. After a short run the doubt is less, see
-    `doubt_of`.
+    has half of that share, above it more; 0 doubts nothing.
     """
 
     temperature: float = 1.0
@@ -89,8 +87,6 @@ def draw_tokens(
     captions = torch.nn.functional.pad(
         captions, (0, transformer.config.caption_length - captions.shape[1]), value=PAD
     )
-    if reference is not None:
-        sampling = replace(sampling, doubt=doubt_of(transformer, reference, sampling.doubt))
     drawn = []
     for start in range(0, len(captions), size):
         batch, prefix = captions[start : start + size], known[start : start + size]
@@ -149,18 +145,6 @@ def guided_by(versions: Sequence[Tensor], guidance: float, away: float, doubt: f
         own, public = untold
         middle = torch.lerp(own, public, away if doubt == 0 else away * _learned(own, public, doubt))
     return middle + guidance * (told - middle)
-
-
-def doubt_of(own: nn.Module, public: nn.Module, doubt: float) -> float:
-    """What is left of a doubt for a model that moved so far from the public one, if it is the same network.
-
-    Most of what private training changes is the noise of its steps, so a model that has moved less has less
-    of it: the doubt falls with the square of the moved share of a whole run. None is doubted more.
-    """
-    before = dict(public.named_parameters())
-    moved = sum(float((now - before[name]).double().square().sum()) for name, now in own.named_parameters())
-    whole = WHOLE_RUN * sum(float(one.double().square().sum()) for one in before.values())
-    return doubt * min(moved / whole, 1.0) ** 2
 
 
 def _learned(own: Tensor, public: Tensor, doubt: float) -> Tensor:

@@ -6,14 +6,14 @@ pictures are computed in batches of one fixed size.
 Letters: B batch, N image tokens, K codes.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dpwavelet.errors import ConfigError
-from dpwavelet.generation import Sampling, check_away, choose, doubt_of, guided_by
+from dpwavelet.generation import Sampling, check_away, choose, guided_by
 from dpwavelet.randomness import stream
 from dpwavelet.rivals.llamagen.prefixes import Prefix
 from dpwavelet.rivals.llamagen.transformer import LlamaTransformer
@@ -63,8 +63,6 @@ def draw_tokens(
     Captions of every request should have one width: see `said` of `rivals.llamagen.words`.
     """
     (count,), size = transformer.config.tokens, sampling.batch_size
-    if reference is not None:
-        sampling = replace(sampling, doubt=doubt_of(transformer, reference, sampling.doubt))
     drawn = [torch.zeros(0, count, dtype=torch.int64, device=captions.device)]
     for start in range(0, len(captions), size):
         part = captions[start : start + size]
