@@ -72,6 +72,20 @@ def test_a_variant_is_beside_the_default_of_as_many_steps(
     assert "| clip | 1 | 4.9 | 1 | 10 | 0.6 |  | 1 |" in part  # nothing is said of hair, which was not asked
 
 
+def test_what_learns_more_scales_has_distances_in_a_table_and_no_loss_beside_the_others(
+    recipe: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {
+        "zero_shot": 5.0, "class_chance": 0.5, "class_found_real": 0.8, "class_found": 0.6, "fd_coarse": 1.0,
+        "seconds": 1.0,
+    }  # fmt: skip
+    rows = [row("default", 4.0, 10.0, **told), row("scales 1 and 2", 6.0, 90.0, **told)]
+    for text in recipe.charts(rows).values():
+        assert set(dots(text)) - {"epsilon 1"} == {"default, epsilon 1"}
+    recipe.tell(rows)
+    assert "| scales 1 and 2 | 1 |  | 1 | 90 | 0.6 |  | 1 |" in capsys.readouterr().out
+
+
 def test_a_chart_shows_every_seed_and_the_better_further_left(recipe: ModuleType) -> None:
     rows = [row("default", 4.0, 10.0), row("default", 4.2, 12.0), row("clip & more", 4.4, 22.0)]
     drawn = recipe.charts(rows)
