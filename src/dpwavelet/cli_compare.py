@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dpwavelet.cli_options import any_word, several
+from dpwavelet.cli_options import Threads, any_word, several
 from dpwavelet.cli_progress import Bars
 from dpwavelet.comparison import Computing, Method, TableSettings, make_table
 from dpwavelet.errors import ConfigError
@@ -72,9 +72,7 @@ def compare(
     allow: Annotated[
         list[str] | None, typer.Option(help="A refusal to overrule, where records are private.")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads to compute with; all cores unless given.")
-    ] = None,
+    threads: Threads = None,
     at_once: Annotated[
         int, typer.Option(help="Cells to compute at once, which share the threads unless --threads is given.")
     ] = TableSettings.at_once,

@@ -30,11 +30,7 @@ def pretrain(
     With --method, the networks of a system that `compare` puts beside ours.
     """
     option.use(threads)
-
-    def note(stage: str, step: int, steps: int, numbers: dict[str, float]) -> None:
-        errors.print(f"{stage} {step}/{steps}  {_listed(numbers)}", highlight=False)
-
-    make_weights(method, data, split, preset, effort, seed, out, note)
+    make_weights(method, data, split, preset, effort, seed, out, _note)
     print(f"model in {out}; look at the sheets in {out}.work")
 
 
@@ -53,12 +49,12 @@ def pretrain_features(
     wanted = FeatureTraining(seed=seed).scaled(effort)
     side = wanted.config.image_size
     images, others = (PublicImages.open(data, side, name) for name in (split, held_out))
-
-    def note(stage: str, step: int, steps: int, numbers: dict[str, float]) -> None:
-        errors.print(f"{stage} {step}/{steps}  {_listed(numbers)}", highlight=False)
-
-    found = train_features(images, others, teacher, wanted, out, note)
+    found = train_features(images, others, teacher, wanted, out, _note)
     print(f"{_listed(found)}; feature network in {out}")
+
+
+def _note(stage: str, step: int, steps: int, numbers: dict[str, float]) -> None:
+    errors.print(f"{stage} {step}/{steps}  {_listed(numbers)}", highlight=False)
 
 
 def _listed(numbers: Mapping[str, float]) -> str:
