@@ -17,6 +17,7 @@ from torch import Tensor
 from dpwavelet import cli, training
 from dpwavelet.errors import ConfigError, DataError, PrivacyError
 from dpwavelet.pipeline import RunSettings, Silent, declared, make_plan, run
+from dpwavelet.pipeline.settings import WORK
 from dpwavelet.privacy.clipping import RecordClipper
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
@@ -291,10 +292,10 @@ class TestRun:
         assert make_plan(asked, 8100).unit == "person"
 
     def test_people_get_twice_the_batch_in_as_many_steps(self) -> None:
-        records = make_plan(RunSettings(epsilon=8.0), 4400)
-        people = make_plan(RunSettings(epsilon=8.0, group_by="identity"), 4400)
-        assert people.batch_size == 2 * records.batch_size == 512
-        assert people.steps == records.steps == 104
+        records = make_plan(RunSettings(epsilon=8.0), 8192)
+        people = make_plan(RunSettings(epsilon=8.0, group_by="identity"), 8192)
+        assert people.batch_size == 2 * records.batch_size == 1024
+        assert people.steps == records.steps == 96
 
     def test_fewer_passes_take_smaller_batches_and_more_of_them(self) -> None:
         """A tenth of the passes is a tenth of the work, in batches that fall with the root."""
@@ -304,11 +305,25 @@ class TestRun:
         assert quick.batch_size * quick.steps == pytest.approx(0.1 * usual.batch_size * usual.steps, rel=0.03)
         people = make_plan(RunSettings(epsilon=8.0, group_by="identity", passes=3), 4400)
         assert (people.batch_size, people.steps) == (256, 52)
-        longer = make_plan(RunSettings(epsilon=8.0, passes=12), 8100)
-        assert (longer.batch_size, longer.steps) == (512, 190)
         chosen = make_plan(RunSettings(epsilon=8.0, passes=0.6, batch_size=512), 8100)
         assert (chosen.batch_size, chosen.steps) == (512, 10)
         assert quick.pld_epsilon == pytest.approx(8.0, rel=1e-3)
+
+    def test_more_passes_take_larger_batches_and_no_more_of_them(self) -> None:
+        usual, longer = (make_plan(RunSettings(epsilon=8.0, passes=each), 8100) for each in (None, 12))
+        assert (longer.batch_size, longer.steps) == (2 * usual.batch_size, usual.steps)
+        most = make_plan(RunSettings(epsilon=8.0, passes=100), 8192)
+        assert (most.batch_size, most.steps) == (4096, 200)  # half of the records are the most for a step
+
+    @pytest.mark.parametrize("records", [200, 600, 1000, 2000, 4000])
+    def test_few_records_take_part_more_often_in_larger_batches(self, records: int) -> None:
+        """A run over few records is about as long as one over thousands, and its noise is smaller."""
+        few = make_plan(RunSettings(epsilon=8.0), records)
+        assert 60 < few.steps < 140
+        assert 0.1 <= few.sampling_rate <= 0.75  # half of them, as a power of two
+        assert few.batch_size * few.steps <= 1.02 * WORK
+        scarce = make_plan(RunSettings(epsilon=8.0, batch_size=records // 16, steps=96), records)
+        assert few.noise_multiplier / few.batch_size < 0.7 * scarce.noise_multiplier / scarce.batch_size
 
     @pytest.mark.parametrize("wrong", [{"passes": 0.0}, {"passes": -1.0}, {"passes": float("nan")}])
     def test_passes_out_of_range_are_refused(self, wrong: dict[str, float]) -> None:

@@ -78,8 +78,8 @@ Steps = Annotated[int | None, typer.Option(help="Private steps; chosen unless gi
 Passes = Annotated[
     float | None,
     typer.Option(
-        help="Instead of steps: how often a record is seen on average, 6 unless given, or a person, 12. "
-        "0.6 is a quick run."
+        help="Instead of steps: how often a record is seen on average, 6 unless given, or a person, 12; more "
+        "often where there are few. 0.6 is a quick run."
     ),
 ]
 Captions = Annotated[Path | None, typer.Option(help="Text file of captions to draw with, one a line.")]

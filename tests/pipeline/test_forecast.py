@@ -87,8 +87,8 @@ class TestQuality:
                 noise_multiplier=run.noise_multiplier,
                 parameters=known.parameters,
             )
-            alone = expected_quality(s, [replace(known, private=(run,))])
-            together = expected_quality(s, stand_ins())
+            alone = expected_quality(s, known.records, [replace(known, private=(run,))])
+            together = expected_quality(s, known.records, stand_ins())
             assert alone is not None
             assert together is not None
             assert alone.low == pytest.approx(share) == alone.high
@@ -97,7 +97,7 @@ class TestQuality:
 
     @given(s=st.floats(1e-6, 1e6))
     def test_less_noise_promises_more_and_never_all(self, s: float) -> None:
-        here, there = expected_quality(s, stand_ins()), expected_quality(1.1 * s, stand_ins())
+        here, there = (expected_quality(each, 8000, stand_ins()) for each in (s, 1.1 * s))
         assert here is not None
         assert there is not None
         assert 0 < here.low <= here.high < 1
@@ -106,13 +106,21 @@ class TestQuality:
 
     def test_beyond_what_was_measured_it_says_so(self) -> None:
         for s in (0.01, 100.0):
-            band = expected_quality(s, stand_ins())
+            band = expected_quality(s, 8000, stand_ins())
             assert band is not None
             assert not band.measured
             assert "beyond what was measured" in str(band)
 
+    def test_few_records_are_beyond_what_was_measured_however_little_noise_there_is(self) -> None:
+        many, few = (expected_quality(1.5, records, stand_ins()) for records in (8000, 1000))
+        assert many is not None
+        assert few is not None
+        assert many.measured
+        assert not few.measured
+        assert (few.low, few.high) == (many.low, many.high)
+
     def test_nothing_is_said_of_a_model_that_was_not_measured(self, tiny_model: Path) -> None:
-        assert expected_quality(1.0, []) is None
+        assert expected_quality(1.0, 8000, []) is None
         found = forecast(PLAN, Model.from_pretrained(tiny_model), TRAINING)
         assert found.quality is None
         assert "no quality is known" in found.quality_text

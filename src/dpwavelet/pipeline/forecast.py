@@ -34,7 +34,7 @@ from dpwavelet.records import PrivateTokens, tokenize
 from dpwavelet.training import PrivateTraining, train_privately, trained_parameters
 
 STAND_INS = "stand_ins.json"
-TRUSTED = 2.0  # how far beyond the measured signal-to-noise, as a factor, a band is not yet a guess
+TRUSTED = 2.0  # how far from what was measured, as a factor, a band is not yet a guess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Band:
 
     low: float
     high: float
-    measured: bool  # whether runs of about this signal-to-noise were measured
+    measured: bool  # whether runs of about this signal-to-noise, on about as many records, were measured
 
     def __str__(self) -> str:
         beyond = "" if self.measured else " (beyond what was measured)"
@@ -180,7 +180,9 @@ def forecast(
         parameters=d,
         hours=speed.hours(plan) if speed else None,
         memory=speed.memory(plan) if speed else None,
-        quality=expected_quality(s, [known for known in stand_ins() if known.preset == model.preset]),
+        quality=expected_quality(
+            s, plan.records, [known for known in stand_ins() if known.preset == model.preset]
+        ),
     )
 
 
@@ -193,7 +195,7 @@ def _signal(plan: PrivacyPlan, parameters: int, *, steps: int) -> float:
     )
 
 
-def expected_quality(s: float, known: Sequence[StandIn]) -> Band | None:
+def expected_quality(s: float, records: int, known: Sequence[StandIn]) -> Band | None:
     """The share of the plain gain at signal-to-noise `s`, from every run on stand-ins; nothing without runs.
 
     The share is 0 without signal and 1 without noise; s / (s + k) joins the two, and each measured run fixes
@@ -204,7 +206,8 @@ def expected_quality(s: float, known: Sequence[StandIn]) -> Band | None:
         return None
     shares = [s / (s + at * (1 - share) / share) for at, share in runs]
     least, most = min(at for at, _ in runs), max(at for at, _ in runs)
-    return Band(low=min(shares), high=max(shares), measured=least / TRUSTED <= s <= most * TRUSTED)
+    enough = records * TRUSTED >= min(each.records for each in known)  # few teach less, however loudly
+    return Band(low=min(shares), high=max(shares), measured=enough and least / TRUSTED <= s <= most * TRUSTED)
 
 
 def stand_ins() -> tuple[StandIn, ...]:

@@ -27,6 +27,8 @@ PASSES = {
     "person": 12,
 }  # how often a unit takes part on average; of a person, one record each time
 SHARE = {"record": 16, "person": 8}  # of the units, one in so many is the batch
+WORK = 40_000  # with fewer units than this has passes for, each takes part more often
+LARGEST = 1 / 2  # share of the units that a step may be made of, unless the owner says otherwise
 MOST_PASSES = 1000
 DEFAULT_TRAINING = PrivateTraining()
 
@@ -145,7 +147,7 @@ def make_plan(settings: RunSettings, records: int) -> PrivacyPlan:
     """The plan for a declared number of records; batch and steps are chosen where the owner did not."""
     delta = delta_for(records) if settings.delta is None else settings.delta
     check_numbers(records, delta)
-    passes = PASSES[settings.unit] if settings.passes is None else settings.passes
+    passes = usual_passes(records, settings.unit) if settings.passes is None else settings.passes
     batch_size, steps = settings.batch_size, settings.steps
     if batch_size is None:
         batch_size = default_batch(records, settings.unit, settings.passes)
@@ -192,14 +194,28 @@ def cycled(captions: tuple[str, ...], count: int) -> list[str]:
     return [given[i % len(given)] for i in range(count)]
 
 
+def usual_passes(records: int, unit: str = "record") -> float:
+    """How often a unit takes part on average, where nothing else is asked for.
+
+    Few units take part more often, in larger batches: the noise of a step is spread over more of them, and a
+    run still takes no longer than over thousands.
+    """
+    most = PASSES[unit] * SHARE[unit] * LARGEST
+    return max(PASSES[unit], min(WORK / max(records, 1), most))
+
+
 def default_batch(records: int, unit: str = "record", passes: float | None = None) -> int:
     """A power of two near a sixteenth of the records, or an eighth of the people, from 16 to 4,096.
 
-    People lend one record each time, so they take part in twice as many steps of twice the size. With fewer
-    passes than usual it falls with their root, for too few steps waste what the records say.
+    People lend one record each time, so they take part in twice as many steps of twice the size. More passes
+    make batches larger, as far as half of the units, and leave the number of steps. With fewer than usual the
+    batch falls with their root, for too few steps waste what the records say.
     """
-    fewer = 1.0 if passes is None else min(math.sqrt(passes / PASSES[unit]), 1.0)
-    return min(max(1 << max(round(math.log2(max(records, 1) / SHARE[unit] * fewer)), 0), 16), 4096)
+    usual = usual_passes(records, unit)
+    ratio = 1.0 if passes is None else passes / usual
+    size = records / SHARE[unit] * (usual / PASSES[unit]) * (ratio if ratio > 1 else math.sqrt(ratio))
+    size = max(min(size, records * LARGEST), 1.0)
+    return min(max(1 << round(math.log2(size)), 16), 4096)
 
 
 def read_captions(path: Path) -> tuple[str, ...]:
