@@ -77,7 +77,6 @@ VARIANTS: Mapping[str, Changes] = {
     "longer average": {"average": 0.97},
     "batch x 2, same steps": {"batch": 2.0},
     "batch x 4, same steps": {"batch": 4.0},
-    "batch x 8, same steps": {"batch": 8.0},
     "batch x 2, half the steps": {"batch": 2.0, "steps": 0.5},
     "batch x 1/2, twice the steps": {"batch": 0.5, "steps": 2.0},
     "batch x 1/4, four times the steps": {"batch": 0.25, "steps": 4.0},

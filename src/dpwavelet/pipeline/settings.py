@@ -27,7 +27,7 @@ PASSES = {
     "person": 12,
 }  # how often a unit takes part on average; of a person, one record each time
 SHARE = {"record": 16, "person": 8}  # of the units, one in so many is the batch
-WORK = 40_000  # with fewer units than this has passes for, each takes part more often
+WORK = 40_000  # records that even a run over few of them sees, as far as the largest batches allow
 LARGEST = 1 / 2  # share of the units that a step may be made of, unless the owner says otherwise
 MOST_PASSES = 1000
 DEFAULT_TRAINING = PrivateTraining()
@@ -212,10 +212,9 @@ def default_batch(records: int, unit: str = "record", passes: float | None = Non
     batch falls with their root, for too few steps waste what the records say.
     """
     usual = usual_passes(records, unit)
-    ratio = 1.0 if passes is None else passes / usual
-    size = records / SHARE[unit] * (usual / PASSES[unit]) * (ratio if ratio > 1 else math.sqrt(ratio))
-    size = max(min(size, records * LARGEST), 1.0)
-    return min(max(1 << round(math.log2(size)), 16), 4096)
+    wanted = usual if passes is None else passes
+    size = records / SHARE[unit] / PASSES[unit] * max(wanted, math.sqrt(wanted * usual))
+    return min(max(1 << round(math.log2(max(min(size, records * LARGEST), 1))), 16), 4096)
 
 
 def read_captions(path: Path) -> tuple[str, ...]:
