@@ -41,6 +41,7 @@ from dpwavelet.pipeline import (
     run,
 )
 from dpwavelet.pipeline.forecast import forecast_all
+from dpwavelet.pipeline.likeness import CHOICES
 from dpwavelet.pipeline.release import Samples
 from dpwavelet.pipeline.settings import JUDGED
 from dpwavelet.privacy import registry
@@ -114,6 +115,7 @@ def plan(
     parameters: option.ParametersName = USUAL.parameters,
     rank: option.Rank = USUAL.rank,
     warm_start: option.WarmStart = None,
+    likeness: option.LikenessEpsilon = None,
     timing: Annotated[
         bool,
         typer.Option(
@@ -139,7 +141,7 @@ def plan(
         RunSettings(
             epsilon=budget, delta=delta, records=records, model=preset, batch_size=batch_size, steps=steps,
             passes=passes, group_by=group_by, training=training, private_scales=private_scales,
-            warm_start=warm_start,
+            warm_start=warm_start, likeness=likeness,
         )
         for budget in epsilon
     ]  # fmt: skip
@@ -197,6 +199,8 @@ def run_command(
     metrics_epsilon: option.MetricsEpsilon = None,
     classes: option.ClassNames = None,
     warm_start: option.WarmStart = None,
+    likeness: option.LikenessEpsilon = None,
+    choices: option.Choices = CHOICES,
     enlarger: option.EnlargerSpec = DETAIL,
     consistent: option.Consistent = True,
     dry: Annotated[
@@ -218,7 +222,7 @@ def run_command(
         ledger=ledger, group_by=group_by, training=training, private_scales=private_scales,
         allow=tuple(allow or ()), key=key, device=device, judged=judge, classes=_names(classes),
         release_metrics=_names(release_metrics), metrics_epsilon=metrics_epsilon, warm_start=warm_start,
-        enlarger=enlarger, consistent=consistent,
+        likeness=likeness, choices=choices, enlarger=enlarger, consistent=consistent,
     )  # fmt: skip
     out = out or Path("runs") / data.resolve().name.split(".")[0]
     with joined(device=device) as ranks:
@@ -271,6 +275,8 @@ def train(
     rank: option.Rank = USUAL.rank,
     schedule: option.ScheduleName = USUAL.schedule,
     judge: option.Judge = JUDGED,
+    likeness: option.LikenessEpsilon = None,
+    choices: option.Choices = CHOICES,
 ) -> None:
     """Train privately and write a release without samples; draw them later with `sample`."""
     run_command(
@@ -278,7 +284,7 @@ def train(
         out=out, batch_size=batch_size, steps=steps, passes=passes, split=split, seed=seed, threads=threads,
         ledger=ledger, group_by=group_by, per_person=per_person, allow=allow, key=key, device=device,
         compiled=compiled, private_scales=private_scales, views=views, augment=augment,
-        parameters=parameters, rank=rank, schedule=schedule, judge=judge,
+        parameters=parameters, rank=rank, schedule=schedule, judge=judge, likeness=likeness, choices=choices,
     )  # fmt: skip
 
 
@@ -324,6 +330,7 @@ def sample(
     coarse: Annotated[
         bool, typer.Option(help="Write what the private model drew, without added detail.")
     ] = False,
+    choices: option.Choices = CHOICES,
     enlarger: option.EnlargerSpec = DETAIL,
     consistent: option.Consistent = True,
     threads: option.Threads = None,
@@ -336,15 +343,18 @@ def sample(
     if out.exists() and any(out.iterdir()):
         raise OutputError(f"{out} is not empty; choose another --out.")
     chosen = place(device)
-    pipeline = Pipeline.from_pretrained(model, enlarger=enlarger, consistent=consistent)
+    pipeline = Pipeline.from_pretrained(model, enlarger=enlarger, consistent=consistent, choices=choices)
     pipeline.model.to(chosen)
     given = [*(caption or ()), *(read_captions(captions) if captions else ())] or [""]
     wanted = [given[i % len(given)] for i in range(number)]
     sampling = Sampling(temperature=temperature, top_p=top_p, guidance=guidance, away=away)
     with whole_folder(out) as building, Bars() as bars:
-        bars.begin("drawing samples", number)
-        few = pipeline.draw_coarse(wanted, seed=seed, sampling=sampling, told=bars.advance)
-        full = few if coarse else pipeline.enlarge(few, wanted, seed=seed)
+        bars.begin("drawing samples", pipeline.drawings * number)
+        asked: dict[str, Any] = {"seed": seed, "sampling": sampling, "told": bars.advance}
+        if coarse:
+            few = full = pipeline.draw_coarse(wanted, **asked)
+        else:
+            few, full = pipeline.draw(wanted, **asked)
         Samples(wanted, few, full).write(building)
     print(f"{number} images in {out}")
 

@@ -112,6 +112,18 @@ WarmStart = Annotated[
         help="Begin nearer to the records, by one noisy sum; the part of epsilon that it costs, such as 0.3.",
     ),
 ]
+LikenessEpsilon = Annotated[
+    float | None,
+    typer.Option(
+        "--likeness",
+        metavar="EPSILON",
+        help="Draw several pictures and keep those whose like is common among the records, by one noisy sum; "
+        "the part of epsilon that it costs, such as 0.5.",
+    ),
+]
+Choices = Annotated[
+    int, typer.Option(help="Pictures drawn for one that is kept, where there is a likeness of the records.")
+]
 ClassNames = Annotated[
     str | None, typer.Option("--classes", help="Names of classes to make public, for an accuracy: cat,dog.")
 ]

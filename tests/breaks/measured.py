@@ -77,8 +77,8 @@ MOMENTS = breaks_of(
     (
         "features measured from the mean of the records",
         "The vector of one record depends on all others.",
-        "y = (block[:, :k] - self.centre) / self.radius",
-        "y = (block[:, :k] - block[:, :k].mean(0)) / self.radius",
+        "np.float64) - self.centre) / self.radius",
+        "np.float64) - rows[:, : self.columns].mean(0)) / self.radius",
         "TestVectors::test_a_vector_depends_on_its_own_row_alone",
     ),
 )
@@ -133,8 +133,8 @@ PAID = breaks_of(
     (
         "metrics not in the plan",
         "Training gets all of epsilon, and the numbers come on top.",
-        "shares = (settings.metrics_epsilon, settings.warm_start)",
-        "shares = (None, settings.warm_start)",
+        "shares = (settings.metrics_epsilon, settings.likeness",
+        "shares = (None, settings.likeness",
         "TestPlan::test_metrics_and_training_together_cost_what_was_asked",
     ),
     (
@@ -215,4 +215,78 @@ PAGE = breaks_of(
     ),
 )
 
-BREAKS = (*SUMS, *MOMENTS, *BOUGHT, *TIES, *GRID, *PAID, *ONCE, *PAGES, *UNPAID, *PAGE)
+LIKENESS = breaks_of(
+    "pipeline/likeness.py",
+    "pipeline/test_likeness.py",
+    (
+        "likeness without noise",
+        "The moments that are released, and which pictures are kept, follow the exact sum over records.",
+        "noisy = plan.privatize_sum(total, source, sensitivity=bound, other=other)[NAME].numpy()",
+        "noisy = total.values[NAME].numpy()",
+        "TestBuying::test_the_noise_has_the_size_that_was_paid_for",
+    ),
+    (
+        "likeness with the noise of the metrics",
+        "Two sums have one noise, and their difference shows records.",
+        "sensitivity=bound, other=other)",
+        "sensitivity=bound, other=0)",
+        "TestBuying::test_the_noise_is_shared_with_no_other_sum_of_the_plan",
+    ),
+    (
+        "likeness with nine tenths of the noise",
+        "It costs more than the plan says.",
+        "other=other)[NAME].numpy()",
+        "other=other)[NAME].numpy() * 0.9 + 0.1 * total.values[NAME].numpy()",
+        "TestBuying::test_the_noise_has_the_size_that_was_paid_for",
+    ),
+    (
+        "whose a record is ignored by the likeness",
+        "A person with many records moves the sum by more than one of them may.",
+        "frame.vectors(records), frame.bound, owners)",
+        "frame.vectors(records), frame.bound)",
+        "TestSensitivity::test_a_person_with_many_records_moves_it_no_further",
+    ),
+    (
+        "frame of the likeness around the records",
+        "Centre and radius are released, and nobody paid for them.",
+        "frame = Frame.around(pictures)",
+        "frame = Frame.around(records)",
+        "TestSensitivity::test_what_a_record_brings_is_its_own",
+    ),
+)
+
+PLANNED = breaks_of(
+    "pipeline/settings.py",
+    "pipeline/test_likeness.py",
+    (
+        "likeness not in the plan",
+        "Training gets all of epsilon, and the likeness comes on top.",
+        "settings.likeness, settings.warm_start)",
+        "None, settings.warm_start)",
+        "TestPlan::test_it_and_training_together_cost_what_was_asked",
+    ),
+    (
+        "one place for metrics and likeness",
+        "Both have one noise, and their difference shows records.",
+        "else int(settings.metrics_epsilon is not None)",
+        "else 0",
+        "TestPlan::test_every_sum_has_a_place_of_its_own",
+    ),
+)
+
+RESUMED = breaks_of(
+    "pipeline/purchase.py",
+    "pipeline/test_likeness.py",
+    (
+        "likeness with a source of its own",
+        "A run that is resumed adds other noise to the same sum, a release that nobody paid for.",
+        "plan, place, source, space.digest)",
+        "plan, place, Source(), space.digest)",
+        "TestRun::test_a_run_that_was_stopped_reads_the_same_likeness_again",
+    ),
+)
+
+BREAKS = (
+    *SUMS, *MOMENTS, *BOUGHT, *TIES, *GRID, *PAID, *ONCE, *LIKENESS, *PLANNED, *RESUMED, *PAGES,
+    *UNPAID, *PAGE,
+)  # fmt: skip

@@ -128,15 +128,15 @@ PAID = breaks_of(
     (
         "warm start not in the plan",
         "Training gets all of epsilon, and the start comes on top.",
-        "shares = (settings.metrics_epsilon, settings.warm_start)",
-        "shares = (settings.metrics_epsilon, None)",
+        "settings.likeness, settings.warm_start)",
+        "settings.likeness)",
         "TestPlan::test_it_and_training_together_cost_what_was_asked",
     ),
     (
         "one place for two sums",
         "The metrics and the warm start have one noise, and their difference shows records.",
-        "return 0 if settings.metrics_epsilon is None else 1",
-        "return 0",
+        "return None if settings.warm_start is None else before",
+        "return None if settings.warm_start is None else 0",
         "TestPlan::test_its_place_is_the_one_after_the_metrics",
     ),
 )
@@ -147,15 +147,15 @@ TOLD = breaks_of(
     (
         "unpaid warm start verifies",
         "A certificate speaks of a sum over records that no mechanism of its plan stands for.",
-        "wrong += _wrong_start(certificate, plan)",
+        "wrong += _wrong_sums(certificate, plan)",
         "wrong += []",
         "test_a_warm_start_that_no_mechanism_paid_for_is_noticed test_other_words_for_it_are_noticed",
     ),
     (
         "one sum pays for metrics and a warm start",
         "One of the two is not in the stated epsilon.",
-        'sums >= (2 if certificate.get("measured") else 1)',
-        "sums >= 1",
+        'planned >= len(told) + bool(certificate.get("measured"))',
+        "planned >= 1",
         "test_one_mechanism_does_not_pay_for_metrics_and_a_start",
     ),
 )

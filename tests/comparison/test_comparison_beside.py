@@ -110,3 +110,12 @@ def test_only_what_learned_at_the_same_epsilon_is_set_beside() -> None:
     other = row("dp-ldm", 10.0, fd_full=3.0, records_seen=1.0, seconds=1.0)
     assert [found.epsilon for found in beside_ours([*rows, other])] == [1.0]
     assert beside_ours([theirs()]) == []
+
+
+def test_chosen_pictures_stand_beside_chosen_ones() -> None:
+    own = [ours("dp-wavelet:chosen@0.1", 5, seen=10), ours("dp-wavelet:chosen", 4), ours("dp-wavelet", 10)]
+    plain = one(*own, theirs())
+    assert (plain.ours, plain.reached) == ("dp-wavelet", "dp-wavelet")
+    chosen = one(*own, theirs("dp-ldm:chosen"))
+    assert (chosen.ours, chosen.reached) == ("dp-wavelet:chosen", "dp-wavelet:chosen@0.1")
+    assert beside_ours([ours(), theirs("dp-ldm:chosen")]) == []

@@ -53,6 +53,8 @@ class TestNames:
             ("dp-wavelet:2@10", "dp-wavelet", "2", True),
             ("dp-ldm:away", "dp-ldm", "", True),
             ("dp-llamagen:away@0.25/2", "dp-llamagen", "", True),
+            ("dp-wavelet:chosen", "dp-wavelet", "", True),
+            ("dp-ldm:chosen@0.25", "dp-ldm", "", True),
         ],
     )
     def test_a_name_is_read_and_told_as_it_was_typed(
@@ -73,6 +75,8 @@ class TestNames:
             "dp-ldm:2",
             "dp-wavelet:away",
             "public:dp-ldm:away",
+            "public:dp-wavelet:chosen",
+            "dp-wavelet:2:chosen",
             "public:x",
             "public:dp-wavelet:2",
             "dp-gan@0.5",

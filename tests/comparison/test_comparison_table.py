@@ -25,6 +25,8 @@ from dpwavelet.comparison.methods import open_system, place_of
 from dpwavelet.errors import ConfigError, DataError, ModelError, OutputError, PrivacyError
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
+from dpwavelet.pipeline.likeness import CHOICES
+from dpwavelet.privacy.accounting import epsilon_pld
 from dpwavelet.privacy.budget import Cap, DataLedger, ledger_path
 from dpwavelet.privacy.ledger import Ledger, Run
 from dpwavelet.privacy.plan import PrivacyPlan
@@ -208,6 +210,27 @@ class TestCells:
         assert away["fd_full"]["mean"] != usual["fd_full"]["mean"]
         assert {each["method"] for each in told["beside_ours"]} == {"dp-llamagen", "dp-llamagen:away"}
         assert "With :away it leads away" in (tmp_path / "out" / "table.md").read_text()
+
+    def test_chosen_pictures_are_paid_for_and_said_to_be(
+        self, people: Path, asked: TableSettings, made: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(made, tmp_path / "out")
+        methods = tuple(map(Method.parse, ("dp-wavelet", "dp-wavelet:chosen", "dp-llamagen:chosen")))
+        here = again(people, tmp_path / "out", replace(asked, methods=methods, epsilons=(8.0,), seeds=1))
+        assert [job.cell.name for job in here.jobs] == ["dp-wavelet:chosen", "dp-llamagen:chosen"]
+        for job in here.jobs:
+            assert job.cell.plan is not None and job.cell.identity["choices"] == CHOICES
+            _, likeness = job.cell.plan.events
+            assert epsilon_pld((likeness,), job.cell.plan.delta) == pytest.approx(0.8, rel=0.02)
+            assert job.cell.plan.pld_epsilon == pytest.approx(8, rel=0.01)
+            (run,) = Ledger.open(tmp_path / "out" / "ledgers" / f"{job.cell.digest}.jsonl").runs.values()
+            assert PrivacyPlan.from_json(run.begun["plan"]).others == (likeness,)
+        told = read_json(tmp_path / "out" / "table.json")
+        rows = {row["method"]: row["numbers"] for row in told["rows"]}
+        usual, chosen = rows["dp-wavelet"], rows["dp-wavelet:chosen"]
+        assert chosen["records_seen"] == usual["records_seen"]
+        assert chosen["noise_multiplier"]["mean"] > usual["noise_multiplier"]["mean"]
+        assert f"With :chosen {CHOICES} pictures are drawn" in (tmp_path / "out" / "table.md").read_text()
 
     def test_each_system_is_clipped_to_its_own_norm(
         self, people: Path, asked: TableSettings, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -22,7 +22,7 @@ from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import to_bytes
 from dpwavelet.model import Model
 from dpwavelet.pipeline import RunSettings, Silent, judge_again, owner_report, run
-from dpwavelet.pipeline.judgement import Evidence, gather, rows_of
+from dpwavelet.pipeline.judgement import Evidence, gather
 from dpwavelet.pipeline.owner_parts import COMPARED, FEWEST, PARTS, Released
 from dpwavelet.pipeline.owner_report import measured
 from dpwavelet.pipeline.release import Seal
@@ -270,7 +270,7 @@ class TestEvidence:
     @pytest.mark.parametrize("side", [32, 64, 128, 80])
     def test_pictures_of_any_side_have_rows(self, evidence: Evidence, side: int) -> None:
         pictures = to_bytes(torch.rand(2, 3, side, side) * 2 - 1)
-        assert rows_of(evidence.space, pictures).shape == (2, evidence.space.columns)
+        assert evidence.space.rows_of_any(pictures).shape == (2, evidence.space.columns)
 
 
 class TestParts:

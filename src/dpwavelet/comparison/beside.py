@@ -47,15 +47,18 @@ class Beside:
 
 
 def beside_ours(rows: Sequence[Row]) -> list[Beside]:
-    """Every row of another system that learned from records, where ours did at the same epsilon."""
+    """Every row of another system that learned from records, where ours did at the same epsilon.
+
+    Rows whose pictures were chosen stand beside such, and others beside others.
+    """
     trained = [row for row in rows if row.epsilon > 0]
     found = []
     for row in trained:
-        own = [each for each in trained if each.epsilon == row.epsilon and _system(each) == OURS]
+        alike = [each for each in trained if each.epsilon == row.epsilon and _chosen(each) == _chosen(row)]
+        own, theirs = _of(OURS, alike), _of(_system(row), alike)
         if own and _system(row) != OURS:
             public = [each for each in rows if each.epsilon == 0]
-            theirs = [each for each in trained if each.epsilon == row.epsilon]
-            found.append(_beside(row, own, _of(_system(row), [*theirs, *public]), _of(OURS, public)))
+            found.append(_beside(row, own, [*theirs, *_of(_system(row), public)], _of(OURS, public)))
     return found
 
 
@@ -115,6 +118,10 @@ def _apart(theirs: Mean, ours: Mean) -> int:
     if max(ours.values) < min(theirs.values):
         return 1
     return -1 if max(theirs.values) < min(ours.values) else 0
+
+
+def _chosen(row: Row) -> bool:
+    return row.method != REAL and Method.parse(row.method).chosen
 
 
 def _system(row: Row) -> str:

@@ -10,11 +10,13 @@ from dpwavelet.checkpoint import canonical_json
 from dpwavelet.comparison.methods import LEADING, Method, System, open_system, place_of, weights_digest
 from dpwavelet.comparison.settings import NO_PRIVACY, TableSettings
 from dpwavelet.images.private import PrivateImages
+from dpwavelet.pipeline.likeness import CHOICES
 from dpwavelet.pipeline.settings import RunSettings, declared, make_plan
 from dpwavelet.privacy.plan import PrivacyPlan
 
 FORMAT = 1  # of what a cell computes: another number computes all of them anew
 REAL = "real against real"
+LIKENESS = 0.1  # of epsilon: what a choice among pictures costs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,12 @@ class Cell:
             "steps": self.steps,
             "plan": self.plan.to_json() if self.plan else None,
         }
-        return {**told, **self.about}
+        return {**told, **self.about, **({"choices": CHOICES} if self.chooses else {})}
+
+    @property
+    def chooses(self) -> bool:
+        """Whether its plan pays for a likeness of the records, by which pictures are chosen."""
+        return self.method is not None and self.method.chosen and self.plan is not None
 
     @property
     def digest(self) -> str:
@@ -98,7 +105,8 @@ def plan_of(settings: TableSettings, found: int, epsilon: float, steps: int, kno
     """The plan of one private cell, made by the same function for every method."""
     batch_size = known.method.batch_of(shape_of(settings, found).batch_size)
     asked = _asked(settings, epsilon, batch_size, steps)
-    return make_plan(replace(asked, max_norm=known.max_norm), declared(asked, found))
+    likeness = LIKENESS * epsilon if known.method.chosen else None
+    return make_plan(replace(asked, max_norm=known.max_norm, likeness=likeness), declared(asked, found))
 
 
 def cells_of(

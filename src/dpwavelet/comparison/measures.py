@@ -33,7 +33,6 @@ from dpwavelet.evaluation.spaces import Extractor
 from dpwavelet.features import NAME, FeatureNetwork
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes, to_bytes
-from dpwavelet.pipeline.judgement import rows_of
 from dpwavelet.randomness import stream
 from dpwavelet.wavelet import analyze
 
@@ -81,7 +80,7 @@ class Judge:
 
     def rows(self, pixels: Tensor) -> Rows:
         """Features [B, D]."""
-        return np.concatenate([rows_of(self.space, part) for part in torch.split(pixels, AT_ONCE)])
+        return np.concatenate([self.space.rows_of_any(part) for part in torch.split(pixels, AT_ONCE)])
 
     def numbers(self, pixels: Tensor, labels: Sequence[str | None], *, paired: bool) -> Numbers:
         """Of pictures of these classes; `paired` if each was drawn for a held-out caption."""

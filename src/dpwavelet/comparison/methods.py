@@ -2,6 +2,7 @@
 
 dp-wavelet  dp-llamagen  dp-ldm       trained on the records
 dp-wavelet:2  dp-wavelet:all          with so many private scales
+dp-wavelet:chosen  dp-ldm:chosen      of several pictures the one that a likeness of the records chooses
 dp-llamagen:away  dp-ldm:away         led away from their public weights when they draw, as ours always is
 dp-ldm@0.25  dp-wavelet:2@0.1         with a share of the steps that all others take
 dp-wavelet@0.1/4                      that share in batches of a quarter of the size, so four times the steps
@@ -28,7 +29,7 @@ from dpwavelet.rivals.base import Rival
 OURS, LLAMAGEN, LDM = "dp-wavelet", "dp-llamagen", "dp-ldm"
 RIVALS = (LLAMAGEN, LDM)
 SYSTEMS = (OURS, *RIVALS)
-PUBLIC, AWAY = "public", "away"
+PUBLIC, AWAY, CHOSEN = "public", "away", "chosen"
 LEADING = "away", "doubt"  # of how a method draws: what leads it away from its public weights
 BUNDLED = "thumb"  # of ours, unless others are named
 MOST_SHARE = 10  # of the steps of a table
@@ -41,6 +42,7 @@ class Method:
     system: str
     scales: str = ""  # private ones of ours: a number, all, or as the weights have it
     away: bool = False  # drawn as ours is, where the authors of a rival draw otherwise
+    chosen: bool = False  # of several pictures one, by a likeness of the records
     trained: bool = True  # on the records
     share: float = 1.0  # of the records that the whole of the steps sees
     parts: int = 1  # that each batch of the table is cut into
@@ -62,15 +64,16 @@ class Method:
         name, sign, more = recipe.partition(":")
         if name == PUBLIC and (more or OURS) in SYSTEMS:
             return cls(system=more or OURS, trained=False)
-        if name in SYSTEMS and not sign:
-            return cls(system=name)
+        if name in SYSTEMS and (not sign or more == CHOSEN):
+            return cls(system=name, chosen=bool(sign))
         if name in RIVALS and more == AWAY:
             return cls(system=name, away=True)
         if name == OURS and (more == "all" or (more.isdecimal() and int(more) > 0)):
             return cls(system=name, scales=more)
         raise ConfigError(
             f"there is no method {text!r}; there are {', '.join(SYSTEMS)}, {OURS}:1 and so on, {OURS}:all, "
-            f"{LLAMAGEN}:{AWAY} and {LDM}:{AWAY}, {PUBLIC} and {PUBLIC}:{LLAMAGEN} and so on."
+            f"{LLAMAGEN}:{AWAY} and {LDM}:{AWAY}, {OURS}:{CHOSEN} and so on, {PUBLIC} and "
+            f"{PUBLIC}:{LLAMAGEN} and so on."
         )
 
     @property
@@ -93,7 +96,7 @@ class Method:
         """The same without its share of the steps and its batch."""
         if not self.trained:
             return PUBLIC if self.system == OURS else f"{PUBLIC}:{self.system}"
-        variant = AWAY if self.away else self.scales
+        variant = AWAY if self.away else CHOSEN if self.chosen else self.scales
         return f"{self.system}:{variant}" if variant else self.system
 
 

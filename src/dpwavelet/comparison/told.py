@@ -7,14 +7,16 @@ from typing import Any
 
 from dpwavelet.comparison.beside import COSTS as BESIDE_COSTS
 from dpwavelet.comparison.beside import NEARER, Beside, beside_ours
-from dpwavelet.comparison.cells import Cell, Known
+from dpwavelet.comparison.cells import LIKENESS, Cell, Known
 from dpwavelet.comparison.consent import Price
 from dpwavelet.comparison.measures import LEVELS
 from dpwavelet.comparison.methods import Method
 from dpwavelet.comparison.settings import TableSettings
 from dpwavelet.comparison.summary import CONFIDENCE, Row, rows_of
+from dpwavelet.evaluation.moments import COLUMNS
 from dpwavelet.evaluation.spaces import Extractor
 from dpwavelet.images.private import PrivateImages
+from dpwavelet.pipeline.likeness import CHOICES
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.report.measured import AnyOrigin
 from dpwavelet.report.origins import Origin, PrivateOrigin
@@ -157,6 +159,12 @@ def _shares(settings: TableSettings) -> list[str]:
         said.append("With / it sees as many records as without, each batch cut into so many: more steps.")
     if any(method.away for method in settings.methods):
         said.append("With :away it leads away from its public weights when it draws, as dp-wavelet does.")
+    if any(method.chosen for method in settings.methods):
+        said.append(
+            f"With :chosen {CHOICES} pictures are drawn for a caption, and one is kept by a noisy sum over "
+            f"the records: by {COLUMNS} of the features by which distances here are measured, so these "
+            f"flatter it. A share of {LIKENESS:g} of epsilon pays for it, and its seconds count as training."
+        )
     return said
 
 

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -24,24 +24,29 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dpwavelet.checkpoint import read_json, write_json, write_tensors
 from dpwavelet.comparison.cells import Cell, fingerprint
 from dpwavelet.comparison.consent import LEDGERS
-from dpwavelet.comparison.measures import HeldOut, Judge, Numbers, judge_of, some_of
+from dpwavelet.comparison.measures import AT_ONCE, HeldOut, Judge, Numbers, judge_of, some_of
 from dpwavelet.comparison.methods import Method, open_system, weights_digest
 from dpwavelet.comparison.settings import Computing
 from dpwavelet.comparison.speed import REHEARSED, Speed, rehearse
 from dpwavelet.errors import DataError, DpwaveletError, ModelError, OutputError
+from dpwavelet.evaluation.extractors import extractor
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.memory import keep_freed_memory
+from dpwavelet.pipeline.likeness import CHOICES, DRAWN, Likeness, buy, measure
 from dpwavelet.pipeline.refusals import check_accountant
+from dpwavelet.pipeline.settings import cycled
 from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.randomness import Source
 from dpwavelet.ranks import place
 from dpwavelet.rivals.base import Rival
 from dpwavelet.training import Checkpoint, PrivateTraining
@@ -190,21 +195,34 @@ def _generated(job: Job, held_out: PrivateImages, asked: HeldOut) -> tuple[Numbe
         raise ModelError(f"the weights in {job.place} are not those that this table was begun with. {REPEAT}")
     rival = _opened(job.cell.method, job.place, job.computing)
     costs: Numbers = {"trained_parameters": None}
+    likeness = None
     if job.cell.method.trained:
         costs["trained_parameters"] = float(rival.trained_parameters)
-        rival, more = _trained(job, rival)
+        rival, likeness, more = _trained(job, rival, asked.captions)
         costs |= more
     costs["peak_bytes"] = peak_memory(place(job.computing.device))
     started = time.perf_counter()
-    pictures = rival.draw(list(asked.captions), job.cell.seed)
+    pictures = _drawn(rival, likeness, list(asked.captions), job.cell.seed)
     costs["pictures_a_second"] = len(pictures) / (time.perf_counter() - started)
     costs["own_loss"] = rival.held_out_loss(rival.prepare(held_out))
     found = judge_of(asked, job.features).numbers(pictures, asked.labels, paired=True)
     return {"pictures": float(len(pictures)), **found, **costs}, pictures
 
 
-def _trained(job: Job, rival: Rival[Any]) -> tuple[Rival[Any], Numbers]:
-    """The system after training on the records, privately if the cell has a plan, and what it took."""
+def _drawn(rival: Rival[Any], likeness: Likeness | None, captions: list[str], seed: int) -> Tensor:
+    """Pictures of captions, each one of several where there is a likeness to choose by."""
+    if likeness is None:
+        return rival.draw(captions, seed)
+    return likeness.choose(lambda other: (rival.draw(captions, other),), seed, CHOICES)[0]
+
+
+def _trained(
+    job: Job, rival: Rival[Any], captions: Sequence[str]
+) -> tuple[Rival[Any], Likeness | None, Numbers]:
+    """The system after training on the records, privately if the cell has a plan, and what it took.
+
+    With it what its pictures are chosen by, if the plan pays for that.
+    """
     cell = job.cell
     images = PrivateImages.open(job.data, job.image_size, job.split)
     _check_images(job, images, job.split, "data")
@@ -225,13 +243,33 @@ def _trained(job: Job, rival: Rival[Any]) -> tuple[Rival[Any], Numbers]:
         rival = _privately(job, cell.plan, rival, records, watch)
         costs["clipped"] = watch.clipped
     seconds = watch.seconds
+    started = time.perf_counter()
+    likeness = _likeness(cell, rival, images, captions) if cell.chooses else None
+    measuring = time.perf_counter() - started
     seen = cell.steps * cell.batch_size
-    return rival, {
-        **costs,
-        "seconds": preparing + seconds,
-        "seconds_per_1000": 1000 * seconds / seen,
-        "records_seen": float(seen),
-    }
+    return (
+        rival,
+        likeness,
+        {
+            **costs,
+            "seconds": preparing + seconds + measuring,
+            "seconds_per_1000": 1000 * seconds / seen,
+            "records_seen": float(seen),
+        },
+    )
+
+
+def _likeness(cell: Cell, rival: Rival[Any], images: PrivateImages, captions: Sequence[str]) -> Likeness:
+    """What the only sum beside training in the plan of the cell tells of the records; it was charged with it.
+
+    Its noise has a key of its own, which nobody keeps. A cell that is interrupted later measures again, and
+    what this one drew is never seen.
+    """
+    assert cell.plan is not None
+    space = extractor()
+    drawn = space.rows_of_any(rival.draw(cycled(tuple(captions), DRAWN), cell.seed + 1))
+    records = np.concatenate([space.rows_of_any(pixels) for _, pixels in images.batches(AT_ONCE)])
+    return buy(measure(drawn, records, None), drawn, cell.plan, 0, Source(), space.digest)
 
 
 def _privately(

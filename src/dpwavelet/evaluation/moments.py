@@ -60,13 +60,18 @@ class Frame:
         """The longest that a vector of `vectors` can be."""
         return math.sqrt(2 + PRODUCT_WEIGHT**2)
 
+    def scaled(self, rows: Rows) -> Matrix:
+        """The features in use [N, k] from the centre on, in units of the radius, cut to a length of 1."""
+        y: Matrix = (np.asarray(rows[:, : self.columns], np.float64) - self.centre) / self.radius
+        y /= np.maximum(np.linalg.norm(y, axis=1, keepdims=True), 1.0)
+        return y
+
     def vectors(self, rows: Rows) -> Matrix:
         """One vector [1 + k + k (k + 1) / 2] a row, of length `bound` at most, whatever the row."""
         k = self.columns
         found = np.empty((len(rows), 1 + k + k * (k + 1) // 2))
         for start, block in blocks(rows):
-            y = (block[:, :k] - self.centre) / self.radius
-            y /= np.maximum(np.linalg.norm(y, axis=1, keepdims=True), 1.0)
+            y = self.scaled(block)
             products = y[:, :, None] * y[:, None, :]
             found[start : start + len(y)] = np.hstack(
                 [np.ones((len(y), 1)), y, PRODUCT_WEIGHT * _packed(products)]

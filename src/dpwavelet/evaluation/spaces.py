@@ -74,3 +74,17 @@ class Extractor(FeatureSpace):
         if not np.isfinite(found).all():
             raise DataError(f"{self.name} gave features that are not finite; are its weights whole?")
         return found
+
+    def rows_of_any(self, pixels: Tensor) -> NDArray[np.float32]:
+        """The same of images [B, 3, S, S] of any side, brought to the one that the network wants."""
+        side = pixels.shape[-1]
+        if side != self.side:
+            x = pixels.float()
+            whole = side > self.side and side % self.side == 0
+            x = (
+                F.avg_pool2d(x, side // self.side)
+                if whole
+                else F.interpolate(x, size=(self.side, self.side), mode="bicubic", antialias=True)
+            )
+            pixels = x.round().clamp(0, 255).to(torch.uint8)
+        return self.rows(pixels)

@@ -13,6 +13,7 @@ from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling, draw_tokens
 from dpwavelet.images.sheet import to_bytes
 from dpwavelet.model import Model
+from dpwavelet.pipeline.likeness import CHOICES, FILE, Likeness, check_choices
 
 AT_ONCE = 64  # pictures that are enlarged before they leave the device
 
@@ -27,18 +28,37 @@ class Pipeline:
 
     model: Model
     enlarger: Enlarger | None = None  # the model's own unless given
+    likeness: Likeness | None = None  # by which one of several pictures is kept, if anything
+    choices: int = CHOICES  # so many then
+
+    def __post_init__(self) -> None:
+        check_choices(self.choices)
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, enlarger: str | Path = DETAIL, consistent: bool = True
+        cls,
+        folder: str | Path,
+        *,
+        enlarger: str | Path = DETAIL,
+        consistent: bool = True,
+        choices: int = CHOICES,
     ) -> "Pipeline":
         """Load a model folder, a release (its `model/` is taken) or bundled weights by name.
 
-        `enlarger` is what `open_enlarger` understands.
+        `enlarger` is what `open_enlarger` understands. Where the folder has a likeness of the records,
+        `choices` pictures are drawn for a caption and one is kept.
         """
         place = Path(folder)
-        model = Model.from_pretrained(place / "model" if (place / "model").is_dir() else folder)
-        return cls(model, open_enlarger(enlarger, model, consistent=consistent))
+        place = place / "model" if (place / "model").is_dir() else place
+        model = Model.from_pretrained(place)
+        chosen = choices > 1 and (place / FILE).is_file()
+        likeness = Likeness.load(place / FILE) if chosen else None
+        return cls(model, open_enlarger(enlarger, model, consistent=consistent), likeness, choices)
+
+    @property
+    def drawings(self) -> int:
+        """How many pictures are drawn for one that is kept."""
+        return 1 if self.likeness is None else self.choices
 
     @property
     def used(self) -> Enlarger:
@@ -58,9 +78,10 @@ class Pipeline:
 
         Picture i depends on the model, its caption, (seed, i) and `sampling`, and on nothing else.
         """
-        pictures = self.draw_coarse(captions, seed=seed, sampling=sampling, told=told)
-        if not coarse:
-            pictures = self.enlarge(pictures, captions, seed=seed)
+        if coarse:
+            pictures = self.draw_coarse(captions, seed=seed, sampling=sampling, told=told)
+        else:
+            _, pictures = self.draw(captions, seed=seed, sampling=sampling, told=told)
         return [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in to_bytes(pictures)]
 
     def draw(
@@ -71,9 +92,21 @@ class Pipeline:
         sampling: Sampling | None = None,
         told: Callable[[int], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Coarse images [B, 3, h, w] and full images [B, 3, S, S] in [-1, 1], on the CPU; see `generate`."""
-        few = self.draw_coarse(captions, seed=seed, sampling=sampling, told=told)
-        return few, self.enlarge(few, captions, seed=seed)
+        """Coarse images [B, 3, h, w] and full images [B, 3, S, S] in [-1, 1], on the CPU; see `generate`.
+
+        `told` hears of every picture that is drawn, `drawings` times as many as are kept.
+        """
+
+        def once(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+            few = self._draw_coarse(captions, seed, sampling, told)
+            full = self.enlarge(few, captions, seed=seed)
+            return few, full, to_bytes(full)
+
+        if self.likeness is None or self.choices == 1:
+            few, full, _ = once(seed)
+        else:
+            few, full, _ = self.likeness.choose(once, seed, self.choices)
+        return few, full
 
     def draw_coarse(
         self,
@@ -83,7 +116,21 @@ class Pipeline:
         sampling: Sampling | None = None,
         told: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """What the private model draws, [B, 3, h, w] in [-1, 1], on the CPU."""
+        """What the private model draws, [B, 3, h, w] in [-1, 1], on the CPU.
+
+        Full images are made all the same where one of several is kept, for it is by them that it is chosen.
+        """
+        if self.drawings > 1:
+            return self.draw(captions, seed=seed, sampling=sampling, told=told)[0]
+        return self._draw_coarse(captions, seed, sampling, told)
+
+    def _draw_coarse(
+        self,
+        captions: Sequence[str],
+        seed: int,
+        sampling: Sampling | None,
+        told: Callable[[int], None] | None,
+    ) -> Tensor:
         model = self.model
         if isinstance(captions, str):
             raise ConfigError("captions must be a list of texts, got one text; write [caption].")

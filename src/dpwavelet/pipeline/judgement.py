@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -94,7 +92,7 @@ class Evidence:
 
     def rows(self, pixels: Tensor) -> Rows:
         """Features [B, D] of pictures as bytes [B, 3, S, S]."""
-        return rows_of(self.space, pixels)
+        return self.space.rows_of_any(pixels)
 
 
 def gather(
@@ -107,11 +105,11 @@ def gather(
     rows = []
     for start in range(0, len(chosen), AT_ONCE):
         part = chosen[start : start + AT_ONCE]
-        rows.append(rows_of(space, images.pixels(part.tolist())))
+        rows.append(space.rows_of_any(images.pixels(part.tolist())))
         progress.advance(len(part))
     captions = [(images.captions(index) or ("",))[0] for index in chosen]
     places = _some(len(chosen), settings.judged, settings.seed, "records to draw for")
-    progress.begin("drawing to compare", 2 * len(places))
+    progress.begin("drawing to compare", (ours.drawings + public.drawings) * len(places))
     drawn = []
     for pipeline in (ours, public):
         few, full = pipeline.draw(
@@ -134,21 +132,6 @@ def gather(
         public=drawn[1],
         images=images,
     )
-
-
-def rows_of(space: Extractor, pixels: Tensor) -> Rows:
-    """Features [B, D] of pictures as bytes [B, 3, S, S], brought to the side that the network wants."""
-    side = pixels.shape[-1]
-    if side != space.side:
-        x = pixels.float()
-        whole = side > space.side and side % space.side == 0
-        x = (
-            F.avg_pool2d(x, side // space.side)
-            if whole
-            else F.interpolate(x, size=(space.side, space.side), mode="bicubic", antialias=True)
-        )
-        pixels = x.round().clamp(0, 255).to(torch.uint8)
-    return space.rows(pixels)
 
 
 def _some(count: int, most: int, seed: int, name: str) -> NDArray[np.int64]:

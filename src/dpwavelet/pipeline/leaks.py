@@ -35,6 +35,7 @@ PLACES = (  # every file that a release may hold; another kind needs a line here
     r"card\.md|report\.(html|json)",
     r"model/(config|vocabulary|card)\.json",
     r"model/(tokenizer|transformer|detail|reference)\.safetensors",
+    r"model/likeness\.safetensors",  # a noisy sum that the plan paid for, and what was read off it
     r"samples/(\d{6}\.png|metadata\.jsonl)",
 )
 TELLING_WORDS = 5  # in a row, which so many records have that they could be anybody's:

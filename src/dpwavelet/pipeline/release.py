@@ -29,8 +29,10 @@ from dpwavelet.model import Model
 from dpwavelet.pipeline.bought import Bought, to_json
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.leaks import Watch
+from dpwavelet.pipeline.likeness import FILE
 from dpwavelet.pipeline.settings import RunSettings, cycled
 from dpwavelet.privacy.certificate import (
+    LIKENESS,
     NOT_PROMISED,
     WARM_START,
     attack,
@@ -110,7 +112,7 @@ def draw_samples(ours: Pipeline, public: Pipeline, settings: RunSettings, progre
     """Draw the pictures that a release holds."""
     started = time.monotonic()
     captions = cycled(settings.captions, settings.samples)
-    progress.begin("drawing samples", 2 * len(captions))
+    progress.begin("drawing samples", (ours.drawings + public.drawings) * len(captions))
     samples, public_samples = (
         Samples.draw(pipeline, captions, settings.seed, sampling=settings.sampling, told=progress.advance)
         for pipeline in (ours, public)
@@ -184,6 +186,7 @@ def write_release(
         unit=plan.unit,
         facts=[
             *_facts(plan, pipeline, captions, allowed),
+            *([Fact("Likeness", LIKENESS, Origin.DP)] if pipeline.likeness else []),
             *([Fact("Warm start", WARM_START, Origin.DP)] if warm else []),
         ],
         cost=cost.facts(len(samples.captions)),
@@ -202,6 +205,8 @@ def write_release(
     )
     with whole_folder(folder) as building:
         model.save_pretrained(building / "model")
+        if pipeline.likeness is not None:
+            pipeline.likeness.save(building / "model" / FILE)
         if samples.captions:
             samples.write(building / SAMPLES)
         write_bytes(building / "card.md", render_card(told).encode())
@@ -217,6 +222,7 @@ def write_release(
             allowed=allowed,
             extra={"public_weights": public_weights}
             | ({"measured": to_json(bought)} if bought else {})
+            | ({"likeness": LIKENESS} if pipeline.likeness else {})
             | ({"warm_start": WARM_START} if warm else {}),
         )
         seal.watch.check_release(

@@ -35,7 +35,7 @@ from dpwavelet.pipeline.leaks import Watch
 from dpwavelet.pipeline.owner_parts import Released
 from dpwavelet.pipeline.owner_report import judge
 from dpwavelet.pipeline.prints import Prints
-from dpwavelet.pipeline.purchase import purchase, rehearse_purchase
+from dpwavelet.pipeline.purchase import purchase, purchase_likeness, rehearse_likeness, rehearse_purchase
 from dpwavelet.pipeline.refusals import (
     check_accountant,
     check_duplicates,
@@ -127,10 +127,13 @@ def _run(
     start = starting_model(model, tokens, plan, settings, source_of, private, identity, progress)
     trained = _train(start, tokens, plan, settings, private, account, identity, progress, ranks)
     training_time = time.monotonic() - started
-    ours, public = Pipeline(trained, enlarger), Pipeline(model, enlarger)
+    source, public = source_of(), Pipeline(model, enlarger)
+    likeness = purchase_likeness(
+        images, Pipeline(trained, enlarger), plan, settings, source, private, identity, progress
+    )
+    ours = Pipeline(trained, enlarger, likeness, settings.choices)
     drawn = draw_samples(ours, public, settings, progress)
     write_json(private / "nearness.json", watch.compare(drawn.samples.full))  # it changes nothing about them
-    source = source_of()
     bought = purchase(images, ours, plan, settings, source, private, identity, progress)
     cost = Cost(training_time, drawn.seconds, machine(settings.device))
     seal = Seal(out.name, account.finish(identity), key, watch, known | _noise_key(private))
@@ -225,7 +228,7 @@ def _rehearse(
         )
         trained = _train(start, tokens, short, small, folder, ledger, "rehearsal", Silent())
         key = signing_key(folder / "key.pem")
-        ours = Pipeline(trained, enlarger)
+        ours = Pipeline(trained, enlarger, rehearse_likeness(short, settings), settings.choices)
         drawn = draw_samples(ours, Pipeline(model, enlarger), small, Silent())
         bought = rehearse_purchase(short, settings) if settings.release_metrics else []
         seal = Seal(title, ledger.finish("rehearsal"), key, watch, {**known, **_noise_key(folder)})
@@ -268,6 +271,8 @@ def check_images(
         raise ConfigError(
             f"metrics can be bought of {MOST_UNITS:,} units at most; leave out --release-metrics."
         )
+    if settings.likeness is not None and units > MOST_UNITS:
+        raise ConfigError(f"a likeness is of {MOST_UNITS:,} units at most; leave out --likeness.")
     if settings.warm_start is not None and units > MOST_UNITS:
         raise ConfigError(f"a warm start adds up {MOST_UNITS:,} units at most; leave out --warm-start.")
     trained = trained_parameters(model.transformer, settings.training)

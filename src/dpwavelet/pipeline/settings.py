@@ -14,6 +14,7 @@ from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling
 from dpwavelet.model import Model
 from dpwavelet.pipeline.bought import check_captions, check_metrics
+from dpwavelet.pipeline.likeness import CHOICES, check_choices
 from dpwavelet.privacy.accounting import Event, Gaussian, calibrate_noise, delta_for
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import check_allowed, check_numbers
@@ -63,6 +64,8 @@ class RunSettings:
     metrics_epsilon: float | None = None  # the part of epsilon that they cost
     classes: tuple[str, ...] = ()  # public names that an accuracy tells apart
     warm_start: float | None = None  # the part of epsilon that a start nearer to the records costs
+    likeness: float | None = None  # the part of epsilon that a choice among pictures costs
+    choices: int = CHOICES  # pictures that are drawn for one that is kept, where there is a likeness
     training: PrivateTraining = DEFAULT_TRAINING
     sampling: Sampling = field(default_factory=Sampling)
 
@@ -103,6 +106,12 @@ class RunSettings:
                 f"warm_start must be above 0 and below epsilon, of which it is a part, got {self.warm_start} "
                 f"of {self.epsilon}."
             )
+        if self.likeness is not None and not 0 < self.likeness < self.epsilon:
+            raise ConfigError(
+                f"likeness must be above 0 and below epsilon, of which it is a part, got {self.likeness} "
+                f"of {self.epsilon}."
+            )
+        check_choices(self.choices)
         if self.training.per_unit > 1 and self.group_by is None:
             raise ConfigError(
                 f"{self.training.per_unit} records per person need people; name the field that tells whose a "
@@ -168,12 +177,12 @@ def make_plan(settings: RunSettings, records: int) -> PrivacyPlan:
 
 
 def _others(settings: RunSettings, delta: float) -> tuple[Event, ...]:
-    """One noisy sum over all records for the metrics, then one for the warm start, where they are asked for.
+    """Noisy sums over all records, for metrics, likeness and warm start, where there are any.
 
     Each has just the noise that it may cost. Their order is fixed, for by its place among them a sum finds
-    its noise: `bought.BOUGHT` and `warm_place`.
+    its noise: `bought.BOUGHT`, `likeness_place` and `warm_place`.
     """
-    shares = (settings.metrics_epsilon, settings.warm_start)
+    shares = (settings.metrics_epsilon, settings.likeness, settings.warm_start)
     return tuple(_one_sum(share, delta) for share in shares if share is not None)
 
 
@@ -181,11 +190,15 @@ def _one_sum(epsilon: float, delta: float) -> Gaussian:
     return Gaussian(calibrate_noise(epsilon=epsilon, delta=delta, sampling_rate=1.0, steps=1), 1)
 
 
+def likeness_place(settings: RunSettings) -> int | None:
+    """The place of the likeness among `plan.others`: the first one, or that after the metrics."""
+    return None if settings.likeness is None else int(settings.metrics_epsilon is not None)
+
+
 def warm_place(settings: RunSettings) -> int | None:
-    """The place of the warm start among `plan.others`: the first one, or that after the metrics."""
-    if settings.warm_start is None:
-        return None
-    return 0 if settings.metrics_epsilon is None else 1
+    """The place of the warm start among `plan.others`: the first one that neither of those has."""
+    before = sum(share is not None for share in (settings.metrics_epsilon, settings.likeness))
+    return None if settings.warm_start is None else before
 
 
 def cycled(captions: tuple[str, ...], count: int) -> list[str]:

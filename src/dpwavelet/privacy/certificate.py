@@ -42,6 +42,11 @@ WARM_START = (
     "did not expect of their coarse images. Training began from the public model as that sum alone moved it."
 )
 
+LIKENESS = (
+    "One of the mechanisms beside training is one noisy sum over all units, of features of their images by a "
+    "public network. Where several pictures are drawn for a caption, that sum alone says how one is chosen."
+)
+
 NOT_PROMISED = (
     "Privacy of the images that the public models were trained on.",
     "Privacy of a person who appears in several records, unless the unit is the person.",

@@ -31,6 +31,7 @@ from dpwavelet.privacy.certificate import (
     CERTIFICATE,
     FALSE_ALARMS,
     FORMAT,
+    LIKENESS,
     NOT_PROMISED,
     SIGNATURE,
     WARM_START,
@@ -49,6 +50,7 @@ from dpwavelet.privacy.refusals import allowed_json
 ROUNDING = 1e-9  # two machines may differ by this when they add up the same epsilon
 REFINEMENT = 1e-3  # two versions of the accounting library may differ by this in what they found to be needed
 NOISE_TOLERANCE = 2e-3  # and in the noise that they found a plan to need
+SUMS = {"likeness": LIKENESS, "warm_start": WARM_START}  # noisy ones that a certificate tells of
 SAID = ("captions", "versions", "public_weights", "measured")  # what the owner says and no check can confirm
 
 CANNOT_PROVE = (
@@ -126,7 +128,7 @@ def _unconfirmed(certificate: Mapping[str, Any]) -> list[str]:
     checked = {
         "format", "plan", "unit", "neighbours", "records_declared", "events", "max_norm", "divisor", "delta",
         "epsilon", "epsilon_pld", "epsilon_rdp", "statement", "attack", "allowed", "private_scales", "files",
-        "ledger", "not_promised", "contribution", "warm_start",
+        "ledger", "not_promised", "contribution", "warm_start", "likeness",
     }  # fmt: skip
     return [
         *(name for name in SAID if name in certificate),
@@ -180,22 +182,21 @@ def _check_promise(certificate: Mapping[str, Any]) -> list[tuple[bool, str]]:
         wrong += [] if certificate["epsilon_pld"] <= plan.epsilon * (1 + ROUNDING) else ["epsilon_pld"]
         wrong += _wrong_words(certificate, plan, events)
         wrong += ["measured"] if certificate.get("measured") and not plan.measures else []
-        wrong += _wrong_start(certificate, plan)
+        wrong += _wrong_sums(certificate, plan)
     except (DpwaveletError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         return [(False, f"the promise cannot be recomputed: {error!s:.300}")]
     agreement = f"disagree on {', '.join(wrong)}" if wrong else "agree"
     lines.append((not wrong, f"the plan and the certificate around it {agreement}"))
-    lines += [(True, WARM_START)] if "warm_start" in certificate and not wrong else []
+    lines += [(True, words) for name, words in SUMS.items() if name in certificate and not wrong]
     return [*lines, (True, contribution(plan))] if plan.unit == "person" and not wrong else lines
 
 
-def _wrong_start(certificate: Mapping[str, Any], plan: PrivacyPlan) -> list[str]:
-    """A warm start that is told otherwise than it is, or that has no noisy sum of its own in the plan."""
-    if "warm_start" not in certificate:
-        return []
-    sums = sum(event.count for event in plan.others if isinstance(event, Gaussian))
-    paid = sums >= (2 if certificate.get("measured") else 1)
-    return [] if paid and certificate["warm_start"] == WARM_START else ["warm_start"]
+def _wrong_sums(certificate: Mapping[str, Any], plan: PrivacyPlan) -> list[str]:
+    """Sums over all units that are told otherwise than they are, or that have no noise of their own each."""
+    told = [name for name in SUMS if name in certificate]
+    planned = sum(event.count for event in plan.others if isinstance(event, Gaussian))
+    paid = planned >= len(told) + bool(certificate.get("measured"))
+    return [name for name in told if not paid or certificate[name] != SUMS[name]]
 
 
 def _same_events(planned: Sequence[Event], certified: Sequence[Event]) -> bool:
