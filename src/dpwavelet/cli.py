@@ -330,7 +330,12 @@ def sample(
     coarse: Annotated[
         bool, typer.Option(help="Write what the private model drew, without added detail.")
     ] = False,
-    choices: option.Choices = CHOICES,
+    choices: Annotated[
+        int | None,
+        typer.Option(
+            help="Pictures drawn for one that is kept; as the release has it unless given, 1 is none."
+        ),
+    ] = None,
     enlarger: option.EnlargerSpec = DETAIL,
     consistent: option.Consistent = True,
     threads: option.Threads = None,

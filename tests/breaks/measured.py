@@ -274,19 +274,31 @@ PLANNED = breaks_of(
     ),
 )
 
+COMPARED = breaks_of(
+    "comparison/work.py",
+    "comparison/test_comparison_table.py",
+    (
+        "an interrupted cell buys a likeness again",
+        "Pictures chosen by one sum may lie about, and others follow a second that nobody paid for.",
+        "if not kept.is_file():",
+        "if True:",
+        "TestCells::test_a_chosen_cell_that_was_interrupted_has_no_second_likeness",
+    ),
+)
+
 RESUMED = breaks_of(
     "pipeline/purchase.py",
     "pipeline/test_likeness.py",
     (
         "likeness with a source of its own",
         "A run that is resumed adds other noise to the same sum, a release that nobody paid for.",
-        "plan, place, source, space.digest)",
-        "plan, place, Source(), space.digest)",
+        "rows, plan, place, source,",
+        "rows, plan, place, Source(),",
         "TestRun::test_a_run_that_was_stopped_reads_the_same_likeness_again",
     ),
 )
 
 BREAKS = (
-    *SUMS, *MOMENTS, *BOUGHT, *TIES, *GRID, *PAID, *ONCE, *LIKENESS, *PLANNED, *RESUMED, *PAGES,
+    *SUMS, *MOMENTS, *BOUGHT, *TIES, *GRID, *PAID, *ONCE, *LIKENESS, *PLANNED, *RESUMED, *COMPARED, *PAGES,
     *UNPAID, *PAGE,
 )  # fmt: skip

@@ -156,7 +156,15 @@ TOLD = breaks_of(
         "One of the two is not in the stated epsilon.",
         'planned >= len(told) + bool(certificate.get("measured"))',
         "planned >= 1",
-        "test_one_mechanism_does_not_pay_for_metrics_and_a_start",
+        "test_one_mechanism_does_not_pay_for_metrics_and_a_start "
+        "test_two_mechanisms_do_not_pay_for_three_sums",
+    ),
+    (
+        "likeness that nothing is said of verifies",
+        "Numbers about records leave in a file that no mechanism stands for.",
+        'untold = "likeness" not in told',
+        'untold = False and "likeness" not in told',
+        "test_a_likeness_that_nothing_is_said_of_is_noticed",
     ),
 )
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from small_tables import Here, split_portraits
+from torch import Tensor
 
 from dpwavelet.checkpoint import alone_in, read_json, read_tensors, write_json
 from dpwavelet.comparison import Computing, Method, TableSettings, make_table, work
@@ -25,7 +26,7 @@ from dpwavelet.comparison.methods import open_system, place_of
 from dpwavelet.errors import ConfigError, DataError, ModelError, OutputError, PrivacyError
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
-from dpwavelet.pipeline.likeness import CHOICES
+from dpwavelet.pipeline.likeness import CHOICES, Draw, Likeness
 from dpwavelet.privacy.accounting import epsilon_pld
 from dpwavelet.privacy.budget import Cap, DataLedger, ledger_path
 from dpwavelet.privacy.ledger import Ledger, Run
@@ -212,8 +213,20 @@ class TestCells:
         assert "With :away it leads away" in (tmp_path / "out" / "table.md").read_text()
 
     def test_chosen_pictures_are_paid_for_and_said_to_be(
-        self, people: Path, asked: TableSettings, made: Path, tmp_path: Path
+        self,
+        people: Path,
+        asked: TableSettings,
+        made: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        choose, asked_for = Likeness.choose, []
+
+        def noted(self: Likeness, draw: Draw, seed: int, choices: int) -> tuple[Tensor, ...]:
+            asked_for.append(choices)
+            return choose(self, draw, seed, choices)
+
+        monkeypatch.setattr(Likeness, "choose", noted)
         shutil.copytree(made, tmp_path / "out")
         methods = tuple(map(Method.parse, ("dp-wavelet", "dp-wavelet:chosen", "dp-llamagen:chosen")))
         here = again(people, tmp_path / "out", replace(asked, methods=methods, epsilons=(8.0,), seeds=1))
@@ -225,12 +238,43 @@ class TestCells:
             assert job.cell.plan.pld_epsilon == pytest.approx(8, rel=0.01)
             (run,) = Ledger.open(tmp_path / "out" / "ledgers" / f"{job.cell.digest}.jsonl").runs.values()
             assert PrivacyPlan.from_json(run.begun["plan"]).others == (likeness,)
+        assert asked_for == [CHOICES, CHOICES]
         told = read_json(tmp_path / "out" / "table.json")
         rows = {row["method"]: row["numbers"] for row in told["rows"]}
         usual, chosen = rows["dp-wavelet"], rows["dp-wavelet:chosen"]
         assert chosen["records_seen"] == usual["records_seen"]
         assert chosen["noise_multiplier"]["mean"] > usual["noise_multiplier"]["mean"]
         assert f"With :chosen {CHOICES} pictures are drawn" in (tmp_path / "out" / "table.md").read_text()
+
+    def test_a_chosen_cell_that_was_interrupted_has_no_second_likeness(
+        self, people: Path, asked: TableSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Killed(BaseException):
+            pass
+
+        def kill(*_: object) -> None:
+            raise Killed
+
+        chosen = one(asked, methods=(Method.parse("dp-wavelet:chosen"),))
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(Likeness, "choose", kill)
+            again(people, tmp_path, chosen)
+        (kept,) = (tmp_path / "work").glob("*/likeness.safetensors")
+        first, loaded = kept.read_bytes(), []
+
+        def noted(path: Path) -> Likeness:
+            loaded.append(path.read_bytes())
+            return load_likeness(path)
+
+        load_likeness = Likeness.load
+        monkeypatch.setattr(Likeness, "load", noted)
+        again(people, tmp_path, chosen)
+        assert loaded == [first]
+        assert not kept.exists()
+
+    def test_nothing_is_chosen_without_privacy(self, asked: TableSettings) -> None:
+        with pytest.raises(ConfigError, match=":chosen"):
+            replace(asked, methods=(Method.parse("dp-wavelet:chosen"),), epsilons=(8.0, math.inf))
 
     def test_each_system_is_clipped_to_its_own_norm(
         self, people: Path, asked: TableSettings, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

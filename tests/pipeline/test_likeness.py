@@ -18,9 +18,11 @@ from dpwavelet.checkpoint import read_tensors, write_tensors
 from dpwavelet.errors import ConfigError, ModelError, PrivacyError
 from dpwavelet.evaluation.extractors import extractor
 from dpwavelet.evaluation.moments import COLUMNS
-from dpwavelet.pipeline import Pipeline, RunSettings, Silent, dry_run, make_plan, run
+from dpwavelet.pipeline import Pipeline, RunSettings, Silent, dry_run, make_plan, purchase, run
+from dpwavelet.pipeline.bought import CHOSEN
 from dpwavelet.pipeline.likeness import DRAWN, FILE, Likeness, buy, measure
-from dpwavelet.pipeline.settings import likeness_place, warm_place
+from dpwavelet.pipeline.second_look import judge_again
+from dpwavelet.pipeline.settings import likeness_place, spread, warm_place
 from dpwavelet.privacy.accounting import Gaussian, PoissonGaussian, epsilon_pld
 from dpwavelet.privacy.bounded_sums import NAME
 from dpwavelet.privacy.certificate import LIKENESS
@@ -197,6 +199,14 @@ class TestFile:
             lambda tensors: tensors.update({"blur": torch.tensor(-1.0)}),
             lambda tensors: tensors.update({"records.mean": torch.zeros(3)}),
             lambda tensors: tensors.update({"drawn.covariance": torch.full((24, 24), torch.nan)}),
+            lambda tensors: tensors.update({"drawn.covariance": -tensors["blur"] * torch.eye(24)}),
+            lambda tensors: tensors.update({"records.covariance": 1e300 * torch.eye(24).double()}),
+            lambda tensors: tensors.update({"records.covariance": torch.ones(24, 24).double().triu()}),
+            lambda tensors: tensors.update({"records.mean": torch.full((24,), 1e300, dtype=torch.float64)}),
+            lambda tensors: tensors.update({"radius": torch.tensor(1e-300).double()}),
+            lambda tensors: tensors.update({"features": torch.tensor(10**13)}),
+            lambda tensors: tensors.update({"choices": torch.tensor(0)}),
+            lambda tensors: tensors.update({"choices": torch.tensor(10**9)}),
         ],
     )
     def test_what_makes_no_sense_is_refused(
@@ -240,7 +250,7 @@ class TestPlan:
         assert (likeness_place(whole), warm_place(whole)) == (1, 2)
         assert others[1] == make_plan(settings(tiny_model), 2000).others[0]
         assert likeness_place(settings(tiny_model)) == 0
-        assert likeness_place(settings(tiny_model, likeness=None, **METRICS)) is None
+        assert likeness_place(settings(tiny_model, likeness=None, choices=4, **METRICS)) is None
         assert warm_place(settings(tiny_model, warm_start=0.5)) == 1
 
     @pytest.mark.parametrize("share", [0.0, -1.0, 8.0, float("nan")])
@@ -248,9 +258,20 @@ class TestPlan:
         with pytest.raises(ConfigError, match="likeness"):
             settings(tiny_model, likeness=share)
 
-    def test_no_choices_are_refused(self, tiny_model: Path) -> None:
-        with pytest.raises(ConfigError, match="choices"):
-            settings(tiny_model, choices=0)
+    @pytest.mark.parametrize(
+        "changes",
+        [{"choices": 0}, {"choices": 10**9}, {"choices": 1}, {"choices": 3, "likeness": None}],
+    )
+    def test_choices_that_choose_nothing_are_refused(
+        self, tiny_model: Path, changes: dict[str, object]
+    ) -> None:
+        with pytest.raises(ConfigError, match=r"--choices|choices must"):
+            settings(tiny_model, **changes)
+
+    def test_settings_without_one_are_told_as_before_there_were_any(self, tiny_model: Path) -> None:
+        told = settings(tiny_model, likeness=None, choices=4).to_json()
+        assert not told.keys() & {"likeness", "choices"}
+        assert {"likeness", "choices"} <= settings(tiny_model).to_json().keys()
 
     def test_the_command_line_hands_it_on(
         self, portraits: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
@@ -304,8 +325,8 @@ class TestRun:
         assert not list((finished / "release").rglob("moments*"))
 
     def test_samples_are_those_that_the_release_draws_again(self, finished: Path) -> None:
-        pipeline = Pipeline.from_pretrained(finished / "release", choices=2)
-        assert pipeline.drawings == 2
+        pipeline = Pipeline.from_pretrained(finished / "release")
+        assert pipeline.drawings == 2  # as the run had it
         captions = ["a woman with red hair"] * 2
         drawn = pipeline.generate(captions, seed=0)
         coarse = pipeline.generate(captions, seed=0, coarse=True)
@@ -350,9 +371,37 @@ class TestRun:
         with pytest.raises(PrivacyError, match="of another run"):
             run(portraits, tmp_path / "run", settings(tiny_model), Silent())
 
-    def test_a_rehearsal_buys_one_of_chance(self, portraits: Path, tiny_model: Path) -> None:
-        plan = dry_run(portraits, settings(tiny_model), Silent())
-        assert len(plan.others) == 1
+    def test_a_rehearsal_buys_one_and_measures_no_record(
+        self, portraits: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made: list[Likeness] = []
+
+        def noted(*given: object) -> Likeness:
+            made.append(buy(*given))  # type: ignore[arg-type]  # as they came
+            return made[-1]
+
+        def measured(*_: object) -> None:
+            raise AssertionError("features of a record")
+
+        monkeypatch.setattr(purchase.likenesses, "buy", noted)
+        monkeypatch.setattr(purchase, "_rows", measured)
+        dry_run(portraits, settings(tiny_model), Silent())
+        assert len(made) == 1
+
+    def test_captions_to_measure_with_are_spread_over_all(self) -> None:
+        assert spread(("a", "b"), 4) == ["a", "b", "a", "b"]
+        many = tuple(str(number) for number in range(1000))
+        assert spread(many, 4) == ["0", "250", "500", "750"]
+
+    def test_a_distance_that_was_bought_says_that_its_pictures_were_chosen(self, finished: Path) -> None:
+        (found,) = json.loads((finished / "release" / "certificate.json").read_text())["measured"]
+        assert found["words"].endswith(CHOSEN)
+
+    def test_the_report_of_the_owner_is_made_of_chosen_pictures_and_says_so(
+        self, finished: Path, portraits: Path
+    ) -> None:
+        page = judge_again(finished, portraits, 60, Silent())
+        assert "one of 2 pictures, by a likeness" in page.read_text()
 
     def test_as_many_pictures_are_measured_whatever_is_released(self, finished: Path) -> None:
         exact = read_tensors(finished / "private" / "moments.safetensors")

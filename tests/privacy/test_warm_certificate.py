@@ -1,4 +1,4 @@
-"""What a certificate says of a warm start, and what `verify` confirms of it."""
+"""What a certificate says of a warm start and a likeness, and what `verify` confirms of them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dpwavelet.privacy.accounting import Gaussian
-from dpwavelet.privacy.certificate import WARM_START, digest_files, make_certificate, write_certificate
+from dpwavelet.privacy.certificate import (
+    LIKENESS,
+    WARM_START,
+    digest_files,
+    make_certificate,
+    write_certificate,
+)
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.verification import verify_release
 
@@ -52,3 +58,26 @@ def test_one_mechanism_does_not_pay_for_metrics_and_a_start(tmp_path: Path) -> N
 @pytest.mark.parametrize("words", ["", "It costs nothing.", None, 1])
 def test_other_words_for_it_are_noticed(tmp_path: Path, words: object) -> None:
     assert not told(tmp_path, ONE, warm_start=words)[0]
+
+
+def test_a_likeness_that_no_mechanism_paid_for_is_noticed(tmp_path: Path) -> None:
+    ok, lines = told(tmp_path, PLAIN, likeness=LIKENESS)
+    assert not ok and "disagree on likeness" in lines
+    ok, lines = told(tmp_path, ONE, likeness=LIKENESS)
+    assert ok and LIKENESS in lines
+    assert not told(tmp_path, ONE, likeness="It costs nothing.")[0]
+
+
+def test_two_mechanisms_do_not_pay_for_three_sums(tmp_path: Path) -> None:
+    said = {"likeness": LIKENESS, "warm_start": WARM_START}
+    assert not told(tmp_path, ONE, **said)[0]
+    assert told(tmp_path, TWO, **said)[0]
+    assert not told(tmp_path, TWO, **said, measured=MEASURED)[0]
+
+
+def test_a_likeness_that_nothing_is_said_of_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "likeness.safetensors").write_bytes(b"numbers about records")
+    ok, lines = told(tmp_path, ONE)
+    assert not ok and "disagree on likeness" in lines
+    assert told(tmp_path, ONE, likeness=LIKENESS)[0]

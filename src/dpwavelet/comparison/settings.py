@@ -71,6 +71,11 @@ class TableSettings:
         for what, given in (("methods", names), ("epsilons", self.epsilons)):
             if len(set(given)) < len(given):
                 raise ConfigError(f"the {what} of a table must differ, got one twice.")
+        if NO_PRIVACY in self.epsilons and any(method.chosen for method in self.methods):
+            raise ConfigError(
+                "pictures are chosen by a noisy sum, which has no meaning without privacy; make the table of "
+                "epsilon inf without methods that are :chosen."
+            )
         for epsilon in self.epsilons:
             if epsilon != NO_PRIVACY:
                 check_epsilon(epsilon)

@@ -162,8 +162,8 @@ def _shares(settings: TableSettings) -> list[str]:
     if any(method.chosen for method in settings.methods):
         said.append(
             f"With :chosen {CHOICES} pictures are drawn for a caption, and one is kept by a noisy sum over "
-            f"the records: by {COLUMNS} of the features by which distances here are measured, so these "
-            f"flatter it. A share of {LIKENESS:g} of epsilon pays for it, and its seconds count as training."
+            f"the records, of {COLUMNS} features of the bundled network; distances by it flatter that. "
+            f"A share of {LIKENESS:g} of epsilon pays for it, and its seconds count as training."
         )
     return said
 

@@ -40,9 +40,9 @@ from dpwavelet.evaluation.extractors import extractor
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.memory import keep_freed_memory
-from dpwavelet.pipeline.likeness import CHOICES, DRAWN, Likeness, buy, measure
+from dpwavelet.pipeline.likeness import CHOICES, DRAWN, FILE, Likeness, buy, measure
 from dpwavelet.pipeline.refusals import check_accountant
-from dpwavelet.pipeline.settings import cycled
+from dpwavelet.pipeline.settings import spread
 from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
@@ -200,7 +200,7 @@ def _generated(job: Job, held_out: PrivateImages, asked: HeldOut) -> tuple[Numbe
         costs["trained_parameters"] = float(rival.trained_parameters)
         rival, likeness, more = _trained(job, rival, asked.captions)
         costs |= more
-    costs["peak_bytes"] = peak_memory(place(job.computing.device))
+    costs.setdefault("peak_bytes", peak_memory(place(job.computing.device)))
     started = time.perf_counter()
     pictures = _drawn(rival, likeness, list(asked.captions), job.cell.seed)
     costs["pictures_a_second"] = len(pictures) / (time.perf_counter() - started)
@@ -244,7 +244,8 @@ def _trained(
         costs["clipped"] = watch.clipped
     seconds = watch.seconds
     started = time.perf_counter()
-    likeness = _likeness(cell, rival, images, captions) if cell.chooses else None
+    costs["peak_bytes"] = peak_memory(place(job.computing.device))
+    likeness = _likeness(job, rival, images, captions) if cell.chooses else None
     measuring = time.perf_counter() - started
     seen = cell.steps * cell.batch_size
     return (
@@ -259,17 +260,21 @@ def _trained(
     )
 
 
-def _likeness(cell: Cell, rival: Rival[Any], images: PrivateImages, captions: Sequence[str]) -> Likeness:
+def _likeness(job: Job, rival: Rival[Any], images: PrivateImages, captions: Sequence[str]) -> Likeness:
     """What the only sum beside training in the plan of the cell tells of the records; it was charged with it.
 
-    Its noise has a key of its own, which nobody keeps. A cell that is interrupted later measures again, and
-    what this one drew is never seen.
+    It is written down before a picture is chosen by it, so a cell that was interrupted has no second one. Its
+    noise has a key of its own, which nobody keeps: a sum that is measured again meets other noise, and what
+    the first one was is never seen.
     """
-    assert cell.plan is not None
-    space = extractor()
-    drawn = space.rows_of_any(rival.draw(cycled(tuple(captions), DRAWN), cell.seed + 1))
-    records = np.concatenate([space.rows_of_any(pixels) for _, pixels in images.batches(AT_ONCE)])
-    return buy(measure(drawn, records, None), drawn, cell.plan, 0, Source(), space.digest)
+    plan, kept = job.cell.plan, _folder(job) / FILE
+    assert plan is not None
+    if not kept.is_file():
+        space = extractor()
+        drawn = space.rows_of_any(rival.draw(spread(tuple(captions), DRAWN), job.cell.seed + 1))
+        records = np.concatenate([space.rows_of_any(pixels) for _, pixels in images.batches(AT_ONCE)])
+        buy(measure(drawn, records, None), drawn, plan, 0, Source(), space.digest).save(kept)
+    return Likeness.load(kept)
 
 
 def _privately(

@@ -13,7 +13,7 @@ Letters: M records, D features, K classes.
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from dpwavelet.randomness import Source
 METRICS = ("fd", "accuracy")
 BOUGHT = 0  # their place among `plan.others`
 CLEAR = 5.0  # noisy counts below so many standard deviations say nothing
+CHOSEN = "; they were chosen by the same features, which flatters it"
 NO_CLASS = -1
 FEWEST_OF_A_CLASS = 2  # generated pictures
 DRAWN = 400  # pictures to measure by: a constant, for what is bought depends on them
@@ -169,8 +170,12 @@ def buy(
     plan: PrivacyPlan,
     source: Source,
     seed: int,
+    *,
+    chosen: bool = False,
 ) -> list[Bought]:
     """Add noise to the sum once, and read the metrics off what is noisy.
+
+    `chosen` says that the pictures were chosen by a likeness, which flatters a distance.
 
     Guarantee: what is returned is a function of generated pictures and of one noisy sum, for which
     `plan.others[BOUGHT]` pays. The plan makes that noise once.
@@ -184,7 +189,8 @@ def buy(
         found.append(_accuracy(float(noisy[0]), float(noisy[1]), deviation, len(classes)))
         noisy = noisy[2:]
     if "fd" in metrics:
-        found.append(_distance(noisy, deviation, generated, Frame.around(generated), plan.unit, seed))
+        distance = _distance(noisy, deviation, generated, Frame.around(generated), plan.unit, seed)
+        found.append(replace(distance, words=distance.words + CHOSEN) if chosen else distance)
     return sorted(found, key=lambda one: METRICS.index(one.metric))
 
 

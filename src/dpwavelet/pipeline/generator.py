@@ -13,7 +13,7 @@ from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling, draw_tokens
 from dpwavelet.images.sheet import to_bytes
 from dpwavelet.model import Model
-from dpwavelet.pipeline.likeness import CHOICES, FILE, Likeness, check_choices
+from dpwavelet.pipeline.likeness import FILE, Likeness, check_choices
 
 AT_ONCE = 64  # pictures that are enlarged before they leave the device
 
@@ -29,10 +29,11 @@ class Pipeline:
     model: Model
     enlarger: Enlarger | None = None  # the model's own unless given
     likeness: Likeness | None = None  # by which one of several pictures is kept, if anything
-    choices: int = CHOICES  # so many then
+    choices: int | None = None  # so many; as many as the likeness says unless given
 
     def __post_init__(self) -> None:
-        check_choices(self.choices)
+        if self.choices is not None:
+            check_choices(self.choices)
 
     @classmethod
     def from_pretrained(
@@ -41,24 +42,24 @@ class Pipeline:
         *,
         enlarger: str | Path = DETAIL,
         consistent: bool = True,
-        choices: int = CHOICES,
+        choices: int | None = None,
     ) -> "Pipeline":
         """Load a model folder, a release (its `model/` is taken) or bundled weights by name.
 
         `enlarger` is what `open_enlarger` understands. Where the folder has a likeness of the records,
-        `choices` pictures are drawn for a caption and one is kept.
+        several pictures are drawn for a caption and one is kept: as many as it says, or `choices`.
         """
         place = Path(folder)
         place = place / "model" if (place / "model").is_dir() else place
         model = Model.from_pretrained(place)
-        chosen = choices > 1 and (place / FILE).is_file()
+        chosen = choices != 1 and (place / FILE).is_file()
         likeness = Likeness.load(place / FILE) if chosen else None
         return cls(model, open_enlarger(enlarger, model, consistent=consistent), likeness, choices)
 
     @property
     def drawings(self) -> int:
         """How many pictures are drawn for one that is kept."""
-        return 1 if self.likeness is None else self.choices
+        return 1 if self.likeness is None else self.choices or self.likeness.choices
 
     @property
     def used(self) -> Enlarger:
@@ -76,7 +77,7 @@ class Pipeline:
     ) -> list[Image.Image]:
         """One picture a caption; with `coarse`, what the private model drew, before any detail was added.
 
-        Picture i depends on the model, its caption, (seed, i) and `sampling`, and on nothing else.
+        Picture i depends on the model, its caption, (seed, i), `sampling` and `drawings` alone.
         """
         if coarse:
             pictures = self.draw_coarse(captions, seed=seed, sampling=sampling, told=told)
@@ -102,10 +103,10 @@ class Pipeline:
             full = self.enlarge(few, captions, seed=seed)
             return few, full, to_bytes(full)
 
-        if self.likeness is None or self.choices == 1:
+        if self.likeness is None or self.drawings == 1:
             few, full, _ = once(seed)
         else:
-            few, full, _ = self.likeness.choose(once, seed, self.choices)
+            few, full, _ = self.likeness.choose(once, seed, self.drawings)
         return few, full
 
     def draw_coarse(

@@ -59,6 +59,7 @@ class Evidence:
     ours: Pictures  # [E]
     public: Pictures  # [E]
     images: PrivateImages
+    drawings: int = 1  # pictures that were drawn for one that is compared
 
     @property
     def asked(self) -> list[str]:
@@ -131,6 +132,7 @@ def gather(
         ours=drawn[0],
         public=drawn[1],
         images=images,
+        drawings=ours.drawings,
     )
 
 

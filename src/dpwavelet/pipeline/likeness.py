@@ -10,7 +10,7 @@ Letters: B pictures, M choices, D features, k features in use.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import Tensor
 from dpwavelet.checkpoint import read_tensors, write_tensors
 from dpwavelet.errors import ConfigError, ModelError
 from dpwavelet.evaluation.extractors import extractor
-from dpwavelet.evaluation.moments import PRODUCT_WEIGHT, Frame, Matrix
+from dpwavelet.evaluation.moments import COLUMNS, PRODUCT_WEIGHT, Frame, Matrix
 from dpwavelet.evaluation.spaces import Extractor
 from dpwavelet.privacy.bounded_sums import NAME, bounded_sum
 from dpwavelet.privacy.clipping import ClippedSum
@@ -34,6 +34,8 @@ FILE = "likeness.safetensors"
 CHOICES = 4  # pictures for a caption
 DRAWN = 256  # pictures that tell what the model draws: a constant, for what is measured depends on them
 SMALLEST_BLUR = 1e-6  # in squared radii of the frame
+LARGEST = 1e9  # of means and variances; true ones are 1 at most, before noise
+MOST_CHOICES = 1000
 
 Rows = NDArray[np.float32]
 Draw = Callable[[int], tuple[Tensor, ...]]
@@ -52,9 +54,12 @@ class Likeness:
     drawn: tuple[Matrix, Matrix]
     blur: float  # a variance
     features: str  # digest of the network whose features these are
+    choices: int = CHOICES  # pictures that are drawn for one that is kept, unless somebody says otherwise
 
     @classmethod
-    def read(cls, noisy: Matrix, deviation: float, drawn: Rows, features: str) -> "Likeness":
+    def read(
+        cls, noisy: Matrix, deviation: float, drawn: Rows, features: str, choices: int = CHOICES
+    ) -> "Likeness":
         """From the noisy sum over records and rows [B, D] of drawn pictures. Post-processing.
 
         `deviation` is the standard deviation of the noise on every number of the sum.
@@ -66,6 +71,7 @@ class Likeness:
             frame.moments(frame.vectors(drawn).sum(0)),
             _blur(deviation / max(float(noisy[0]), 1.0), frame.columns),
             features,
+            choices,
         )
 
     def ratio(self, rows: Rows) -> Matrix:
@@ -103,6 +109,7 @@ class Likeness:
         }
         tensors = {name: torch.from_numpy(np.array(value, order="C")) for name, value in numbers.items()}
         tensors["features"] = torch.frombuffer(bytearray.fromhex(self.features), dtype=torch.uint8)
+        tensors["choices"] = torch.tensor(self.choices)
         write_tensors(path, tensors)
 
     @classmethod
@@ -110,23 +117,38 @@ class Likeness:
         """Read what `save` wrote; refuse shapes and numbers that make no sense, and another network's."""
         tensors = read_tensors(path)
         try:
-            features = bytes(tensors.pop("features").tolist()).hex()
-            found = {name: tensor.double().numpy() for name, tensor in tensors.items()}
-            k = len(found["centre"])
-            shapes = {"centre": (k,), "radius": (), "blur": ()}
-            shapes |= {f"{of}.mean": (k,) for of in ("records", "drawn")}
-            shapes |= {f"{of}.covariance": (k, k) for of in ("records", "drawn")}
-            whole = {name: value.shape for name, value in found.items()} == shapes
-            whole = whole and all(np.isfinite(value).all() for value in found.values())
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"{path} is no likeness of ours: {error}; it is damaged.") from error
-        if not whole or found["radius"] <= 0 or found["blur"] <= 0:
-            raise ModelError(f"{path} is no likeness of ours; it is damaged.")
-        moments = [(found[f"{of}.mean"], found[f"{of}.covariance"]) for of in ("records", "drawn")]
-        frame = Frame(found["centre"], float(found["radius"]))
-        likeness = cls(frame, moments[0], moments[1], float(found["blur"]), features)
+            likeness = cls._of(tensors)
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
+            raise ModelError(f"{path} is no likeness of ours: {error!s:.200}; it is damaged.") from error
         likeness._space  # noqa: B018 - refuses another network now, and not when the first picture is drawn
         return likeness
+
+    @classmethod
+    def _of(cls, tensors: Mapping[str, Tensor]) -> "Likeness":
+        k = COLUMNS
+        shapes = {"centre": (k,), "radius": (), "blur": (), "choices": (), "features": (32,)}
+        shapes |= {f"{of}.mean": (k,) for of in ("records", "drawn")}
+        shapes |= {f"{of}.covariance": (k, k) for of in ("records", "drawn")}
+        if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != shapes:
+            raise ValueError("its tensors have other names or shapes")
+        found = {name: tensor.double().numpy() for name, tensor in tensors.items()}
+        if not all(np.isfinite(value).all() for value in found.values()):
+            raise ValueError("it holds what is no number")
+        if min(found["radius"], found["blur"]) < SMALLEST_BLUR:
+            raise ValueError("its radius or blur is too small")
+        moments = [(found[f"{of}.mean"], found[f"{of}.covariance"]) for of in ("records", "drawn")]
+        for mean, covariance in moments:
+            low, *_, high = np.linalg.eigvalsh(covariance)
+            rounding = 1e-7 * max(high, 1.0)
+            if not np.allclose(covariance, covariance.T) or not -rounding <= low <= high <= LARGEST:
+                raise ValueError("a covariance is none")
+            if np.abs(mean).max() > LARGEST:
+                raise ValueError("a mean lies outside of the frame")
+        choices = int(found["choices"])
+        check_choices(choices)
+        features = bytes(tensors["features"].to(torch.uint8).tolist()).hex()
+        frame = Frame(found["centre"], float(found["radius"]))
+        return cls(frame, moments[0], moments[1], float(found["blur"]), features, choices)
 
     @cached_property
     def _space(self) -> Extractor:
@@ -134,7 +156,7 @@ class Likeness:
         if space.digest != self.features or space.columns < self.frame.columns:
             raise ModelError(
                 "the likeness of this release was measured by another feature network than the one that "
-                "comes with this version; draw with --choices 1, or with the version that made it."
+                "comes with this version; use the version that made it, or `sample --choices 1`."
             )
         return space
 
@@ -144,8 +166,8 @@ class Likeness:
 
 def check_choices(choices: int) -> None:
     """Refuse a number of pictures of which none could be kept."""
-    if choices < 1:
-        raise ConfigError(f"choices must be at least 1, got {choices}.")
+    if not 1 <= choices <= MOST_CHOICES:
+        raise ConfigError(f"choices must be from 1 to {MOST_CHOICES}, got {choices}.")
 
 
 def measure(pictures: Rows, records: Rows, owners: NDArray[np.int64] | None) -> ClippedSum:
@@ -159,7 +181,13 @@ def measure(pictures: Rows, records: Rows, owners: NDArray[np.int64] | None) -> 
 
 
 def buy(
-    total: ClippedSum, drawn: Rows, plan: PrivacyPlan, other: int, source: Source, features: str
+    total: ClippedSum,
+    drawn: Rows,
+    plan: PrivacyPlan,
+    other: int,
+    source: Source,
+    features: str,
+    choices: int = CHOICES,
 ) -> Likeness:
     """Add noise to the sum of `measure`, once, and read the likeness off what is noisy.
 
@@ -168,7 +196,7 @@ def buy(
     """
     bound = Frame.around(drawn).bound
     noisy = plan.privatize_sum(total, source, sensitivity=bound, other=other)[NAME].numpy()
-    return Likeness.read(noisy, bound * noise_of(plan, other), drawn, features)
+    return Likeness.read(noisy, bound * noise_of(plan, other), drawn, features, choices)
 
 
 def noise_of(plan: PrivacyPlan, other: int) -> float:

@@ -26,6 +26,8 @@ from dpwavelet.progress import Progress
 from dpwavelet.report import Fact, Missing, PrivateFact, PrivateReport, private_json, render_private
 from dpwavelet.report.measured import roc, score_table, training
 
+CHOSEN = "one of {} pictures, by a likeness of the records: distances by the same features flatter that"
+
 
 def judge(
     private: Path,
@@ -102,6 +104,7 @@ def _facts(plan: PrivacyPlan, evidence: Evidence | None) -> list[Fact | PrivateF
         *found,
         PrivateFact("Records whose features were measured", f"{len(evidence.records):,}"),
         PrivateFact("Pictures drawn with captions of records", f"{len(evidence.places):,}"),
+        *([Fact("Chosen", CHOSEN.format(evidence.drawings))] if evidence.drawings > 1 else []),
         Fact("Features", f"{evidence.space.name}, {evidence.space.columns} columns; {evidence.space.resize}"),
     ]
 

@@ -33,7 +33,7 @@ from dpwavelet.pipeline.bought import (
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.judgement import AT_ONCE
 from dpwavelet.pipeline.likeness import Likeness
-from dpwavelet.pipeline.settings import RunSettings, cycled, likeness_place
+from dpwavelet.pipeline.settings import RunSettings, cycled, likeness_place, spread
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.progress import Progress
 from dpwavelet.randomness import Source, stream
@@ -58,7 +58,10 @@ def purchase(
     if (found := kept(path, run)) is not None:
         return found
     prepared = _once(exact, run, lambda: _prepared(images, ours, settings, progress))
-    found = buy(settings.release_metrics, settings.classes, prepared, plan, source, settings.seed)
+    found = buy(
+        settings.release_metrics, settings.classes, prepared, plan, source, settings.seed,
+        chosen=ours.drawings > 1,
+    )  # fmt: skip
     return kept(path, run, found) or []
 
 
@@ -81,7 +84,7 @@ def purchase_likeness(
     space = extractor()
 
     def measured() -> Prepared:
-        captions = cycled(settings.captions, likenesses.DRAWN)
+        captions = spread(settings.captions, likenesses.DRAWN)
         progress.begin("drawing to measure", len(captions))
         _, full = ours.draw(
             captions, seed=settings.seed + 2, sampling=settings.sampling, told=progress.advance
@@ -91,7 +94,8 @@ def purchase_likeness(
         return Prepared(Generated(drawn, np.full(len(drawn), NO_CLASS)), total)
 
     prepared = _once(private / "moments.safetensors", run, measured)
-    return likenesses.buy(prepared.total, prepared.generated.rows, plan, place, source, space.digest)
+    rows, choices = prepared.generated.rows, settings.choices
+    return likenesses.buy(prepared.total, rows, plan, place, source, space.digest, choices)
 
 
 def rehearse_purchase(plan: PrivacyPlan, settings: RunSettings) -> list[Bought]:
@@ -111,7 +115,7 @@ def rehearse_likeness(plan: PrivacyPlan, settings: RunSettings) -> Likeness | No
     space = extractor()
     drawn, records = _chance(space, 2 * COLUMNS)
     total = likenesses.measure(drawn, records, None)
-    return likenesses.buy(total, drawn, plan, place, Source(), space.digest)
+    return likenesses.buy(total, drawn, plan, place, Source(), space.digest, settings.choices)
 
 
 def _once(exact: Path, run: str, measure: Callable[[], Prepared]) -> Prepared:

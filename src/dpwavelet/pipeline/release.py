@@ -132,9 +132,7 @@ class Cost:
         """As the report lists them; times are rounded, because exact ones follow the drawn batches."""
         found = [Fact("Private training", about(self.training))]
         if samples:
-            found.append(
-                Fact(f"Drawing {samples} images, twice (with and without your data)", about(self.sampling))
-            )
+            found.append(Fact(f"Drawing {samples} images, with and without your data", about(self.sampling)))
         return [*found, Fact("Machine", self.machine)]
 
 

@@ -131,7 +131,7 @@ def _run(
     likeness = purchase_likeness(
         images, Pipeline(trained, enlarger), plan, settings, source, private, identity, progress
     )
-    ours = Pipeline(trained, enlarger, likeness, settings.choices)
+    ours = Pipeline(trained, enlarger, likeness)
     drawn = draw_samples(ours, public, settings, progress)
     write_json(private / "nearness.json", watch.compare(drawn.samples.full))  # it changes nothing about them
     bought = purchase(images, ours, plan, settings, source, private, identity, progress)
@@ -228,7 +228,7 @@ def _rehearse(
         )
         trained = _train(start, tokens, short, small, folder, ledger, "rehearsal", Silent())
         key = signing_key(folder / "key.pem")
-        ours = Pipeline(trained, enlarger, rehearse_likeness(short, settings), settings.choices)
+        ours = Pipeline(trained, enlarger, rehearse_likeness(short, settings))
         drawn = draw_samples(ours, Pipeline(model, enlarger), small, Silent())
         bought = rehearse_purchase(short, settings) if settings.release_metrics else []
         seal = Seal(title, ledger.finish("rehearsal"), key, watch, {**known, **_noise_key(folder)})

@@ -14,7 +14,7 @@ from dpwavelet.generation import Sampling
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
 from dpwavelet.pipeline.generator import Pipeline
-from dpwavelet.pipeline.likeness import CHOICES, FILE, Likeness
+from dpwavelet.pipeline.likeness import FILE, Likeness
 from dpwavelet.pipeline.owner_parts import Released
 from dpwavelet.pipeline.owner_report import check_audit, judge
 from dpwavelet.pipeline.settings import RunSettings, open_model
@@ -59,7 +59,6 @@ def judge_again(
         captions=tuple(asked["captions"]),
         seed=asked["seed"] if seed is None else seed,
         judged=judged,
-        choices=asked.get("choices", CHOICES),
         sampling=Sampling(**(NOT_YET | asked["sampling"])),
     )
     trained, model = (
@@ -78,7 +77,7 @@ def judge_again(
             f"the enlarger {settings.enlarger} has changed since the run in {out}; put the same file back."
         )
     likeness = Likeness.load(kept_at) if (kept_at := release / "model" / FILE).is_file() else None
-    ours = Pipeline(trained, enlarger, likeness, settings.choices)
+    ours = Pipeline(trained, enlarger, likeness)
     public = Pipeline(model, enlarger)
     plan = PrivacyPlan.from_json(kept["plan"])
     released = Released.read(release, model.image_size)

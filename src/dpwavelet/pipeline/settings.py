@@ -112,6 +112,14 @@ class RunSettings:
                 f"of {self.epsilon}."
             )
         check_choices(self.choices)
+        if self.likeness is None and self.choices != CHOICES:
+            raise ConfigError(
+                f"{self.choices} choices need something to choose by; add --likeness, or leave out --choices."
+            )
+        if self.likeness is not None and self.choices == 1:
+            raise ConfigError(
+                "a likeness chooses among several pictures, and one leaves no choice; raise --choices."
+            )
         if self.training.per_unit > 1 and self.group_by is None:
             raise ConfigError(
                 f"{self.training.per_unit} records per person need people; name the field that tells whose a "
@@ -129,6 +137,8 @@ class RunSettings:
         values |= {name: list(values[name]) for name in ("captions", "release_metrics", "classes")}
         for name in ("ledger", "key", "device", "judged"):  # the checkpoint keeps the kind of device
             del values[name]
+        if self.likeness is None:  # runs of before knew neither
+            del values["likeness"], values["choices"]
         return values
 
 
@@ -228,6 +238,13 @@ def default_batch(records: int, unit: str = "record", passes: float | None = Non
     wanted = usual if passes is None else passes
     size = records / SHARE[unit] / PASSES[unit] * max(wanted, math.sqrt(wanted * usual))
     return min(max(1 << round(math.log2(max(min(size, records * LARGEST), 1))), 16), 4096)
+
+
+def spread(captions: tuple[str, ...], count: int) -> list[str]:
+    """So many captions to draw with, from all of them evenly where there are more."""
+    if len(captions) <= count:
+        return cycled(captions, count)
+    return [captions[i * len(captions) // count] for i in range(count)]
 
 
 def read_captions(path: Path) -> tuple[str, ...]:

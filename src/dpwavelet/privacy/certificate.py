@@ -44,7 +44,7 @@ WARM_START = (
 
 LIKENESS = (
     "One of the mechanisms beside training is one noisy sum over all units, of features of their images by a "
-    "public network. Where several pictures are drawn for a caption, that sum alone says how one is chosen."
+    "public network. Of several pictures of a caption one may be kept by it, and by nothing else of them."
 )
 
 NOT_PROMISED = (
