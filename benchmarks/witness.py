@@ -5,8 +5,9 @@
 
 The distances of a table are by our feature network, which also taught our detail model and both rivals'
 autoencoders. Here the pictures that its cells kept are compared with the same held-out records by the staged
-MobileNetV2, which taught our feature network, and SqueezeNet, which took no part in anything. Kernel
-distances: they are unbiased for any number of pictures. Cells without all of their pictures are left out.
+MobileNetV2, which taught our feature network, and SqueezeNet, which took no part in anything: by kernel
+distances, which are unbiased for any number of pictures, and by Fréchet distances where a network has fewer
+features than there are pictures. Cells without all of their pictures are left out.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from torch import Tensor
 from dpwavelet.checkpoint import read_json, read_tensors, write_bytes
 from dpwavelet.comparison.cells import REAL
 from dpwavelet.comparison.measures import HeldOut, some_of
-from dpwavelet.evaluation import Extractor, extractor, kernel_distance
+from dpwavelet.evaluation import Extractor, extractor, frechet_distance, kernel_distance
 from dpwavelet.images.private import PrivateImages
 
 AT_ONCE = 250
@@ -88,22 +89,37 @@ def kept(table: Path, data: Path) -> list[Kept]:
 
 
 def as_text(cells: Sequence[Kept], real: Tensor, judges: Sequence[Extractor]) -> str:
-    """Markdown: a line for each method, epsilon and number of steps; the mean, and every seed."""
+    """Markdown: a line for each method, epsilon and number of steps; the mean, and every seed.
+
+    Fréchet distances of those networks that have fewer features than there are pictures.
+    """
     truth = [rows(judge, real) for judge in judges]
     groups: dict[tuple[str, str, int], list[Kept]] = {}
     for cell in cells:
         groups.setdefault((cell.method, cell.epsilon, cell.steps), []).append(cell)
-    titles = ["method", "epsilon", "steps", "seeds", *(judge.kernel_label for judge in judges)]
+    fewest = min(len(pixels) for pixels in (real, *(cell.pixels for cell in cells)))
+    exact = [judge.columns < fewest for judge in judges]
+    titles = [
+        *("method", "epsilon", "steps", "seeds"),
+        *(judge.label for judge, enough in zip(judges, exact, strict=True) if enough),
+        *(judge.kernel_label for judge in judges),
+    ]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for (method, epsilon, steps), own in groups.items():
-        shown = []
-        for judge, known in zip(judges, truth, strict=True):
-            values = [kernel_distance(known, rows(judge, cell.pixels)).value for cell in own]
-            seeds = f" ({', '.join(f'{value:.4g}' for value in values)})" if len(values) > 1 else ""
-            shown.append(f"{statistics.fmean(values):.4g}{seeds}")
+        frechet, kernel = [], []
+        for judge, known, enough in zip(judges, truth, exact, strict=True):
+            seen = [rows(judge, cell.pixels) for cell in own]
+            frechet += [shown([frechet_distance(known, each).value for each in seen])] if enough else []
+            kernel.append(shown([kernel_distance(known, each).value for each in seen]))
         budget = "-" if epsilon == "0" else epsilon
-        lines.append(f"| {' | '.join([method, budget, str(steps), str(len(own)), *shown])} |")
+        lines.append(f"| {' | '.join([method, budget, str(steps), str(len(own)), *frechet, *kernel])} |")
     return "\n".join(lines) + "\n"
+
+
+def shown(values: Sequence[float]) -> str:
+    """The mean, and every seed where there are several."""
+    seeds = f" ({', '.join(f'{value:.4g}' for value in values)})" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.4g}{seeds}"
 
 
 def rows(judge: Extractor, pixels: Tensor) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A table judged again: which cells are judged, and that a line is the mean over its seeds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -63,10 +64,22 @@ def test_a_line_tells_the_mean_and_every_seed_and_the_nearer_is_smaller(
     cell(tmp_path, "far", "dp-ldm", 0, 220)
     real = torch.randint(100, 140, (40, 3, 64, 64), dtype=torch.uint8)
     lines = witness.as_text(witness.kept(tmp_path, tmp_path / "people"), real, [judge()]).splitlines()
-    assert lines[0] == "| method | epsilon | steps | seeds | KD-colour |"
+    assert lines[0] == "| method | epsilon | steps | seeds | FD-colour | KD-colour |"
     rows = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in lines[2:]}
-    mean, seeds = rows["dp-wavelet"][4].split(" ", 1)
-    first, second = (float(value) for value in seeds.strip("()").split(", "))
-    assert float(mean) == pytest.approx((first + second) / 2, rel=1e-3)
     assert rows["dp-wavelet"][3] == "2"
-    assert float(rows["dp-ldm"][4]) > 10 * float(mean)
+    for column in (4, 5):
+        mean, seeds = rows["dp-wavelet"][column].split(" ", 1)
+        first, second = (float(value) for value in seeds.strip("()").split(", "))
+        assert float(mean) == pytest.approx((first + second) / 2, rel=1e-3)
+        assert float(rows["dp-ldm"][column]) > 10 * float(mean)
+
+
+def test_a_network_with_more_features_than_pictures_has_no_frechet_distance(
+    witness: ModuleType, tmp_path: Path
+) -> None:
+    people(tmp_path / "people", 10)
+    cell(tmp_path, "a", "dp-wavelet", 0, 110)
+    real = torch.randint(100, 140, (40, 3, 64, 64), dtype=torch.uint8)
+    wide = replace(judge(), columns=40, compute=lambda pixels: pixels.float()[:, 0, 0, :40])
+    text = witness.as_text(witness.kept(tmp_path, tmp_path / "people"), real, [wide])
+    assert text.startswith("| method | epsilon | steps | seeds | KD-colour |")
