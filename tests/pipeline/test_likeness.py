@@ -341,6 +341,11 @@ class TestRun:
         plain = Pipeline.from_pretrained(finished / "release", choices=1)
         assert plain.likeness is None and plain.drawings == 1
 
+    def test_choices_without_a_likeness_are_refused(self, tiny_model: Path) -> None:
+        assert Pipeline.from_pretrained(tiny_model, choices=1).drawings == 1
+        with pytest.raises(ConfigError, match="no likeness"):
+            Pipeline.from_pretrained(tiny_model, choices=3)
+
     def test_more_choices_are_drawn_and_told(self, finished: Path) -> None:
         told: list[int] = []
         pipeline = Pipeline.from_pretrained(finished / "release", choices=3)

@@ -52,8 +52,12 @@ class Pipeline:
         place = Path(folder)
         place = place / "model" if (place / "model").is_dir() else place
         model = Model.from_pretrained(place)
-        chosen = choices != 1 and (place / FILE).is_file()
-        likeness = Likeness.load(place / FILE) if chosen else None
+        known = (place / FILE).is_file()
+        if choices is not None and choices > 1 and not known:
+            raise ConfigError(
+                f"{folder} has no likeness of records to choose {choices} pictures by; leave out --choices."
+            )
+        likeness = Likeness.load(place / FILE) if known and choices != 1 else None
         return cls(model, open_enlarger(enlarger, model, consistent=consistent), likeness, choices)
 
     @property
@@ -98,15 +102,17 @@ class Pipeline:
         `told` hears of every picture that is drawn, `drawings` times as many as are kept.
         """
 
-        def once(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        def once(seed: int) -> tuple[Tensor, Tensor]:
             few = self._draw_coarse(captions, seed, sampling, told)
-            full = self.enlarge(few, captions, seed=seed)
+            return few, self.enlarge(few, captions, seed=seed)
+
+        def shown(seed: int) -> tuple[Tensor, ...]:
+            few, full = once(seed)
             return few, full, to_bytes(full)
 
         if self.likeness is None or self.drawings == 1:
-            few, full, _ = once(seed)
-        else:
-            few, full, _ = self.likeness.choose(once, seed, self.drawings)
+            return once(seed)
+        few, full, _ = self.likeness.choose(shown, seed, self.drawings)
         return few, full
 
     def draw_coarse(

@@ -196,13 +196,8 @@ def buy(
     """
     bound = Frame.around(drawn).bound
     noisy = plan.privatize_sum(total, source, sensitivity=bound, other=other)[NAME].numpy()
-    return Likeness.read(noisy, bound * noise_of(plan, other), drawn, features, choices)
-
-
-def noise_of(plan: PrivacyPlan, other: int) -> float:
-    """The noise multiplier of one of the sums beside training."""
-    found: float = plan.others[other].noise_multiplier
-    return found
+    deviation = bound * plan.others[other].noise_multiplier
+    return Likeness.read(noisy, deviation, drawn, features, choices)
 
 
 def _blur(deviation: float, k: int) -> float:

@@ -76,9 +76,9 @@ def judge_again(
         raise ConfigError(
             f"the enlarger {settings.enlarger} has changed since the run in {out}; put the same file back."
         )
-    likeness = Likeness.load(kept_at) if (kept_at := release / "model" / FILE).is_file() else None
-    ours = Pipeline(trained, enlarger, likeness)
-    public = Pipeline(model, enlarger)
+    chosen_by = release / "model" / FILE
+    likeness = Likeness.load(chosen_by) if chosen_by.is_file() else None
+    ours, public = Pipeline(trained, enlarger, likeness), Pipeline(model, enlarger)
     plan = PrivacyPlan.from_json(kept["plan"])
     released = Released.read(release, model.image_size)
     judge(private, out.name, plan, images, ours, public, settings, released, None, progress, audit)

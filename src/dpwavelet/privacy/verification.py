@@ -63,7 +63,7 @@ CANNOT_PROVE = (
 MOST_SCALES = 64  # that a model may have
 _PERCENT = re.compile(r"(?<=at most )([0-9.]+)(?=% of the time)")
 _NO_KEY = "whose certificate this is: give the owner's public key to check that"
-LIKENESS_FILE = "model/likeness.safetensors"
+_LIKENESS_FILE = "model/likeness.safetensors"
 _REFERENCE = "model/reference.safetensors"
 _PUBLIC = f"{_REFERENCE} is a transformer of the starting weights that the certificate names"
 _NOT_PUBLIC = f"that {_REFERENCE} is public: it is no file of the weights that the certificate names"
@@ -198,7 +198,7 @@ def _wrong_sums(certificate: Mapping[str, Any], plan: PrivacyPlan) -> list[str]:
     planned = sum(event.count for event in plan.others if isinstance(event, Gaussian))
     paid = planned >= len(told) + bool(certificate.get("measured"))
     wrong = [name for name in told if not paid or certificate[name] != SUMS[name]]
-    untold = "likeness" not in told and LIKENESS_FILE in certificate["files"]
+    untold = "likeness" not in told and _LIKENESS_FILE in certificate["files"]
     return [*wrong, *(["likeness"] if untold else [])]
 
 
