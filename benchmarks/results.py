@@ -12,7 +12,8 @@
 2. `dpwavelet compare --stand-in` makes the table of each set in OUT/SET. A set that is not here is skipped.
 3. --publish FOLDER copies the tables, a page of charts, the numbers of every cell, and witness.md (see
    witness.py) if it is there, to FOLDER/SET, and never a picture. A set that is not in OUT begins with the
-   cells that FOLDER has of it, so that another machine can add rows.
+   cells that FOLDER has of it, so that another machine can add rows. FOLDER/README.md gets one line for each
+   set and budget between its marks, if it has them.
 
 Every step keeps what it has done: after an interruption, repeat the command. For stand-ins alone.
 """
@@ -33,6 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _glance import with_glance
 from torch import Tensor
 
 from dpwavelet.checkpoint import read_json, whole_folder, write_bytes
@@ -360,6 +362,8 @@ def publish(name: str, size: Size, places: Places, command: str, to: Path) -> No
     with whole_folder(to / name) as building:
         for file, content in files.items():
             write_bytes(building / file, content)
+    if (page := to / "README.md").is_file():
+        write_bytes(page, with_glance(page.read_text(encoding="utf-8"), to).encode())
 
 
 def charts_of(page: str) -> str:

@@ -256,6 +256,14 @@ def test_what_other_judges_say_is_published_with_a_table_if_they_were_asked(
     assert "[by other judges](witness.md)" in (tmp_path / "docs" / "portraits" / "README.md").read_text()
 
 
+def test_the_page_above_all_tables_says_them_at_a_glance(table: SimpleNamespace, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("<!-- glance -->\n<!-- /glance -->\n")
+    results.publish("portraits", table.size, table.places, "the command", tmp_path)
+    told = (tmp_path / "README.md").read_text()
+    assert told == f"<!-- glance -->\n{benchmark('_glance').glance_at(tmp_path)}\n<!-- /glance -->\n"
+    assert "| set |" in told
+
+
 def test_another_machine_goes_on_from_the_cells_that_were_published(
     table: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
