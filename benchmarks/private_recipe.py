@@ -45,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", nargs="?", type=Path, help="folder or tar; drawn portraits unless given")
+    parser.add_argument("data", nargs="?", type=Path, help="folder, tar or zip; drawn portraits unless given")
     parser.add_argument("--split")
     parser.add_argument("--held-out", help="split of the held-out records")
     parser.add_argument("--model", default="thumb")

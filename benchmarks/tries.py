@@ -147,7 +147,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--set", type=Path, required=True, help="folder or tar of the stand-in")
+    parser.add_argument("--set", type=Path, required=True, help="folder, tar or zip of the stand-in")
     parser.add_argument("--methods", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--weights", nargs="+", default=[], metavar="METHOD=FOLDER")
     parser.add_argument("--epsilon", type=float, default=10.0)

@@ -63,7 +63,9 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("table", type=Path, help="folder of a table, as `dpwavelet compare` writes it")
-    parser.add_argument("--set", help="folder or tar of its records; that of the folder's name unless given")
+    parser.add_argument(
+        "--set", help="folder or archive of its records; that of the folder's name unless given"
+    )
     parser.add_argument("--weights", help="folder of the staged networks")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the table there too")
     parser.add_argument("--threads", type=int, default=1)

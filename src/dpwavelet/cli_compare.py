@@ -19,7 +19,7 @@ SeveralWords = several(SEVERAL)
 
 
 def compare(
-    data: Annotated[Path, typer.Argument(help="Folder or tar of records, with a split to be held out.")],
+    data: Annotated[Path, typer.Argument(help="Folder, tar or zip of records, with a split to be held out.")],
     epsilon: Annotated[list[float], typer.Option(help="Budgets: --epsilon 1 10 inf; inf is no privacy.")],
     methods: Annotated[
         list[str] | None,

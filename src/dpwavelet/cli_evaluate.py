@@ -23,7 +23,7 @@ console = Console()
 
 
 def evaluate(
-    real: Annotated[Path, typer.Argument(metavar="A", help="The real images: a folder or tar.")],
+    real: Annotated[Path, typer.Argument(metavar="A", help="The real images: a folder, tar or zip.")],
     generated: Annotated[
         Path, typer.Argument(metavar="B", help="The generated images; of a release folder, its samples.")
     ],
@@ -53,8 +53,8 @@ def evaluate(
 ) -> None:
     """Tell how near two sets of images are: distances, precision and recall, beside real against real.
 
-    Works on any two folders or tars of images, whatever made them. Reads them and writes nothing, but for
-    --cache. A perfect generator would reach the numbers of A and A, not 0 and 1.
+    Works on any two folders, tars or zips of images, whatever made them. Reads them and writes nothing, but
+    for --cache. A perfect generator would reach the numbers of A and A, not 0 and 1.
     """
     option.use(threads)
     settings = ComparisonSettings(

@@ -18,7 +18,7 @@ from dpwavelet.privacy.ledger import Ledger
 app = typer.Typer(no_args_is_help=True, help="Show and limit what all runs on the same images cost together.")
 console = Console()
 
-Data = Annotated[Path, typer.Argument(help="Folder or tar of images, wherever it lies now.")]
+Data = Annotated[Path, typer.Argument(help="Folder, tar or zip of images, wherever it lies now.")]
 Folder = Annotated[
     Path | None,
     typer.Option(

@@ -14,7 +14,7 @@ from dpwavelet.privacy.refusals import RULES
 from dpwavelet.training import CHOICES
 
 Data = Annotated[
-    Path, typer.Argument(help="Folder or tar of images, with captions or labels if there are any.")
+    Path, typer.Argument(help="Folder, tar or zip of images, with captions or labels if there are any.")
 ]
 Split = Annotated[str | None, typer.Option(help="Use only records whose metadata says this split.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]

@@ -16,7 +16,7 @@ from dpwavelet.pretraining.feature_stage import FeatureTraining, train_features
 
 
 def pretrain(
-    data: Annotated[Path, typer.Argument(help="Folder or tar of PUBLIC images.")],
+    data: Annotated[Path, typer.Argument(help="Folder, tar or zip of PUBLIC images.")],
     out: Annotated[Path, typer.Option(help="Model folder to make; OUT.work keeps what resuming needs.")],
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "thumb",
     method: Annotated[str, typer.Option(help=f"Whose weights: {', '.join(SYSTEMS)}.")] = OURS,
@@ -35,7 +35,7 @@ def pretrain(
 
 
 def pretrain_features(
-    data: Annotated[Path, typer.Argument(help="Folder or tar of PUBLIC images with classes.")],
+    data: Annotated[Path, typer.Argument(help="Folder, tar or zip of PUBLIC images with classes.")],
     teacher: Annotated[Path, typer.Option(help="MobileNetV2 as an .npz of plain arrays.")],
     out: Annotated[Path, typer.Option(help="Folder to make; OUT.work keeps what resuming needs.")],
     split: Annotated[str, typer.Option(help="Images to learn from: their split.")] = "train",

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import tarfile
+import zipfile
 
 from PIL import Image
 
@@ -37,6 +38,14 @@ def table(path, *rows):
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
+
+
+def zipped(path, *members, method=zipfile.ZIP_DEFLATED):
+    """A zip of (name or ZipInfo, content) pairs."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return path
 
 
 def packed(path, mode, *members):

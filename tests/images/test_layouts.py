@@ -30,9 +30,9 @@ def test_an_empty_folder_a_missing_one_and_one_without_images_are_refused(tmp_pa
     text(tmp_path / "notes.md", "x")
     with pytest.raises(DataError, match="holds no images"):
         open_folder(tmp_path)
-    with pytest.raises(DataError, match="neither a folder nor a tar"):
+    with pytest.raises(DataError, match="neither a folder nor an archive"):
         open_folder(tmp_path / "gone")
-    with pytest.raises(DataError, match="neither a folder nor a tar"):
+    with pytest.raises(DataError, match="neither a folder nor an archive"):
         open_folder(tmp_path / "notes.md")
 
 

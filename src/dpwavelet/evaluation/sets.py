@@ -1,9 +1,9 @@
 """A set of images as feature rows, a few images in memory at a time.
 
-`Pictures` reads any folder or tar of images, and pictures that somebody holds in memory the same way, so that
-both are resized by the same rule. `rows_of` takes them or any set of images of this project. Nothing here
-knows whether the images are private; whoever calls it on private records keeps the rows, and their cache,
-where those records may be.
+`Pictures` reads any folder or archive of images, and pictures that somebody holds in memory the same way, so
+that both are resized by the same rule. `rows_of` takes them or any set of images of this project. Nothing
+here knows whether the images are private; whoever calls it on private records keeps the rows, and their
+cache, where those records may be.
 
 Letters: B batch, N images, S side of the square in pixels.
 """
@@ -47,7 +47,7 @@ class Images(Protocol):
 
 @dataclass(frozen=True, repr=False)
 class Pictures:
-    """Chosen image files of a folder or tar, decoded at `side` when asked for. Its repr shows no record."""
+    """Chosen files of a folder or archive, decoded at `side` when asked for. Its repr shows no record."""
 
     files: Readable
     side: int
@@ -56,7 +56,7 @@ class Pictures:
 
     @classmethod
     def open(cls, path: str | Path, side: int, split: str | None = None) -> "Pictures":
-        """All images of a folder or tar of any known form; of a release folder, its samples."""
+        """All images of a folder or archive of any known form; of a release folder, its samples."""
         folder = open_folder(_samples(Path(path)), split)
         return cls(folder, side, range(len(folder)), folder.warnings)
 

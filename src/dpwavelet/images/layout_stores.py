@@ -1,4 +1,4 @@
-"""Where image files lie: a folder on disk or a tar, both as a store of named bytes.
+"""Where image files lie: a folder on disk, a tar or a zip, each as a store of named bytes.
 
 Guarantee: nothing outside the folder or archive is ever opened, because only the regular files found inside
 have names here; and an archive is never unpacked to named files. What the names mean is not known here.
@@ -9,10 +9,12 @@ import gzip
 import lzma
 import os
 import posixpath
+import stat
 import tarfile
 import tempfile
 import threading
 import weakref
+import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -24,6 +26,9 @@ SPOOL_LIMIT = 64 * 2**30  # bytes that a compressed archive may unpack to
 IMAGE_FOLDERS = frozenset(("images", "image", "imgs", "img", "photos", "celeba-hq-img"))
 
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2")
+_ZIP = ".zip"
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of others Python may unpack more than was asked
+_ENCRYPTED = 0x1  # a flag of a zip's member
 Place = TypeVar("Place")
 
 
@@ -41,9 +46,14 @@ def open_store(path: Path) -> tuple[Store, str]:
     """The store at a path and the name of its kind of archive, empty for a folder."""
     if path.is_dir():
         return FolderStore(path), ""
-    kind = next((tar for tar in _TARS if path.name.lower().endswith(tar)), None)
+    archives = (*_TARS, _ZIP)
+    kind = next((suffix for suffix in archives if path.name.lower().endswith(suffix)), None)
     if kind is None or not path.is_file():
-        raise DataError(f"{path} is neither a folder nor a tar ({', '.join(_TARS)}); give one of these.")
+        raise DataError(
+            f"{path} is neither a folder nor an archive ({', '.join(archives)}); give one of these."
+        )
+    if kind == _ZIP:
+        return ZipStore(path), kind[1:]
     return TarStore(path, compressed=kind != ".tar"), kind[1:]
 
 
@@ -136,6 +146,34 @@ class TarStore:
             return self._file.read(size)
 
 
+class ZipStore:
+    """A zip read in place: a member is unpacked in memory, when it is read and to its stated size."""
+
+    leaving: frozenset[str] = frozenset()
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path} is not a whole zip ({error}); copy or pack it again.") from error
+        weakref.finalize(self, self._zip.close)
+        self._members = _unwrapped(_zip_members(self._zip, path), None)
+        self.names: Sequence[str] = sorted(self._members)
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The whole of one member, compared with the sum of it that the zip holds."""
+        member = self._members[name]
+        _check_size(name, member.file_size, limit)
+        try:
+            with self._zip.open(member) as file:
+                return file.read(member.file_size)  # without a number it may unpack more than that on the way
+        except (OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+            raise DataError(
+                f"{name} in {self._path} cannot be unpacked ({error}); copy or pack it again."
+            ) from error
+
+
 def _spool(path: Path) -> IO[bytes]:
     """The decompressed archive in an anonymous temporary file, SPOOL_LIMIT bytes at most."""
     spool = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the store
@@ -170,8 +208,8 @@ def _members(file: IO[bytes], path: Path) -> dict[str, tuple[int, int]]:
             tar.members = []  # type: ignore[attr-defined]  # so that memory stays flat
             if member.isdir():
                 continue
-            name = _member_name(member, path)
-            if not any(_hidden(part) for part in name.split("/")):
+            name = _tar_name(member, path)
+            if not _in_hidden(name):
                 places[name] = (member.offset_data, member.size)
         end = tar.offset
     file.seek(end)
@@ -180,19 +218,49 @@ def _members(file: IO[bytes], path: Path) -> dict[str, tuple[int, int]]:
     return places
 
 
-def _member_name(member: tarfile.TarInfo, path: Path) -> str:
+def _tar_name(member: tarfile.TarInfo, path: Path) -> str:
     """The name of a regular member, without a leading ./; anything else is refused."""
     if not member.isreg() or member.issparse():
         raise DataError(
             f"{path} holds {member.name!r}, which is a link, device or sparse file; pack plain files only "
             "(tar --dereference --hard-dereference)."
         )
-    parts = PurePosixPath(member.name).parts
-    if member.name.startswith("/") or ".." in parts or "\\" in member.name or "\0" in member.name:
+    return _inside(member.name, path)
+
+
+def _zip_members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+    """Every regular member, by its checked name; of two with one name the later, as in a tar."""
+    members: dict[str, zipfile.ZipInfo] = {}
+    for member in archive.infolist():
+        if member.is_dir():
+            continue
+        name = _zip_name(member, path)
+        if not _in_hidden(name):
+            members[name] = member
+    return members
+
+
+def _zip_name(member: zipfile.ZipInfo, path: Path) -> str:
+    """The name of a plain member that we unpack; anything else is refused."""
+    if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
         raise DataError(
-            f"{path} holds {member.name!r}, which leaves the archive; pack it with relative names."
+            f"{path} holds {member.filename!r}, which is a link or device; pack plain files only."
         )
-    return posixpath.normpath(member.name)
+    if member.flag_bits & _ENCRYPTED:
+        raise DataError(f"{path} holds {member.filename!r}, which is encrypted; unpack it to a folder.")
+    if member.compress_type not in _ZIP_METHODS:
+        raise DataError(
+            f"{path} holds {member.filename!r}, packed in a way that is not read here (method "
+            f"{member.compress_type}); pack it with deflate, as zip programs do unless told otherwise."
+        )
+    return _inside(member.filename, path)
+
+
+def _inside(name: str, path: Path) -> str:
+    """A relative name without a leading ./; one that leaves the archive is refused."""
+    if name.startswith("/") or ".." in PurePosixPath(name).parts or "\\" in name or "\0" in name:
+        raise DataError(f"{path} holds {name!r}, which leaves the archive; pack it with relative names.")
+    return posixpath.normpath(name)
 
 
 def _unwrapped(places: dict[str, Place], wrappers: frozenset[str] | None) -> dict[str, Place]:
@@ -209,6 +277,10 @@ def _unwrapped(places: dict[str, Place], wrappers: frozenset[str] | None) -> dic
 def _check_size(name: str, size: int, limit: int) -> None:
     if size > limit:
         raise DataError(f"{name} has {size:,} bytes, and at most {limit:,} are read; make it smaller.")
+
+
+def _in_hidden(name: str) -> bool:
+    return any(_hidden(part) for part in name.split("/"))
 
 
 def _hidden(part: str) -> bool:

@@ -1,4 +1,4 @@
-"""A folder or tar of images with its captions and labels, in whatever form they arrive.
+"""A folder, tar or zip of images with its captions and labels, in whatever form they arrive.
 
 `open_folder` finds the form and lists the records; no pixel is decoded here. `layout_stores` says where bytes
 may come from, `layout_forms` which forms there are, and `layout_rows` what a row of metadata may say.
@@ -79,7 +79,7 @@ class ImageFolder:
 
 
 def open_folder(path: str | Path, split: str | None = None) -> ImageFolder:
-    """Find the form of a folder or tar and list its records, of one split if asked, or say why not."""
+    """Find the form of a folder, tar or zip and list its records, of one split if asked, or say why not."""
     path = Path(path)
     store, archive = open_store(path)
     found = _recognise(store, path)

@@ -32,7 +32,7 @@ class PrivateImages:
 
     @classmethod
     def open(cls, path: str | Path, size: int, split: str | None = None) -> "PrivateImages":
-        """Open a folder or tar of any known form; files are decoded later, so a broken one is found later."""
+        """Open a folder or archive of any form; files are decoded later, so broken ones are found later."""
         return cls(open_folder(path, split), size)
 
     def __len__(self) -> int:
