@@ -19,7 +19,7 @@ from small_tables import Here, split_portraits
 from torch import Tensor
 
 from dpwavelet.checkpoint import alone_in, read_json, read_tensors, write_json
-from dpwavelet.comparison import Computing, Method, TableSettings, make_table, work
+from dpwavelet.comparison import Computing, Method, TableSettings, make_table, stopwatch, work
 from dpwavelet.comparison.cells import REAL, Cell, Known, know, plan_of
 from dpwavelet.comparison.consent import check_consent, price
 from dpwavelet.comparison.methods import open_system, place_of
@@ -380,7 +380,7 @@ class TestCells:
 
         out, settings = tmp_path / "out", one(asked, steps=12)
         with monkeypatch.context() as patch:
-            patch.setattr(work, "SECONDS_BETWEEN_NOTES", 1e9)
+            patch.setattr(stopwatch, "SECONDS_BETWEEN_NOTES", 1e9)
             patch.setattr(work.Stopwatch, "keep", kill)
             with pytest.raises(Killed):
                 again(people, out, settings)

@@ -11,7 +11,6 @@ A cell that was interrupted goes on from its checkpoint, and is charged nothing 
 import os
 import secrets
 import shutil
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -35,6 +34,7 @@ from dpwavelet.comparison.measures import AT_ONCE, HeldOut, Judge, Numbers, judg
 from dpwavelet.comparison.methods import Method, open_system, weights_digest
 from dpwavelet.comparison.settings import Computing
 from dpwavelet.comparison.speed import REHEARSED, Speed, rehearse
+from dpwavelet.comparison.stopwatch import Stopwatch, peak_memory
 from dpwavelet.errors import DataError, DpwaveletError, ModelError, OutputError
 from dpwavelet.evaluation.extractors import extractor
 from dpwavelet.images.drawn import draw_to
@@ -51,10 +51,7 @@ from dpwavelet.ranks import place
 from dpwavelet.rivals.base import Rival
 from dpwavelet.training import Checkpoint, PrivateTraining
 
-SECONDS_BETWEEN_NOTES = 5.0
 REPEAT = "Restore them, or repeat the command for a table of what is there now."
-
-CPU = torch.device("cpu")
 
 J = TypeVar("J")
 
@@ -236,31 +233,32 @@ def _trained(
             "delta": cell.plan.delta,
             "noise_multiplier": cell.plan.noise_multiplier,
         }
-    watch = Stopwatch(_folder(job) / "seconds.json")
+    device = place(job.computing.device)
+    watch = Stopwatch(_folder(job) / "seconds.json", lambda: peak_memory(device))
     if cell.plan is None:
         rival = rival.train_plainly(records, steps=cell.steps, batch_size=cell.batch_size, seed=cell.seed)
     else:
         rival = _privately(job, cell.plan, rival, records, watch)
         costs["clipped"] = watch.clipped
     seconds = watch.seconds
-    started = time.perf_counter()
-    costs["peak_bytes"] = peak_memory(place(job.computing.device))
-    likeness = _likeness(job, rival, images, captions) if cell.chooses else None
-    measuring = time.perf_counter() - started
+    costs["peak_bytes"] = watch.peak_bytes
+    likeness = _likeness(job, rival, images, captions, watch) if cell.chooses else None
     seen = cell.steps * cell.batch_size
     return (
         rival,
         likeness,
         {
             **costs,
-            "seconds": preparing + seconds + measuring,
+            "seconds": preparing + seconds + watch.measuring,
             "seconds_per_1000": 1000 * seconds / seen,
             "records_seen": float(seen),
         },
     )
 
 
-def _likeness(job: Job, rival: Rival[Any], images: PrivateImages, captions: Sequence[str]) -> Likeness:
+def _likeness(
+    job: Job, rival: Rival[Any], images: PrivateImages, captions: Sequence[str], watch: Stopwatch
+) -> Likeness:
     """What the only sum beside training in the plan of the cell tells of the records; it was charged with it.
 
     It is written down before a picture is chosen by it, so a cell that was interrupted has no second one. Its
@@ -270,16 +268,17 @@ def _likeness(job: Job, rival: Rival[Any], images: PrivateImages, captions: Sequ
     plan, kept = job.cell.plan, _folder(job) / FILE
     assert plan is not None
     if not kept.is_file():
+        started = time.perf_counter()
         space = extractor()
         drawn = space.rows_of_any(rival.draw(spread(tuple(captions), DRAWN), job.cell.seed + 1))
         records = np.concatenate([space.rows_of_any(pixels) for _, pixels in images.batches(AT_ONCE)])
-        buy(measure(drawn, records, None), drawn, plan, 0, Source(), space.digest).save(kept)
+        likeness = buy(measure(drawn, records, None), drawn, plan, 0, Source(), space.digest)
+        watch.measured(time.perf_counter() - started)
+        likeness.save(kept)
     return Likeness.load(kept)
 
 
-def _privately(
-    job: Job, plan: PrivacyPlan, rival: Rival[Any], records: Any, watch: "Stopwatch"
-) -> Rival[Any]:
+def _privately(job: Job, plan: PrivacyPlan, rival: Rival[Any], records: Any, watch: Stopwatch) -> Rival[Any]:
     """Train under the cell's own plan, charged to its own ledger and, of private images, to theirs."""
     folder = _folder(job)
     own = Ledger.open(job.out / LEDGERS / f"{job.cell.digest}.jsonl")
@@ -320,56 +319,6 @@ def _name_run(cell: Cell, out: Path) -> str:
     run = f"{cell.digest}-{secrets.token_hex(8)}"
     write_json(_work(cell, out) / "id.json", {"run": run})
     return run
-
-
-class Stopwatch:
-    """Seconds of training and how much was clipped, what was before an interruption included.
-
-    Up to a few steps of it count twice.
-    """
-
-    def __init__(self, path: Path, clock: Callable[[], float] = time.perf_counter) -> None:
-        known = read_json(path) if path.is_file() else {}
-        self.path, self.clock = path, clock
-        self.before = float(known.get("seconds", 0.0))
-        self.shares = [float(share) for share in known.get("clipped", ())]  # of the gradients of each step
-        self.started = self.noted = clock()
-
-    @property
-    def seconds(self) -> float:
-        """So far."""
-        return self.before + self.clock() - self.started
-
-    @property
-    def clipped(self) -> float | None:
-        """The share of gradients that were, over all steps."""
-        return statistics.fmean(self.shares) if self.shares else None
-
-    def told(self, step: int, numbers: dict[str, float]) -> None:
-        """Hear of a step; now and then what is known is kept."""
-        self.shares.append(numbers["clipped"])
-        if self.clock() - self.noted > SECONDS_BETWEEN_NOTES:
-            self.keep()
-
-    def keep(self) -> None:
-        """Write it down."""
-        self.noted = self.clock()
-        write_json(self.path, {"seconds": self.seconds, "clipped": self.shares})
-
-
-def peak_memory(device: torch.device = CPU) -> float | None:
-    """The most bytes that this process has held so far, of a GPU if it computes on one.
-
-    Nothing where the system does not tell. Not `ru_maxrss`: on Linux a process inherits that from whoever
-    started it.
-    """
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return None
-    lines = status.read_text(encoding="utf-8").splitlines()
-    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
 
 
 def _folder(job: Job) -> Path:
