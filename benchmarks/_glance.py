@@ -44,8 +44,8 @@ def glance_at(folder: Path) -> str:
 
 def _lines_of(table: Mapping[str, Any]) -> Iterator[list[str]]:
     real = next(row for row in table["rows"] if row["method"] == REAL)
-    for epsilon in dict.fromkeys(told["epsilon"] for told in table["beside_ours"]):
-        if (rows := _side_by_side(table, epsilon)) is None:
+    for epsilon in dict.fromkeys(row["epsilon"] for row in table["rows"]):
+        if (rows := _side_by_side([row for row in table["rows"] if row["epsilon"] == epsilon])) is None:
             continue
         seeds = sorted({row["seeds"] for row in rows})
         yield [
@@ -57,16 +57,21 @@ def _lines_of(table: Mapping[str, Any]) -> Iterator[list[str]]:
         ]
 
 
-def _side_by_side(table: Mapping[str, Any], epsilon: str) -> list[Row] | None:
-    """The rows of all three that saw as many records at a budget; those of most records, if several did."""
-    rows = {row["method"]: row for row in table["rows"] if row["epsilon"] == epsilon}
-    beside: dict[str, dict[str, Row]] = {}
-    for told in table["beside_ours"]:
-        if told["epsilon"] == epsilon and told["method"] in rows:
-            ours = beside.setdefault(told["ours"], {OURS: rows[told["ours"]]})
-            ours[Method.parse(told["method"]).system] = rows[told["method"]]
-    whole = [[of[system] for system in SYSTEMS] for of in beside.values() if len(of) == len(SYSTEMS)]
-    return max(whole, key=lambda found: _mean(found[0], "records_seen") or 0, default=None)
+def _side_by_side(rows: Sequence[Row]) -> list[Row] | None:
+    """The plain rows of all three that saw as many records in as many steps; of several, the most."""
+    alike: dict[tuple[float, int], dict[str, Row]] = {}
+    for row in rows:
+        seen = _mean(row, "records_seen")
+        if row["method"] == REAL or seen is None:
+            continue
+        method = Method.parse(row["method"])
+        if method.recipe == method.system:
+            alike.setdefault((seen, method.parts), {})[method.system] = row
+    whole = [(most, of) for most, of in alike.items() if len(of) == len(SYSTEMS)]
+    if not whole:
+        return None
+    _, of = max(whole, key=lambda found: found[0])
+    return [of[system] for system in SYSTEMS]
 
 
 def _cell(rows: Sequence[Row], key: str) -> str:

@@ -17,7 +17,6 @@ import argparse
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from dpwavelet.comparison.stopwatch import peak_memory
 from dpwavelet.evaluation import (
     Bootstrap,
     ComparisonSettings,
@@ -166,8 +166,8 @@ def measure(real: Path, generated: Path, ours: Extractor) -> dict[str, float]:
 
 
 def peak() -> float:
-    """MiB of memory that this process has had at most, on Linux."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """MiB of memory that this process has had at most, where the system tells."""
+    return (peak_memory() or 0) / 2**20
 
 
 # Distances on staged images.

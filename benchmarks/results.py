@@ -21,11 +21,11 @@ Every step keeps what it has done: after an interruption, repeat the command. Fo
 import argparse
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +38,7 @@ from _glance import with_glance
 from torch import Tensor
 
 from dpwavelet.checkpoint import read_json, whole_folder, write_bytes
+from dpwavelet.comparison.machine import machine
 from dpwavelet.comparison.methods import (
     LDM,
     LLAMAGEN,
@@ -217,8 +218,8 @@ def make_table(name: str, size: Size, places: Places, threads: int, call: Call) 
     if data is None:
         print(f"{name} is skipped: it is not here. DPWAVELET_DATA names the folder of the staged sets.")
         return False
-    note_begun(places.out / name, threads)
-    call(compare_words(data, places.out / name, size, places, threads))
+    with noted(places.out / name, threads):
+        call(compare_words(data, places.out / name, size, places, threads))
     return True
 
 
@@ -317,34 +318,43 @@ def write_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_bytes(folder / "metadata.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
-def note_begun(table: Path, threads: int) -> None:
-    """Add who computes from here on, so that a table that took several calls says so."""
-    line = {
-        "before": cells_in(table),
-        "commit": commit(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
-        "threads": threads,
-    }
-    table.mkdir(parents=True, exist_ok=True)
-    with (table / CALLS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+@contextmanager
+def noted(table: Path, threads: int) -> Iterator[None]:
+    """Write down which cells were computed inside, where and by which code, if any were."""
+    before, began = cells_in(table), commit()
+    try:
+        yield
+    finally:
+        if new := sorted(cells_in(table) - before):
+            line = {
+                "cells": new,
+                "commit": began,
+                "date": datetime.now(UTC).date().isoformat(),
+                "machine": machine(),
+                "threads": threads,
+            }
+            with (table / CALLS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
 
 
 def made_by(table: Path) -> list[str]:
-    """Each call that computed cells of a table, in words."""
-    calls = [json.loads(line) for line in (table / CALLS).read_text(encoding="utf-8").splitlines()]
-    ends = [*(call["before"] for call in calls[1:]), cells_in(table)]
-    return [
-        f"{end - call['before']} cells on {call['date']} at commit {call['commit']}, {call['machine']}, "
+    """Each call that computed cells which are still here, in words."""
+    file, here = table / CALLS, cells_in(table)
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    calls = [json.loads(line) for line in lines]
+    told = [
+        f"{count} cells on {call['date']} at commit {call['commit']}, {call['machine']}, "
         f"threads: {call['threads']}"
-        for call, end in zip(calls, ends, strict=True)
-        if end > call["before"]
+        for call in calls
+        if (count := len(here & set(call["cells"])))
     ]
+    unknown = here - {name for call in calls for name in call["cells"]}
+    return [*told, f"{len(unknown)} cells by calls that were cut short"] if unknown else told
 
 
-def cells_in(table: Path) -> int:
-    return len(list((table / CELLS).glob("*.json")))
+def cells_in(table: Path) -> set[str]:
+    """The names of the cells that are done."""
+    return {path.stem for path in (table / CELLS).glob("*.json")}
 
 
 def publish(name: str, size: Size, places: Places, command: str, to: Path) -> None:
@@ -423,14 +433,6 @@ def command_of(wanted: argparse.Namespace) -> str:
     own = [*sets, *methods, *epsilons, *seeds, "--threads", str(wanted.threads)]
     at_once = ["--at-once", str(wanted.at_once)] if wanted.at_once else []
     return " ".join(["python benchmarks/results.py", *own, *at_once])
-
-
-def machine() -> str:
-    """Processor, cores and library."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.+)", info.read_text()) if info.is_file() else []
-    processor = names[0] if names else platform.machine()
-    return f"{processor}, {os.cpu_count()} cores, torch {torch.__version__}"
 
 
 def commit() -> str:

@@ -25,8 +25,11 @@ from typing import Any
 import torch
 
 from dpwavelet.checkpoint import canonical_json, read_json, write_bytes, write_json
+from dpwavelet.comparison.cells import fingerprint
 from dpwavelet.comparison.measures import HeldOut, Numbers, judge_of, some_of
 from dpwavelet.comparison.methods import SYSTEMS, Method, open_system, place_of, weights_digest
+from dpwavelet.evaluation import extractor
+from dpwavelet.features import NAME
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes, png, sheet
 from dpwavelet.memory import keep_freed_memory
@@ -182,11 +185,11 @@ def opened(method: str, weights: Mapping[str, str], wanted: argparse.Namespace) 
     plan = make_plan(asked, declared(asked, count))
     told = {
         "method": method,
-        "set": wanted.set.name,
+        "set": fingerprint(whole),
         "weights": weights_digest(place),
         "plan": plan.to_json(),
         "kept_back": wanted.keep_back,
-        "features": wanted.features,
+        "features": extractor(NAME, wanted.features).digest,
     }
     rival: Any = system.rival
     rival = replace(

@@ -11,8 +11,10 @@ features than there are pictures. Cells without all of their pictures are left o
 """
 
 import argparse
+import hashlib
 import os
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ import torch
 from _witnesses import witnesses
 from torch import Tensor
 
-from dpwavelet.checkpoint import read_json, read_tensors, write_bytes
+from dpwavelet.checkpoint import canonical_json, read_json, read_tensors, write_bytes
 from dpwavelet.comparison.cells import REAL
 from dpwavelet.comparison.measures import HeldOut, some_of
 from dpwavelet.evaluation import Extractor, extractor, frechet_distance, kernel_distance
@@ -40,7 +42,7 @@ class Kept:
     method: str
     epsilon: str
     steps: int
-    seed: int
+    alike: str  # the same for cells that differ in their seed alone
     pixels: Tensor
 
 
@@ -86,19 +88,23 @@ def kept(table: Path, data: Path) -> list[Kept]:
         else:
             continue
         if len(pixels) == count:
-            found.append(Kept(told["method"], told["epsilon"], told["steps"], told["seed"], pixels))
+            alike = canonical_json({name: value for name, value in told.items() if name != "seed"})
+            digest = hashlib.sha256(alike).hexdigest()[:4]
+            found.append(Kept(told["method"], told["epsilon"], told["steps"], digest, pixels))
     return sorted(found, key=lambda one: (float(one.epsilon), one.method != REAL, one.method, one.steps))
 
 
 def as_text(cells: Sequence[Kept], real: Tensor, judges: Sequence[Extractor]) -> str:
-    """Markdown: a line for each method, epsilon and number of steps; the mean, and every seed.
+    """Markdown: a line for cells that differ in their seed alone; the mean, and every seed.
 
-    Fréchet distances of those networks that have fewer features than there are pictures.
+    Lines that look alike and were trained or drawn otherwise have a short digest behind the method. Fréchet
+    distances of those networks that have fewer features than there are pictures.
     """
     truth = [rows(judge, real) for judge in judges]
-    groups: dict[tuple[str, str, int], list[Kept]] = {}
+    groups: dict[tuple[str, str, int, str], list[Kept]] = {}
     for cell in cells:
-        groups.setdefault((cell.method, cell.epsilon, cell.steps), []).append(cell)
+        groups.setdefault((cell.method, cell.epsilon, cell.steps, cell.alike), []).append(cell)
+    looks = Counter(key[:3] for key in groups)
     fewest = min(len(pixels) for pixels in (real, *(cell.pixels for cell in cells)))
     exact = [judge.columns < fewest for judge in judges]
     titles = [
@@ -107,14 +113,15 @@ def as_text(cells: Sequence[Kept], real: Tensor, judges: Sequence[Extractor]) ->
         *(judge.kernel_label for judge in judges),
     ]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    for (method, epsilon, steps), own in groups.items():
+    for (method, epsilon, steps, alike), own in groups.items():
+        name = f"{method} ({alike})" if looks[method, epsilon, steps] > 1 else method
         frechet, kernel = [], []
         for judge, known, enough in zip(judges, truth, exact, strict=True):
             seen = [rows(judge, cell.pixels) for cell in own]
             frechet += [shown([frechet_distance(known, each).value for each in seen])] if enough else []
             kernel.append(shown([kernel_distance(known, each).value for each in seen]))
         budget = "-" if epsilon == "0" else epsilon
-        lines.append(f"| {' | '.join([method, budget, str(steps), str(len(own)), *frechet, *kernel])} |")
+        lines.append(f"| {' | '.join([name, budget, str(steps), str(len(own)), *frechet, *kernel])} |")
     return "\n".join(lines) + "\n"
 
 

@@ -12,21 +12,22 @@ PUBLISHED = BENCHMARKS.parent / "docs" / "results"
 MARKED = f"above\n\n{glance.BEGIN}\nold\n{glance.END}\n\nbelow\n"
 
 
-def row(method: str, distance: float, seeds: int = 2, epsilon: str = "1", **more: float) -> dict[str, Any]:
-    numbers = {"fd_full": distance, **more}
-    told = {key: {"mean": value, "interval": None, "values": [value]} for key, value in numbers.items()}
+def row(
+    method: str, distance: float, seeds: int = 2, epsilon: str = "1", **more: float | None
+) -> dict[str, Any]:
+    numbers = {"fd_full": distance, "records_seen": 100.0, **more}
+    told = {
+        key: {"mean": value, "interval": None, "values": [value]}
+        for key, value in numbers.items()
+        if value is not None
+    }
     return {"method": method, "epsilon": epsilon, "seeds": seeds, "numbers": told}
 
 
-def beside(method: str, ours: str, epsilon: str = "1") -> dict[str, Any]:
-    return {"method": method, "epsilon": epsilon, "ours": ours}
-
-
-def write(folder: Path, name: str, rows: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> None:
+def write(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
     (folder / name).mkdir()
-    real = row("real against real", 1.5, epsilon="-")
-    told = {"rows": [real, *rows], "beside_ours": pairs}
-    (folder / name / "table.json").write_text(json.dumps(told))
+    rows = [row("real against real", 1.5, epsilon="-", records_seen=None), *rows]
+    (folder / name / "table.json").write_text(json.dumps({"rows": rows}))
 
 
 def lines(folder: Path) -> list[list[str]]:
@@ -40,8 +41,7 @@ def test_a_line_has_all_three_in_one_order_and_the_best_in_bold(tmp_path: Path) 
         row("dp-wavelet@0.25", 12.0, seeds=1, class_found=0.5, seconds=99.0),
         row("dp-ldm@0.25", 18.0, class_found=0.25, seconds=250.0),
     ]
-    pairs = [beside(f"{system}@0.25", "dp-wavelet@0.25") for system in ("dp-llamagen", "dp-ldm")]
-    write(tmp_path, "faces", rows, pairs)
+    write(tmp_path, "faces", rows)
     head, rule, line = lines(tmp_path)
     assert len(head) == len(rule) == len(line)
     assert dict(zip(head, line, strict=True)) == {
@@ -59,28 +59,30 @@ def test_a_line_has_all_three_in_one_order_and_the_best_in_bold(tmp_path: Path) 
 
 
 def test_rows_of_as_many_records_stand_beside_each_other_those_of_most_first(tmp_path: Path) -> None:
-    systems = ("dp-wavelet", "dp-llamagen", "dp-ldm")
     rows = [
         row(f"{system}{share}", distance, records_seen=seen)
-        for system in systems
+        for system in ("dp-wavelet", "dp-llamagen", "dp-ldm")
         for share, distance, seen in (("@0.25", 20.0, 100.0), ("@0.5", 10.0, 200.0))
     ]
     rows.append(row("dp-wavelet", 1.0, records_seen=400.0))  # the rivals have none such
-    pairs = [
-        beside(f"{system}{share}", f"dp-wavelet{share}")
-        for system in systems[1:]
-        for share in ("@0.25", "@0.5")
-    ]
-    write(tmp_path, "faces", rows, pairs)
+    write(tmp_path, "faces", rows)
     *_, line = lines(tmp_path)
     assert line[3:5] == ["0.5", "**10.0** / **10.0** / **10.0**"]
 
 
-def test_a_budget_that_lacks_one_of_the_three_has_no_line(tmp_path: Path) -> None:
-    rows = [row(name, 1.0, epsilon=e) for name in ("dp-wavelet", "dp-ldm") for e in ("1", "10")]
+def test_no_row_of_another_recipe_or_with_more_steps_takes_the_place_of_a_plain_one(tmp_path: Path) -> None:
+    rows = [row(f"{system}@0.25", 10.0) for system in ("dp-wavelet", "dp-llamagen", "dp-ldm")]
+    others = ("dp-wavelet@0.25/4", "dp-wavelet:2@0.25", "dp-llamagen:away@0.25", "dp-ldm:chosen@0.25")
+    write(tmp_path, "faces", [*rows, *(row(name, 1.0) for name in others)])
+    *_, line = lines(tmp_path)
+    assert line[4] == "**10.0** / **10.0** / **10.0**"
+
+
+def test_a_budget_that_lacks_one_of_the_three_or_their_equal_records_has_no_line(tmp_path: Path) -> None:
+    rows = [row(name, 1.0, epsilon=e) for name in ("dp-wavelet", "dp-ldm") for e in ("1", "10", "inf")]
     rows.append(row("dp-llamagen", 1.0, epsilon="10"))
-    pairs = [beside("dp-ldm", "dp-wavelet", e) for e in ("1", "10")]
-    write(tmp_path, "faces", rows, [*pairs, beside("dp-llamagen", "dp-wavelet", "10")])
+    rows.append(row("dp-llamagen@0.25", 1.0, epsilon="inf", records_seen=25.0))
+    write(tmp_path, "faces", rows)
     assert [line[1] for line in lines(tmp_path)] == ["epsilon", "---", "10"]
 
 

@@ -35,8 +35,10 @@ def people(folder: Path, count: int) -> None:
     (folder / "metadata.jsonl").write_text("".join(lines))
 
 
-def cell(table: Path, name: str, method: str, seed: int, value: int, kept: int = 40) -> None:
-    told = {"method": method, "epsilon": "1", "steps": 24, "seed": seed}
+def cell(
+    table: Path, name: str, method: str, seed: int, value: int, kept: int = 40, guidance: float = 3.0
+) -> None:
+    told = {"method": method, "epsilon": "1", "steps": 24, "seed": seed, "sampling": {"guidance": guidance}}
     write_json(table / "cells" / f"{name}.json", {"identity": told, "numbers": {"pictures": 40.0}})
     pixels = torch.full((kept, 3, 64, 64), value, dtype=torch.uint8)
     write_tensors(table / "cells" / f"{name}.safetensors", {"pictures": pixels})
@@ -72,6 +74,20 @@ def test_a_line_tells_the_mean_and_every_seed_and_the_nearer_is_smaller(
         first, second = (float(value) for value in seeds.strip("()").split(", "))
         assert float(mean) == pytest.approx((first + second) / 2, rel=1e-3)
         assert float(rows["dp-ldm"][column]) > 10 * float(mean)
+
+
+def test_cells_drawn_otherwise_are_no_seeds_of_one_line(witness: ModuleType, tmp_path: Path) -> None:
+    people(tmp_path / "people", 10)
+    cell(tmp_path, "a", "dp-ldm", 0, 110)
+    cell(tmp_path, "b", "dp-ldm", 1, 110)
+    cell(tmp_path, "c", "dp-ldm", 0, 110, guidance=5.0)
+    cell(tmp_path, "d", "dp-wavelet", 0, 110)
+    real = torch.randint(100, 140, (40, 3, 64, 64), dtype=torch.uint8)
+    text = witness.as_text(witness.kept(tmp_path, tmp_path / "people"), real, [judge()])
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
+    assert sorted(line[3] for line in lines if line[0].startswith("dp-ldm (")) == ["1", "2"]
+    assert len({line[0] for line in lines}) == 3  # two lines of dp-ldm, told apart
+    assert "dp-wavelet" in {line[0] for line in lines}
 
 
 def test_a_network_with_more_features_than_pictures_has_no_frechet_distance(

@@ -61,6 +61,14 @@ def test_beside_is_the_row_with_as_many_records_or_the_one_with_the_most() -> No
     assert one(*own, theirs(seen=70)).ours == "dp-wavelet"
 
 
+def test_where_none_saw_as_many_it_is_the_row_with_the_same_share() -> None:
+    """As in a table of equal time."""
+    own = [ours(seen=900), ours("dp-wavelet@0.25", seen=225), ours("dp-wavelet@0.25/4", seen=230)]
+    assert one(*own, theirs("dp-ldm@0.25", seen=90)).ours == "dp-wavelet@0.25"
+    assert one(*own, theirs("dp-ldm@0.25/4", seen=95)).ours == "dp-wavelet@0.25/4"
+    assert one(*own, theirs("dp-ldm@0.5", seen=180)).ours == "dp-wavelet"
+
+
 def test_as_near_is_the_cheapest_row_of_ours_that_is() -> None:
     own = [ours(), ours("dp-wavelet@0.1", 20, seen=10), ours("dp-wavelet@0.2", 35, seen=20)]
     found = one(*own, theirs(seen=100, fd=30))

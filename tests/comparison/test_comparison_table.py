@@ -20,8 +20,9 @@ from torch import Tensor
 
 from dpwavelet.checkpoint import alone_in, read_json, read_tensors, write_json
 from dpwavelet.comparison import Computing, Method, TableSettings, make_table, stopwatch, work
-from dpwavelet.comparison.cells import REAL, Cell, Known, know, plan_of
+from dpwavelet.comparison.cells import REAL, Cell, Known, cells_of, know, plan_of
 from dpwavelet.comparison.consent import check_consent, price
+from dpwavelet.comparison.machine import machine
 from dpwavelet.comparison.methods import open_system, place_of
 from dpwavelet.errors import ConfigError, DataError, ModelError, OutputError, PrivacyError
 from dpwavelet.images.private import PrivateImages
@@ -90,7 +91,8 @@ class TestCells:
             return [note for note in read_json(folder / "table.json")["notes"] if "omputed" in note]
 
         (told,) = ways(made)
-        assert told == f"Computed on cpu: threads {torch.get_num_threads()}, nothing compiled."
+        here = f"{machine()}, threads {torch.get_num_threads()}, nothing compiled."
+        assert told == f"Computed on cpu: {here}"
         shutil.copytree(made, tmp_path / "out")
         path = next(
             p for p in (tmp_path / "out" / "cells").glob("*.json") if read_json(p)["identity"]["steps"]
@@ -98,6 +100,7 @@ class TestCells:
         for change, words in (
             ({"compiled": True}, "private steps compiled"),
             ({"at_once": 2}, "2 cells at once"),
+            ({"machine": "Abacus, 1 core"}, "Abacus, 1 core, threads"),
         ):
             before = read_json(path)
             write_json(path, before | change)
@@ -106,6 +109,30 @@ class TestCells:
             assert said.count(", seed ") == 1  # the one that is unlike the others
             assert ways(tmp_path / "out")[1] == "Cells were not computed alike: their seconds do not compare."
             write_json(path, before)
+
+    def test_real_pictures_of_another_size_are_another_cell(self, asked: TableSettings) -> None:
+        """Their fingerprint is of files, which are read at the size of the models."""
+
+        opened = {method.name: know(method, asked) for method in asked.methods}
+
+        def real(side: int) -> str:
+            known = {name: replace(told, image_size=side) for name, told in opened.items()}
+            steps = dict.fromkeys(opened, 3)
+            return next(c.digest for c in cells_of(asked, known, steps, 100, {}) if c.method is None)
+
+        assert len({real(32), real(64), real(128)}) == 3
+        assert real(64) == Cell(method=None, epsilon=0.0, seed=0).digest  # as those that were published
+
+    @pytest.mark.parametrize("split", ["train", "test"])
+    def test_too_few_records_to_judge_are_refused_before_anything_is_trained(
+        self, split: str, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        few = split_portraits(tmp_path / "few", *((3, 20) if split == "train" else (120, 3)))
+        here = Here()
+        with pytest.raises(DataError, match=f"3 records in the split '{split}'.*needs 4"):
+            make_table(few, tmp_path / "out", asked, Silent(), here)
+        assert not here.jobs
+        assert not (tmp_path / "out").exists()
 
     def test_several_are_computed_at_once_and_say_so(
         self, people: Path, asked: TableSettings, tmp_path: Path

@@ -25,7 +25,7 @@ class Beside:
 
     method: str
     epsilon: float
-    ours: str  # the row of ours that saw as many records in such batches, or as many, or else the most
+    ours: str  # the row of ours that saw as many records, or has the same share, or else saw the most
     ratios: Mapping[str, float]  # theirs over ours, of distances and costs that both have
     apart: Mapping[str, int]  # of distances: 1 if all seeds of ours are nearer, -1 if all of theirs, else 0
     reached: str | None  # our cheapest row that is as near; nothing if none is
@@ -88,14 +88,22 @@ def _beside(row: Row, own: Sequence[Row], theirs: Sequence[Row], public: Sequenc
 
 
 def _of_as_many(row: Row, own: Sequence[Row]) -> Row:
-    """Of ours, the one that saw as many records; of several the one with such batches; else the most."""
+    """Of ours, the one that saw as many records; of several the one with such batches; else the same share.
+
+    Where time is equal and not records, none saw as many. If nothing fits, the one that saw the most.
+    """
 
     def seen(each: Row) -> float:
         return each.numbers["records_seen"].value
 
+    def effort(each: Row) -> tuple[float, int]:
+        method = Method.parse(each.method)
+        return method.share, method.parts
+
     same = [each for each in own if seen(each) == seen(row)]
-    alike = [each for each in same if Method.parse(each.method).parts == Method.parse(row.method).parts]
-    return next(iter([*alike, *same]), None) or max(own, key=seen)
+    alike = [each for each in own if effort(each) == effort(row)]
+    both = [each for each in same if each in alike]
+    return next(iter([*both, *same, *alike]), None) or max(own, key=seen)
 
 
 def _cheapest(row: Row, rows: Sequence[Row]) -> Row | None:

@@ -16,6 +16,7 @@ from dpwavelet.privacy.plan import PrivacyPlan
 
 FORMAT = 1  # of what a cell computes: another number computes all of them anew
 REAL = "real against real"
+USUAL_SIDE = 64  # of real pictures that are named without it, as all were once
 LIKENESS = 0.1  # of epsilon: what a choice among pictures costs
 
 
@@ -124,9 +125,11 @@ def cells_of(
         for epsilon in _finite(settings)
         if method.trained
     }
+    side = next(iter(known.values())).image_size
+    real = about if side == USUAL_SIDE else {**about, "image_size": side}
     cells = []
     for seed in range(settings.seeds):
-        cells.append(Cell(method=None, epsilon=0.0, seed=seed, about=about))
+        cells.append(Cell(method=None, epsilon=0.0, seed=seed, about=real))
         for method in settings.methods:
             told = known[method.name]
             own = {

@@ -13,6 +13,7 @@ from dpwavelet.ranks import place
 
 Equal = Literal["records", "time"]
 MOST_SEEDS = 10
+FEWEST = 4  # pictures that a distance is told of
 NO_PRIVACY = float("inf")
 
 
@@ -85,8 +86,8 @@ class TableSettings:
             raise ConfigError(f"equal must be {' or '.join(get_args(Equal))}, got {self.equal!r}.")
         if self.at_once < 1:
             raise ConfigError(f"at least one cell must be computed at once, got {self.at_once}.")
-        if self.pictures < 4:
-            raise ConfigError(f"pictures must be at least 4, got {self.pictures}.")
+        if self.pictures < FEWEST:
+            raise ConfigError(f"pictures must be at least {FEWEST}, got {self.pictures}.")
         if self.split == self.held_out:
             raise ConfigError(f"the held-out split must be another than {self.split!r}, which is trained on.")
         if unknown := sorted(set(self.weights) - set(SYSTEMS)):

@@ -14,14 +14,15 @@ import torch
 from dpwavelet.checkpoint import alone_in, canonical_json, read_json
 from dpwavelet.comparison.cells import Cell, Known, cells_of, fingerprint, know, shape_of
 from dpwavelet.comparison.consent import Price, check_consent, least_price, price, remember, without_privacy
+from dpwavelet.comparison.machine import machine
 from dpwavelet.comparison.methods import OURS, Method
 from dpwavelet.comparison.owned import check_owned
 from dpwavelet.comparison.report import write_report
-from dpwavelet.comparison.settings import Computing, TableSettings
+from dpwavelet.comparison.settings import FEWEST, Computing, TableSettings
 from dpwavelet.comparison.speed import Speed
 from dpwavelet.comparison.told import Told
 from dpwavelet.comparison.work import Job, Rehearsal, Work, compute, in_child, read_speed, tell_speed
-from dpwavelet.errors import ConfigError, PrivacyError
+from dpwavelet.errors import ConfigError, DataError, PrivacyError
 from dpwavelet.evaluation import Extractor, extractor
 from dpwavelet.features import NAME
 from dpwavelet.images.private import PrivateImages
@@ -75,6 +76,12 @@ class _Table:
         size = _one_size(known)
         images = PrivateImages.open(data, size, settings.split)
         held_out = PrivateImages.open(data, size, settings.held_out)
+        for split, found in ((settings.split, images), (settings.held_out, held_out)):
+            if len(found) < FEWEST:
+                raise DataError(
+                    f"{data} has {len(found)} records in the split {split!r}, and a table needs {FEWEST} of "
+                    "each; name other splits, or hold out more."
+                )
         space = extractor(NAME, settings.features)
         shape = shape_of(settings, len(images))
         if len(images) < shape.records:
@@ -212,6 +219,7 @@ def _speed(told: Known, out: Path, computing: Computing, work: Work) -> Speed:
         "training": dict(told.settings),
         **asdict(computing),
         "threads": computing.threads or torch.get_num_threads(),
+        "machine": machine(computing.device),
     }
     path = out / "speeds" / f"{sha256(canonical_json(what)).hexdigest()[:24]}.json"
     if not path.is_file():

@@ -173,17 +173,23 @@ def _ways(told: Told) -> list[str]:
 
     Of several ways each says whose it is, or of how many cells.
     """
-    found: dict[tuple[int, int, bool], list[str]] = {}
+    found: dict[tuple[str, int, int, bool], list[str]] = {}
     for cell, kept in told.cells:
         if cell.steps:
-            way = int(kept["threads"]), int(kept.get("at_once", 1)), bool(kept.get("compiled"))
+            way = (
+                str(kept.get("machine", "")),  # not written down once
+                int(kept["threads"]),
+                int(kept.get("at_once", 1)),
+                bool(kept.get("compiled")),
+            )
             found.setdefault(way, []).append(f"{cell.name}, epsilon {cell.epsilon:g}, seed {cell.seed}")
     return [
-        f"threads {threads}, "
+        (f"{machine}, " if machine else "")
+        + f"threads {threads}, "
         + ("" if at_once == 1 else f"{at_once} cells at once, ")
         + ("private steps compiled, but for DP-LDM" if compiled else "nothing compiled")
         + ("" if len(found) == 1 else f" ({'; '.join(own) if len(own) <= NAMED else f'{len(own)} cells'})")
-        for (threads, at_once, compiled), own in sorted(found.items())
+        for (machine, threads, at_once, compiled), own in sorted(found.items())
     ]
 
 
@@ -263,10 +269,18 @@ def beside_words(told: Told) -> list[str]:
     seeds = told.settings.seeds
     return [
         "Others over ours at the same epsilon: above 1, theirs is further off, or takes more. Beside is the "
-        "row of ours that saw as many records, or the most. +: every seed of ours is nearer than every one "
-        "of theirs. -: the other way round. Of two methods that are alike, one in "
+        "row of ours that saw as many records, or has the same share, or saw the most. +: every seed of ours "
+        "is nearer than every one of theirs. -: the other way round. Of two methods that are alike, one in "
         f"{math.comb(2 * seeds, seeds)} would get a +, and as many a -.",
         "Seconds to be as near: those of their cheapest row over those of ours, where a row is as near if "
         "its means of all finished distances (Fréchet, kernel, perceptual) are as small or smaller. In no "
-        "time: the public weights are as near without the records.",
+        "time: the public weights are as near without the records. The more rows a system has, the cheaper "
+        f"its cheapest may be: at one epsilon there are {_rows_of_each(told)}. With as many records for each "
+        "the ratio is that of train seconds in all.",
     ]
+
+
+def _rows_of_each(told: Told) -> str:
+    """How many trained rows each system has to choose from, at one epsilon."""
+    trained = [method.system for method in told.settings.methods if method.trained]
+    return ", ".join(f"{trained.count(system)} of {system}" for system in dict.fromkeys(trained))

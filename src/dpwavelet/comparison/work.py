@@ -30,6 +30,7 @@ from torch import Tensor
 from dpwavelet.checkpoint import read_json, write_json, write_tensors
 from dpwavelet.comparison.cells import Cell, fingerprint
 from dpwavelet.comparison.consent import LEDGERS
+from dpwavelet.comparison.machine import machine
 from dpwavelet.comparison.measures import AT_ONCE, HeldOut, Judge, Numbers, judge_of, some_of
 from dpwavelet.comparison.methods import Method, open_system, weights_digest
 from dpwavelet.comparison.settings import Computing
@@ -144,6 +145,7 @@ def compute(job: Job) -> None:
             "threads": torch.get_num_threads(),
             "compiled": job.computing.compiled,
             "at_once": job.at_once,
+            "machine": machine(job.computing.device),
             "numbers": numbers,
         },
     )
