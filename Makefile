@@ -45,7 +45,7 @@ bench: $(STAMP) ## time every script in benchmarks/, one after another
 results: $(STAMP) ## the tables of three methods on stand-ins, in days; ARGS="--sets scenes6" narrows it
 	$(BIN)/python benchmarks/results.py $(ARGS)
 
-results-quick: $(STAMP) ## the same in half an hour, to test the machinery; it ranks nothing
+results-quick: $(STAMP) ## the same in minutes, to test the machinery; it ranks nothing
 	$(BIN)/python benchmarks/results.py --quick $(ARGS)
 
 demo: build/demo/portraits ## a whole private run on 8,000 drawn portraits

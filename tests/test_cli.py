@@ -386,6 +386,41 @@ class TestRefusals:
         """As a variable is that nobody set: it would pass for no key at all."""
         refused(capsys, ["verify", tmp_path, "--public-key", ""], "key")
 
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["frob"], "No such command 'frob'. See dpwavelet --help."),
+            (["run"], "See dpwavelet run --help."),
+            (["run", "data", "--epsilon", "much"], "--epsilon"),
+            (["run", "data", "--epsilo", "1"], "--epsilo"),
+            (["ledger", "frob"], "See dpwavelet ledger --help."),
+        ],
+    )
+    def test_words_that_are_no_command(
+        self, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        _, out, err = call(capsys, *words)
+        assert len(err.splitlines()) == 1 and not out
+        refused(capsys, words, said)
+
+    @pytest.mark.parametrize("words", [[], ["key"], ["ledger"]])
+    def test_no_words_are_answered_with_help(
+        self, words: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        status, out, err = call(capsys, *words)
+        assert status == 2
+        assert "Usage:" in out + err
+        assert "dpwavelet: " not in err
+
+    @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["--version"]])
+    def test_help_is_no_mistake(self, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        status, out, err = call(capsys, *words)
+        assert (status, err) == (0, "") and out
+
+    def test_a_folder_that_is_no_release(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        refused(capsys, ["verify", tmp_path], "is no release", "certificate.json")
+        refused(capsys, ["verify", tmp_path / "gone"], "is no release")
+
     def test_options_that_would_do_nothing(
         self, portraits: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

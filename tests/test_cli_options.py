@@ -3,7 +3,8 @@
 import pytest
 
 from dpwavelet.cli_compare import SEVERAL
-from dpwavelet.cli_options import is_number, repeated
+from dpwavelet.cli_options import is_number, repeated, use
+from dpwavelet.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,9 @@ def test_where_the_folder_comes_first_every_word_after_an_option_gets_its_own() 
 
 def test_a_word_after_an_option_that_takes_one_is_left_alone() -> None:
     assert repeated(["data", "--seeds", "2", "3"], SEVERAL) == ["data", "--seeds", "2", "3"]
+
+
+@pytest.mark.parametrize("threads", [0, -1, 2**40])
+def test_threads_that_no_machine_has_are_refused(threads: int) -> None:
+    with pytest.raises(ConfigError, match=r"threads must be from 1 to 4,096, got"):
+        use(threads)

@@ -202,6 +202,16 @@ class TestInterruption:
         assert torch.equal(weights(trained(transformer, broken)), expected)
         assert Ledger.open(broken / "ledger.jsonl").charged_steps("a") == PLAN.steps
 
+    def test_steps_that_an_older_copy_of_the_ledger_lacks_are_charged_again(
+        self, transformer: ImageTransformer, tmp_path: Path
+    ) -> None:
+        expected = weights(trained(transformer, tmp_path))
+        path = tmp_path / "ledger.jsonl"
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+        assert Ledger.open(path).charged_steps("a") == 2
+        assert torch.equal(weights(trained(transformer, tmp_path)), expected)  # all steps were taken before
+        assert Ledger.open(path).charged_steps("a") == PLAN.steps
+
     def test_steps_are_charged_before_they_are_taken(
         self, transformer: ImageTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -45,7 +45,7 @@ from dpwavelet.pipeline.likeness import CHOICES
 from dpwavelet.pipeline.release import Samples
 from dpwavelet.pipeline.settings import JUDGED
 from dpwavelet.privacy import registry
-from dpwavelet.privacy.certificate import read_public_key, statement
+from dpwavelet.privacy.certificate import CERTIFICATE, read_public_key, statement
 from dpwavelet.privacy.verification import read_certificate, verify_release
 from dpwavelet.ranks import joined, place
 from dpwavelet.training import PrivateTraining
@@ -61,6 +61,8 @@ app.add_typer(cli_key.app, name="key")
 app.add_typer(cli_models.app, name="models")
 console = Console()
 USUAL = PrivateTraining()
+# What typer raises at words that it cannot read. It names no class for all of them.
+WRONG_WORDS: Any = typer.BadParameter.__mro__[1]
 
 
 @app.command()
@@ -377,7 +379,10 @@ def verify(
     as_json: option.AsJson = False,
 ) -> None:
     """Recompute epsilon from the certificate and check every file of a release."""
-    result = verify_release(release, read_public_key(public_key) if public_key is not None else None, ledger)
+    known = read_public_key(public_key) if public_key is not None else None
+    if not (release / CERTIFICATE).is_file():
+        raise ConfigError(f"{release} is no release: it has no {CERTIFICATE}. Name the folder that has one.")
+    result = verify_release(release, known, ledger)
     if as_json:
         print(
             json.dumps(
@@ -445,11 +450,24 @@ def _root(
 def main() -> None:
     """Run the command line; what a user can put right is one line and status 2."""
     try:
-        app()
+        status = app(prog_name="dpwavelet", standalone_mode=False)
+    except WRONG_WORDS as error:
+        if not sys.argv[1:] or type(error).__name__.startswith("NoArgs"):  # the help is what was wanted
+            error.show()
+            sys.exit(2)
+        _fail(f"{' '.join(error.format_message().split()).rstrip('.')}. {_help_of(error)}".strip())
+    except typer.Abort:
+        sys.exit(1)
     except DpwaveletError as error:
         _fail(" ".join(str(error).split()))
     except OSError as error:
         _fail(f"{error.strerror or error}: {error.filename or 'no file named'}")
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _help_of(error: Any) -> str:
+    """Where to read how a command is used."""
+    return f"See {error.ctx.command_path} --help." if error.ctx is not None else ""
 
 
 def _fail(message: str) -> None:

@@ -26,8 +26,9 @@ def compare(
         typer.Option(
             help="dp-wavelet, dp-llamagen, dp-ldm; dp-wavelet:2 or :all for its private scales; dp-ldm@0.25 "
             "and so on for a share of the steps, dp-ldm@0.25/2 in batches of half the size; dp-ldm:away, "
-            "drawn away from its public weights as dp-wavelet always is; public, the weights without the "
-            "records, or public:dp-ldm and so on. dp-wavelet and public unless given."
+            "drawn away from its public weights as dp-wavelet always is; dp-wavelet:chosen and so on, of "
+            "four pictures the one that a likeness chooses; public, the weights without the records, or "
+            "public:dp-ldm and so on. dp-wavelet and public unless given."
         ),
     ] = None,
     weights: Annotated[

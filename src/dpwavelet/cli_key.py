@@ -16,7 +16,8 @@ File = Annotated[
     Path | None,
     typer.Option(
         "--key",
-        help="File of the key that signs, made on first use; DPWAVELET_KEY, or one a run, unless given.",
+        help="File of the key that signs; DPWAVELET_KEY unless given. One that is not there is made anew, "
+        "and has signed nothing yet.",
     ),
 ]
 

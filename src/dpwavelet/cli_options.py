@@ -65,7 +65,7 @@ ScheduleName = Annotated[
 Allow = Annotated[
     list[str] | None,
     typer.Option(
-        help="A refusal to overrule; may be repeated. The certificate says so. One of "
+        help="A refusal to overrule; may be repeated. The certificate, or `audit.json`, says so. One of "
         + ", ".join(rule.name for rule in RULES.values() if rule.overridable)
         + "."
     ),
@@ -79,11 +79,11 @@ Passes = Annotated[
     float | None,
     typer.Option(
         help="Instead of steps: how often a record is seen on average, 6 unless given, or a person, 12; more "
-        "often where there are few. 0.6 is a quick run."
+        "often where there are few. A tenth of the usual is a quick run: 0.6 where it is 6."
     ),
 ]
 Captions = Annotated[Path | None, typer.Option(help="Text file of captions to draw with, one a line.")]
-Seed = Annotated[int, typer.Option(help="Fixes everything but what privacy rests on.")]
+Seed = Annotated[int, typer.Option(help="The same seed draws the same; private batches and noise have none.")]
 Device = Annotated[
     str,
     typer.Option(
@@ -143,14 +143,15 @@ Consistent = Annotated[
     ),
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads to compute with; all cores unless given.")]
+MOST_THREADS = 4096
 
 
 def use(threads: int | None) -> None:
     """Compute with so many threads, or with what torch takes."""
     keep_freed_memory()
     if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"threads must be at least 1, got {threads}.")
+        if not 1 <= threads <= MOST_THREADS:
+            raise ConfigError(f"threads must be from 1 to {MOST_THREADS:,}, got {threads}.")
         torch.set_num_threads(threads)
 
 

@@ -230,6 +230,8 @@ def train_privately(
     optimizer = Adam(parameters, settings, plan.steps)
     start = int(ranks.share(lambda: str(checkpoint.load(optimizer)).encode()))
     ranks.follow([*module.state_dict().values(), *optimizer.state().values()])
+    if ranks.lead and ledger.charged_steps(run) < start:  # an older copy of the ledger was put back
+        ledger.append({"kind": "charged", "run": run, "steps": start})
     for step, batch in plan.batches(records=records.units, source=source, start=start):
         if ranks.lead and ledger.charged_steps(run) <= step:
             ledger.append(

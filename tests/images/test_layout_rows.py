@@ -107,8 +107,9 @@ def test_a_csv_row_of_another_length_is_refused_with_its_line(tmp_path):
         open_folder(tmp_path)
 
 
-def test_a_json_file_that_is_not_coco_is_refused(tmp_path):
+@pytest.mark.parametrize("image", ["{}", '{"file_name": "a.png", "id": [1]}'])
+def test_a_json_file_that_is_not_coco_is_refused(tmp_path, image):
     write(tmp_path, "a.png")
-    text(tmp_path / "captions_train.json", '{"images": [{}], "annotations": []}')
+    text(tmp_path / "captions_train.json", f'{{"images": [{image}], "annotations": []}}')
     with pytest.raises(DataError, match="not COCO"):
         open_folder(tmp_path)

@@ -99,6 +99,15 @@ def test_a_tar_with_a_damaged_header_is_refused(tmp_path):
         open_folder(path)
 
 
+def test_a_tar_with_headers_that_make_no_sense_is_refused(tmp_path):
+    member = tarfile.TarInfo("a.png")
+    member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "x"}
+    with tarfile.open(tmp_path / "set.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(member)
+    with pytest.raises(DataError, match="not a whole tar"):
+        open_folder(tmp_path / "set.tar")
+
+
 def test_a_compressed_tar_may_not_unpack_without_bound(tmp_path, monkeypatch):
     monkeypatch.setattr("dpwavelet.images.layout_stores.SPOOL_LIMIT", 2**20)
     path = packed(tmp_path / "set.tar.xz", "w:xz", ("a.png", bytes(2**22)))
@@ -181,6 +190,15 @@ def test_a_damaged_member_of_a_zip_is_found_when_it_is_read(tmp_path, method):
     with pytest.raises(DataError, match=r"a\.png in .* cannot be unpacked"):
         folder.read(0)
     assert folder.read(1) == picture()
+
+
+def test_a_damaged_name_in_a_zip_is_found_when_its_member_is_read(tmp_path):
+    path = zipped(tmp_path / "set.zip", ("é.png", picture()))
+    data = bytearray(path.read_bytes())
+    data[30] = 0x41  # of the name in the local header, no UTF-8 any more
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        open_folder(path).read(0)
 
 
 def test_a_member_of_a_zip_may_not_have_more_than_is_read_of_any_file(tmp_path, monkeypatch):

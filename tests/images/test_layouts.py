@@ -56,5 +56,12 @@ def test_a_group_field_that_a_record_lacks_is_refused(tmp_path):
         open_folder(tmp_path).group("identity")
 
 
+def test_a_group_is_named_alike_however_its_number_was_written(tmp_path):
+    write(tmp_path, "a.png", "b.png", "c.png", "d.png")
+    values = {"a.png": 17, "b.png": 17.0, "c.png": "17", "d.png": 17.5}
+    jsonl(tmp_path / "metadata.jsonl", *({"file": name, "patient": value} for name, value in values.items()))
+    assert open_folder(tmp_path).group("patient") == ["17", "17", "17", "17.5"]
+
+
 def test_the_repr_of_a_folder_shows_no_record(tmp_path):
     assert repr(open_folder(write(tmp_path, "secret.png"))) == "ImageFolder(layout='flat folder')"

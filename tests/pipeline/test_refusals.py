@@ -173,6 +173,18 @@ class TestPeople:
         write_rows(copy, table)
         check_people(PrivateImages.open(copy, 32), None, ())
 
+    def test_people_of_a_column_with_gaps_are_known_by_their_numbers(
+        self, copy: Path, tiny_model: Path
+    ) -> None:
+        """Tables keep whole numbers as 17.0 where one of a column is missing."""
+        table = rows(copy)
+        for index, row in enumerate(table):
+            row["patient_id"] = float(index // 3)
+        table[-1]["patient_id"] = None
+        table[-2]["patient_id"] = float("nan")
+        write_rows(copy, table)
+        refused("several-per-person", copy, tiny_model, "--group-by patient_id", "one has 3 records")
+
     def test_records_without_the_field_are_nobodys(self, copy: Path) -> None:
         table = rows(copy)
         table[0]["patient"] = "x"

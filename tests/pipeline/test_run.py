@@ -175,6 +175,16 @@ class TestInterruption:
         with pytest.raises(ConfigError, match="other settings"):
             run(portraits, tmp_path / "run", settings(tiny_model, epsilon=4.0), Silent())
 
+    @pytest.mark.parametrize("content", ["", "[1, 2]", "run: [", "run: 1\n", "\xff"])
+    def test_a_broken_config_is_told_in_a_sentence(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, content: str
+    ) -> None:
+        out = tmp_path / "run"
+        out.mkdir()
+        (out / "config.yaml").write_bytes(content.encode("latin-1"))
+        with pytest.raises(ConfigError, match=r"config\.yaml .*restore it"):
+            run(portraits, out, settings(tiny_model), Silent())
+
     def test_another_process_is_kept_out(self, portraits: Path, tiny_model: Path, tmp_path: Path) -> None:
         with alone_in(tmp_path / "run"), pytest.raises(OutputError, match="another process"):
             run(portraits, tmp_path / "run", settings(tiny_model), Silent())
@@ -256,6 +266,15 @@ class TestPlan:
 
 class TestRehearsal:
     """Before anything is spent every stage runs once, and no record reaches the disk."""
+
+    def test_an_accuracy_of_many_classes_is_rehearsed_with_all_of_their_captions(
+        self, portraits: Path, tiny_model: Path
+    ) -> None:
+        classes = ("hat", "beard", "glasses")
+        bought = {"release_metrics": ("fd", "accuracy"), "metrics_epsilon": 1.0, "classes": classes}
+        captions = tuple(f"a person with a {name}" for name in classes)
+        plan = dry_run(portraits, settings(tiny_model, captions=captions, **bought), Silent())
+        assert plan.measures
 
     def test_what_it_writes_is_the_same_whatever_the_records(
         self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -290,7 +290,7 @@ def test_a_delta_too_small_to_bound_is_refused_and_not_promised():
 
 def test_a_mechanism_with_hardly_any_noise_is_refused_at_once():
     with pytest.raises(PrivacyError, match="promises nothing"):
-        epsilon_pld([PoissonGaussian(0.5, 0.01, 10**9)], DELTA)
+        epsilon_pld([PoissonGaussian(0.5, 0.01, 10**7)], DELTA)
 
 
 def test_delta_lies_below_one_over_the_number_of_records():

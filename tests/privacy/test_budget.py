@@ -66,6 +66,18 @@ class TestPlace:
         monkeypatch.setenv("DPWAVELET_LEDGERS", "")
         assert ledger_path(IMAGES) == tmp_path / "home" / ".dpwavelet" / "ledgers" / f"{IMAGES}.jsonl"
 
+    def test_an_account_without_a_home_is_told_to_name_a_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def homeless() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.delenv("DPWAVELET_LEDGERS", raising=False)
+        monkeypatch.setattr(Path, "home", homeless)
+        with pytest.raises(ConfigError, match=r"no home folder.*--ledger"):
+            ledger_path(IMAGES)
+        assert ledger_path(IMAGES, tmp_path).parent == tmp_path
+
     def test_a_file_in_place_of_the_folder_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         with pytest.raises(ConfigError, match="Name a folder"):
@@ -109,6 +121,13 @@ class TestComposition:
         spend(ledger, "a")
         ledger.finish("a")
         assert ledger.held("record") == ledger.spent("record") == (PLAN.event,)
+
+    def test_a_run_whose_steps_were_not_all_charged_is_not_finished(self, ledger: DataLedger) -> None:
+        spend(ledger, "a", steps=10)
+        before = ledger.path.read_bytes()
+        with pytest.raises(PrivacyError, match=f"up to step 10 of {PLAN.steps}.*not finished"):
+            ledger.finish("a")
+        assert ledger.path.read_bytes() == before
 
     def test_a_histogram_counts_whole_from_the_beginning(self, ledger: DataLedger) -> None:
         ledger.append(begun("a", COUNTING, IMAGES))

@@ -126,6 +126,20 @@ def test_a_signature_is_ed25519_and_can_be_checked_without_this_library():
     key.verify(bytes.fromhex(claim["signature"]), b"words")
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"records": 5000, "delta": 5000**-1.1}, "up to a probability of 8.6e-05."),  # 8.534e-05
+        ({"records": 700, "delta": 700**-1.1}, "up to a probability of 0.00075."),  # 0.000742
+        ({"delta": 1e-4}, "up to a probability of 0.0001."),
+        ({"epsilon": 1.0000001}, "e^1.00001,"),
+        ({"epsilon": 0.5}, "e^0.5,"),
+    ],
+)
+def test_the_statement_rounds_what_it_promises_up(changes, words):
+    assert words in statement(replace(PLAN, **changes))
+
+
 def test_the_statement_says_in_plain_words_what_an_attacker_can_achieve():
     words = statement(PLAN)
     assert "any one record" in words

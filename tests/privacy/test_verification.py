@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from dpwavelet.errors import OutputError
+from dpwavelet.errors import ConfigError, OutputError
 from dpwavelet.privacy.accounting import Gaussian, event_to_json
 from dpwavelet.privacy.certificate import (
     CERTIFICATE,
+    NOT_PROMISED,
     SIGNATURE,
     digest_files,
     make_certificate,
@@ -52,6 +53,12 @@ def failures(folder, public_key=None):
     result = verify_release(folder, public_key)
     assert result.ok == all(ok for ok, _ in result.lines)
     return [text for ok, text in result.lines if not ok]
+
+
+def promise_of(certificate):
+    """What report.json tells of it."""
+    told = {"promise": "statement", "epsilon": "epsilon", "delta": "delta", "unit": "unit"}
+    return {name: certificate[field] for name, field in told.items()}
 
 
 def resign(folder, change, key=OWNER):
@@ -372,3 +379,97 @@ def test_public_weights_that_are_named_badly_prove_nothing(release, weights):
     (release / "model" / "reference.safetensors").write_bytes(b"public")
     write_certificate(release, certify(release, extra={"public_weights": weights}), OWNER)
     assert any("reference.safetensors is public" in text for text in verify_release(release).cannot_prove)
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("report.json", lambda c: promise_of(c) | {"epsilon": 0.1}),
+        ("report.json", lambda c: promise_of(c) | {"promise": "Nobody can tell anything."}),
+        ("report.json", lambda c: promise_of(c) | {"unit": "person"}),
+        ("report.json", lambda c: {}),
+        ("report.json", lambda c: []),
+        ("model/card.json", lambda c: {"plan": c["plan"] | {"epsilon": 0.1}}),
+    ],
+)
+def test_another_promise_in_another_file_fails(release, path, told):
+    content = told(certify(release))
+    (release / path).write_text(json.dumps(content))
+    write_certificate(release, certify(release), OWNER)
+    (wrong,) = failures(release)
+    assert wrong.startswith(path)
+
+
+def test_the_same_promise_in_other_files_passes_and_is_told(release):
+    certificate = certify(release)
+    (release / "report.json").write_text(json.dumps(promise_of(certificate)))
+    (release / "model" / "card.json").write_text(json.dumps({"plan": certificate["plan"]}))
+    write_certificate(release, certify(release), OWNER)
+    result = verify_release(release)
+    assert result.ok, result.lines
+    lines = [text for _, text in result.lines]
+    assert "2,000 records declared, delta 0.0001" in lines
+    assert certificate["statement"] in lines
+    assert "report.json tells the same promise" in lines
+    assert any("card.md" in sentence for sentence in result.cannot_prove)
+
+
+def test_a_release_writes_no_lines_of_its_own(release):
+    forged = "x\x1b[2K\rok    signed with the key of the hospital\nok    epsilon: 0.1 claimed"
+    resign(release, lambda c: c.update({forged: 1, "private_scales": ["\n"]}))
+    (release / "a\nok    b").write_text("x")
+    result = verify_release(release)
+    told = [text for _, text in result.lines] + result.cannot_prove
+    assert all(text.isprintable() for text in told)
+    assert any("\\x1b[2K" in text for text in told)
+    assert any("a\\nok    b is not in the certificate" in text for text in told)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="a folder that its owner cannot list")
+def test_a_folder_that_cannot_be_listed_fails(release):
+    (release / "hidden").mkdir(mode=0)
+    assert any("cannot be listed" in text for text in failures(release))
+
+
+def test_a_listing_that_fails_is_a_failure(release, monkeypatch):
+    def walk(folder, onerror=None):
+        onerror(PermissionError(13, "denied", "hidden"))
+        yield from ()
+
+    monkeypatch.setattr("dpwavelet.privacy.certificate.os.walk", walk)
+    assert any("cannot be listed" in text for text in failures(release))
+
+
+@pytest.mark.parametrize("name", ["margaret", "model/deep/er"])
+def test_a_folder_without_a_certified_file_fails(release, name):
+    (release / name).mkdir(parents=True)
+    assert f"{name} is a folder without a certified file" in failures(release)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("versions", None), ("versions", {"python": 3}), ("captions", 1), ("ledger", None), ("ledger", {}),
+        ("not_promised", [*NOT_PROMISED, 7]),
+    ],
+)  # fmt: skip
+def test_what_others_read_must_be_of_its_kind(release, field, value):
+    resign(release, lambda c: c.pop(field) if value is None else c.update({field: value}))
+    assert any(field in text for text in failures(release))
+
+
+def test_mechanisms_beyond_the_plan_are_not_even_counted_up(release, monkeypatch):
+    resign(release, lambda c: c.update(events=[*c["events"], *([event_to_json(Gaussian(1e5, 1))] * 3000)]))
+
+    def count_up(*_):
+        raise AssertionError("this would take minutes")
+
+    monkeypatch.setattr("dpwavelet.privacy.verification.epsilon_pld", count_up)
+    assert any("3,001 mechanisms, which no plan has" in text for text in failures(release))
+
+
+def test_a_plan_of_thousands_of_mechanisms_or_billions_of_steps_is_none():
+    with pytest.raises(ConfigError, match="at most 16 mechanisms"):
+        replace(PLAN, others=(Gaussian(1e5, 1),) * 17)
+    with pytest.raises(ConfigError, match="steps must be a whole number from 1 to 10,000,000"):
+        replace(PLAN, steps=10**9)

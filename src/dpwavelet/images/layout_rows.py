@@ -7,6 +7,7 @@ read by, and whether its images exist, is not decided here.
 import csv
 import io
 import json
+import math
 import posixpath
 import re
 from collections import defaultdict
@@ -32,6 +33,16 @@ class Record:
     label: str | None = None
     split: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def named(self, name: str) -> str | None:
+        """The value of a field as text, such as whose the image is; nothing where it names nobody.
+
+        A whole number is the same however it was written: tables with gaps have 17.0 for 17.
+        """
+        value = self.label if name == "label" else self.fields.get(name)
+        if isinstance(value, float):
+            value = None if not math.isfinite(value) else int(value) if value.is_integer() else value
+        return str(value) if isinstance(value, str | int | float) and value != "" else None
 
 
 class Rows:
@@ -145,14 +156,16 @@ def coco_entries(store: Store, table: str) -> Iterator[tuple[str, tuple[str, ...
         captions = defaultdict[Any, list[str]](list)
         for annotation in content["annotations"]:
             captions[annotation["image_id"]].append(" ".join(annotation["caption"].split()))
-        entries = [(str(image["file_name"]), image["id"]) for image in content["images"]]
+        entries = [
+            (str(image["file_name"]), tuple(dict.fromkeys(filter(None, captions[image["id"]]))), image["id"])
+            for image in content["images"]
+        ]
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{table} is not COCO captions ({type(error).__name__}: {error}); it needs images with id and "
             "file_name, and annotations with image_id and caption."
         ) from error
-    for given, number in entries:
-        yield given, tuple(dict.fromkeys(filter(None, captions[number]))), number
+    yield from entries
 
 
 def inside(store: Store, base: str, given: str, where: str) -> str:

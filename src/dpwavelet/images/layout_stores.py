@@ -132,7 +132,7 @@ class TarStore:
             self._file = _spool(path) if compressed else path.open("rb")
             weakref.finalize(self, self._file.close)
             self._places = _unwrapped(_members(self._file, path), None)
-        except (OSError, EOFError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
+        except (OSError, EOFError, ValueError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
             raise DataError(f"{path} is not a whole tar ({error}); copy or pack it again.") from error
         self._lock = threading.Lock()
         self.names: Sequence[str] = sorted(self._places)
@@ -168,7 +168,7 @@ class ZipStore:
         try:
             with self._zip.open(member) as file:
                 return file.read(member.file_size)  # without a number it may unpack more than that on the way
-        except (OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(
                 f"{name} in {self._path} cannot be unpacked ({error}); copy or pack it again."
             ) from error

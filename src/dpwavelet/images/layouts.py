@@ -60,18 +60,14 @@ class ImageFolder:
 
     def group(self, name: str) -> list[str]:
         """The value of one field for every record, as text; a record without it is a DataError."""
-        values = [record.label if name == "label" else record.fields.get(name) for record in self.records]
-        missing = [
-            record.name
-            for record, value in zip(self.records, values, strict=True)
-            if value is None or value == "" or not isinstance(value, str | int)
-        ]
+        values = [record.named(name) for record in self.records]
+        missing = [record.name for record, value in zip(self.records, values, strict=True) if value is None]
         if missing:
             raise DataError(
-                f"{len(missing)} of {len(values)} records have no {name!r} that is a text or a whole number "
+                f"{len(missing)} of {len(values)} records have no {name!r} that is a text or a number "
                 f"({some(missing)}); give each record one, or group by another field."
             )
-        return [str(value) for value in values]
+        return [value for value in values if value is not None]
 
     def first(self, count: int) -> "ImageFolder":
         """The same folder with its first `count` records only."""

@@ -59,8 +59,7 @@ def check_people(images: PrivateImages, group_by: str | None, allow: Collection[
         return
     records = images.folder.records
     for field in sorted({name for record in records for name in record.fields if tells_person(name)}):
-        values = (record.fields.get(field) for record in records)
-        counts = Counter(str(value) for value in values if isinstance(value, str | int) and value != "")
+        counts = Counter(filter(None, (record.named(field) for record in records)))
         if counts and max(counts.values()) > 1:
             raise Refusal(
                 "several-per-person",

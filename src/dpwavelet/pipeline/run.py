@@ -45,7 +45,7 @@ from dpwavelet.pipeline.refusals import (
 )
 from dpwavelet.pipeline.release import Cost, Drawn, Seal, draw_samples, machine, public_digests, write_release
 from dpwavelet.pipeline.second_look import judge_again
-from dpwavelet.pipeline.settings import RunSettings, declared, make_plan, open_model
+from dpwavelet.pipeline.settings import RunSettings, declared, make_plan, open_model, read_config
 from dpwavelet.pipeline.start import REHEARSAL, starting_model
 from dpwavelet.privacy.bounded_sums import MOST_UNITS
 from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
@@ -213,7 +213,7 @@ def _rehearse(
     progress.begin("rehearsing", 1)
     few = images.first(REHEARSED)
     short = replace(plan, steps=min(2, plan.steps))
-    small = replace(settings, samples=min(settings.samples, 2), captions=settings.captions[:2])
+    small = replace(settings, samples=min(settings.samples, 2))
     with tempfile.TemporaryDirectory(prefix="dpwavelet-") as name:
         folder = Path(name)
         ledger = Ledger.open(folder / "ledger.jsonl")
@@ -319,7 +319,7 @@ def _kept(out: Path, **asked: Any) -> dict[str, Any] | None:
     path = out / "config.yaml"
     if not path.is_file():
         return None
-    kept: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    kept: dict[str, Any] = read_config(path)
     if {name: kept.get(name) for name in asked} != json.loads(json.dumps(asked)):
         raise ConfigError(
             f"{out} holds an unfinished run with other settings (see config.yaml); repeat those to go on, or "

@@ -6,8 +6,6 @@ because nothing of it may leave; the release stays as it was sealed.
 
 from pathlib import Path
 
-import yaml
-
 from dpwavelet.enlargers import DETAIL, enlarger_json, open_enlarger
 from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling
@@ -17,7 +15,7 @@ from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.likeness import FILE, Likeness
 from dpwavelet.pipeline.owner_parts import Released
 from dpwavelet.pipeline.owner_report import check_audit, judge
-from dpwavelet.pipeline.settings import RunSettings, open_model
+from dpwavelet.pipeline.settings import RunSettings, open_model, read_config
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.progress import Progress
@@ -47,7 +45,7 @@ def judge_again(
         raise ConfigError(f"{private} has no ledger.jsonl; put back what lay beside the release.")
     if audit is not None:
         check_audit(audit)
-    kept = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
+    kept = read_config(out / "config.yaml")
     asked = kept["settings"]
     settings = RunSettings(
         epsilon=asked["epsilon"],

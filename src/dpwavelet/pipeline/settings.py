@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dpwavelet.enlargers import DETAIL
 from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling
@@ -259,3 +261,17 @@ def read_captions(path: Path) -> tuple[str, ...]:
     if not captions:
         raise ConfigError(f"{path} holds no caption; give a text file, one caption a line.")
     return captions
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What a run was begun with, as its `config.yaml` says; the values are not checked."""
+    try:
+        kept = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        told = " ".join(str(error).split())
+        raise ConfigError(f"{path} cannot be read: {told}; restore it, or choose another --out.") from None
+    if not isinstance(kept, dict) or not {"run", "settings", "plan"} <= kept.keys():
+        raise ConfigError(
+            f"{path} does not say what the run was begun with; restore it, or choose another --out."
+        )
+    return kept

@@ -28,6 +28,7 @@ SEARCH_GRIDS = {1e-2: 1e-2, COARSE_GRID: 7e-4, FINE_GRID: 7e-4}  # where calibra
 RENYI_ORDERS = [*(2 + i / 4 for i in range(32)), *range(10, 65), 80, 100, 128, 256, 512, 1024]
 FEW_ORDERS = [2, 3, 4, 6, 8, 16, 32, 64]  # enough to tell what is beyond accounting
 FURTHEST = 16.0  # calibration trusts a slope no further than this factor
+MOST_STEPS = 10**7  # of one mechanism; accounting for more takes minutes
 SEARCHED = 100  # evaluations before calibration gives up; it needs three to six
 
 
@@ -43,7 +44,7 @@ class PoissonGaussian:
     def __post_init__(self) -> None:
         check_rate(self.sampling_rate)
         _check_noise(self.noise_multiplier)
-        check_count("steps", self.steps)
+        check_count("steps", self.steps, MOST_STEPS)
 
 
 @final
@@ -89,7 +90,7 @@ def calibrate_noise(
     check_epsilon(epsilon)
     check_delta(delta)
     check_rate(sampling_rate)
-    check_count("steps", steps)
+    check_count("steps", steps, MOST_STEPS)
     return _calibrated(epsilon, delta, sampling_rate, steps, checked(others))
 
 
@@ -148,7 +149,7 @@ def check_epsilon(epsilon: float) -> None:
     if not _is_number(epsilon) or not 0 < epsilon <= LARGEST_EPSILON:
         raise ConfigError(
             f"epsilon must be above 0 and at most {LARGEST_EPSILON:g}, got {epsilon!r}; "
-            "1 is strong, 8 is a common compromise, 20 hardly protects."
+            "1 is strong, 8 is weak, 20 hardly protects."
         )
 
 
@@ -169,10 +170,10 @@ def check_rate(sampling_rate: float) -> None:
         )
 
 
-def check_count(name: str, value: int) -> None:
+def check_count(name: str, value: int, most: int = 10**9) -> None:
     """Refuse what cannot count steps or records."""
-    if type(value) is not int or not 1 <= value <= 10**9:
-        raise ConfigError(f"{name} must be a whole number from 1 to a billion, got {value!r}.")
+    if type(value) is not int or not 1 <= value <= most:
+        raise ConfigError(f"{name} must be a whole number from 1 to {most:,}, got {value!r}.")
 
 
 def _trade_off(epsilon: float, delta: float, false_positive_rate: float) -> float:

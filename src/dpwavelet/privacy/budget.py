@@ -55,12 +55,22 @@ def ledger_path(images: str, folder: Path | None = None) -> Path:
     """Where the ledger of the images with this fingerprint stands: `folder`, DPWAVELET_LEDGERS, or home."""
     if folder is None:
         named = os.environ.get(FOLDER_VARIABLE)
-        folder = Path(named) if named else Path.home() / ".dpwavelet" / "ledgers"
+        folder = Path(named) if named else _home() / ".dpwavelet" / "ledgers"
     if folder.exists() and not folder.is_dir():
         raise ConfigError(
             f"{folder} is a file; ledgers stand in a folder, one file a data set. Name a folder."
         )
     return folder / f"{images}.jsonl"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise ConfigError(
+            "this account has no home folder to keep a ledger in; name another with --ledger or "
+            f"{FOLDER_VARIABLE}."
+        ) from None
 
 
 def begun(run: str, plan: PrivacyPlan, images: str, name: str = "") -> dict[str, Any]:

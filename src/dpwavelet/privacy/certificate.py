@@ -11,6 +11,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import ROUND_CEILING, Decimal, localcontext
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
@@ -113,10 +114,16 @@ def statement(plan: PrivacyPlan) -> str:
     best = math.ceil(1000 * mechanisms_allow(plan.events)) / 10
     return (
         f"Whether any one {plan.unit} was in the data changes the probability of whatever this release shows "
-        f"by a factor of at most e^{plan.epsilon:g}, up to a probability of {plan.delta:.2g}. An attacker "
-        f"who knows everything else and accepts 1% false alarms can recognise a {plan.unit} that was in the "
-        f"data at most {best:g}% of the time (guessing gives 1%)."
+        f"by a factor of at most e^{_up(plan.epsilon, 6)}, up to a probability of {_up(plan.delta, 2)}. An "
+        f"attacker who knows everything else and accepts 1% false alarms can recognise a {plan.unit} that "
+        f"was in the data at most {best:g}% of the time (guessing gives 1%)."
     )
+
+
+def _up(value: float, digits: int) -> str:
+    """So many digits, rounded up: what is promised is never more than what is kept."""
+    with localcontext(prec=digits, rounding=ROUND_CEILING):
+        return f"{float(+Decimal(repr(value))):.{digits}g}"
 
 
 def contribution(plan: PrivacyPlan) -> str:
@@ -171,11 +178,27 @@ def digest_files(folder: Path) -> dict[str, str]:
 
 
 def paths_in(folder: Path) -> Iterator[str]:
-    """Everything in a folder that is no real folder, by path; links are named and not followed."""
-    for parent, folders, names in os.walk(folder):
+    """Everything in a folder that is no real folder, by path; links are named and not followed.
+
+    A folder that cannot be listed is an OSError.
+    """
+    for parent, folders, names in os.walk(folder, onerror=_raise):
         inside = Path(parent).relative_to(folder)
         for name in [*names, *(name for name in folders if (Path(parent) / name).is_symlink())]:
             yield (inside / name).as_posix()
+
+
+def folders_in(folder: Path) -> set[str]:
+    """Every real folder inside, by path."""
+    found: set[str] = set()
+    for parent, folders, _ in os.walk(folder, onerror=_raise):
+        inside = Path(parent).relative_to(folder)
+        found |= {(inside / name).as_posix() for name in folders if not (Path(parent) / name).is_symlink()}
+    return found
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def is_plain(folder: Path, path: str) -> bool:

@@ -169,9 +169,15 @@ class Ledger:
         return self.runs[run].begun["plan"] if run in self.runs else {}
 
     def finish(self, run: str) -> int:
-        """Close a run, once; the position of the entry that closed it."""
-        if run in self.runs and self.runs[run].closed == "finished":
-            return self.runs[run].last
+        """Close a run whose steps were all charged, once; the position of the entry that closed it."""
+        known = self.runs.get(run)
+        if known and known.closed == "finished":
+            return known.last
+        if known and known.charged < known.planned:
+            raise PrivacyError(
+                f"run {run} is charged up to step {known.charged} of {known.planned} in {self.path}, so it "
+                "is not finished; go on with it, or abandon it."
+            )
         return self.append({"kind": "finished", "run": run})
 
     def _read(self) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.privacy.accounting import (
+    MOST_STEPS,
     Event,
     Gaussian,
     PoissonGaussian,
@@ -40,6 +41,7 @@ from dpwavelet.randomness import Source
 
 PROGRESS_POINTS = 100  # at how many places `epsilon_spent` is computed
 UNITS = ("record", "person")
+MOST_OTHERS = 16  # mechanisms beside training
 
 
 @final
@@ -84,8 +86,9 @@ class PrivacyPlan:
         """Refuse fields that promise nothing or contradict each other. Every maker of noise asks again."""
         check_epsilon(self.epsilon)
         check_delta(self.delta)
-        for name in ("records", "batch_size", "steps", "per_unit"):
+        for name in ("records", "batch_size", "per_unit"):
             check_count(name, getattr(self, name))
+        check_count("steps", self.steps, MOST_STEPS)
         check_numbers(self.records, self.delta)
         if self.batch_size > self.records:
             raise ConfigError(
@@ -105,6 +108,10 @@ class PrivacyPlan:
             )
         if type(self.others) is not tuple or self.others != checked(self.others):
             raise ConfigError(f"others must be a tuple of mechanisms, got {self.others!r}.")
+        if len(self.others) > MOST_OTHERS:
+            raise ConfigError(
+                f"a plan has at most {MOST_OTHERS} mechanisms beside training, got {len(self.others):,}."
+            )
 
     @property
     def measures(self) -> bool:

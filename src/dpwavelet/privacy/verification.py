@@ -9,9 +9,9 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -37,6 +37,7 @@ from dpwavelet.privacy.certificate import (
     WARM_START,
     attack,
     contribution,
+    folders_in,
     is_plain,
     mechanisms_allow,
     paths_in,
@@ -44,7 +45,7 @@ from dpwavelet.privacy.certificate import (
     stays_inside,
 )
 from dpwavelet.privacy.ledger import GENESIS, Ledger
-from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.privacy.plan import MOST_OTHERS, PrivacyPlan
 from dpwavelet.privacy.refusals import allowed_json
 
 ROUNDING = 1e-9  # two machines may differ by this when they add up the same epsilon
@@ -59,8 +60,11 @@ CANNOT_PROVE = (
     "go by two names)",
     "that the public models saw only public images",
     "that nobody trained on the same records elsewhere; every run on them adds to the privacy loss",
+    "that card.md and report.html, which are made for reading, say no more than is said here",
 )
 MOST_SCALES = 64  # that a model may have
+TOLD = {"promise": "statement", "epsilon": "epsilon", "delta": "delta", "unit": "unit"}  # of report.json
+UNITS = {"record": "records", "person": "people"}
 _PERCENT = re.compile(r"(?<=at most )([0-9.]+)(?=% of the time)")
 _NO_KEY = "whose certificate this is: give the owner's public key to check that"
 _LIKENESS_FILE = "model/likeness.safetensors"
@@ -68,6 +72,27 @@ _REFERENCE = "model/reference.safetensors"
 _PUBLIC = f"{_REFERENCE} is a transformer of the starting weights that the certificate names"
 _NOT_PUBLIC = f"that {_REFERENCE} is public: it is no file of the weights that the certificate names"
 _NO_LEDGER = "that the owner's ledger holds this run as certified: give the ledger to check that"
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _are_named_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+# What the promise leaves open and others read: of these kinds, whatever they say.
+FORMS: Mapping[str, Callable[[Any], bool]] = {
+    "versions": _are_named_texts,
+    "captions": _is_text,
+    "not_promised": _are_texts,
+    "ledger": lambda value: isinstance(value, dict) and {"position", "head"} <= value.keys(),
+}
 
 
 @dataclass(frozen=True)
@@ -92,11 +117,12 @@ def verify_release(
     try:
         certificate, content = _read_certificate(folder)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        return VerificationResult(False, [(False, f"{CERTIFICATE} cannot be read: {error}")], cannot_prove)
+        return _result([(False, f"{CERTIFICATE} cannot be read: {error}")], cannot_prove)
     cannot_prove.append(f"what the certificate says of {', '.join(_unconfirmed(certificate))}")
     lines.append(_check_signature(folder / SIGNATURE, content, public_key))
     lines += _check_promise(certificate)
     lines.append(_check_scales(folder, certificate))
+    lines += _check_told(folder, certificate)
     files = _check_files(folder, certificate.get("files"))
     lines += files
     if (known := _is_public(certificate)) is not None:
@@ -105,7 +131,20 @@ def verify_release(
         cannot_prove += [] if known else [_NOT_PUBLIC]
     if ledger is not None:
         lines.append(_check_ledger(ledger, certificate))
-    return VerificationResult(all(ok for ok, _ in lines), lines, cannot_prove)
+    return _result(lines, cannot_prove)
+
+
+def _result(lines: Sequence[tuple[bool, str]], cannot_prove: Sequence[str]) -> VerificationResult:
+    """With what a release says spelled out where it does not print: it may not write lines of its own."""
+    return VerificationResult(
+        ok=all(ok for ok, _ in lines),
+        lines=[(ok, _printable(text)) for ok, text in lines],
+        cannot_prove=list(map(_printable, cannot_prove)),
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def read_certificate(folder: Path) -> dict[str, Any]:
@@ -158,8 +197,8 @@ def _check_promise(certificate: Mapping[str, Any]) -> list[tuple[bool, str]]:
     try:
         plan = PrivacyPlan.from_json(certificate["plan"])
         events = tuple(event_from_json(event) for event in certificate["events"])
-        if not events:
-            raise PrivacyError("it names no mechanism")
+        if not 1 <= len(events) <= 1 + MOST_OTHERS:
+            raise PrivacyError(f"it names {len(events):,} mechanisms, which no plan has")
         epsilon, second = epsilon_pld(events, plan.delta), epsilon_rdp(events, plan.delta)
         claims = (
             ("epsilon", epsilon, ROUNDING),
@@ -184,10 +223,14 @@ def _check_promise(certificate: Mapping[str, Any]) -> list[tuple[bool, str]]:
         wrong += _wrong_words(certificate, plan, events)
         wrong += ["measured"] if certificate.get("measured") and not plan.measures else []
         wrong += _wrong_sums(certificate, plan)
+        wrong += [name for name, fits in FORMS.items() if not fits(certificate.get(name))]
     except (DpwaveletError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         return [(False, f"the promise cannot be recomputed: {error!s:.300}")]
     agreement = f"disagree on {', '.join(wrong)}" if wrong else "agree"
     lines.append((not wrong, f"the plan and the certificate around it {agreement}"))
+    if not wrong:
+        lines.append((True, f"{plan.records:,} {UNITS[plan.unit]} declared, delta {plan.delta:.6g}"))
+        lines.append((True, certificate["statement"]))
     lines += [(True, words) for name, words in SUMS.items() if name in certificate and not wrong]
     return [*lines, (True, contribution(plan))] if plan.unit == "person" and not wrong else lines
 
@@ -249,6 +292,27 @@ def _check_scales(folder: Path, certificate: Mapping[str, Any]) -> tuple[bool, s
     return ok, f"private scales: {claimed} claimed, {scales} in the model"
 
 
+def _check_told(folder: Path, certificate: Mapping[str, Any]) -> list[tuple[bool, str]]:
+    """What other files of the release tell of the promise, in a form that a program reads, must be that."""
+    claims = {
+        "report.json": {name: certificate.get(told) for name, told in TOLD.items()},
+        "model/card.json": {"plan": certificate.get("plan")},
+    }
+    lines = []
+    for path, claim in claims.items():
+        if not is_plain(folder, path):
+            continue
+        try:
+            found = json.loads((folder / path).read_bytes())
+            wrong = [name for name, value in claim.items() if found[name] != value]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            lines.append((False, f"{path} cannot be read: {error!s:.100}"))
+            continue
+        told = f"tells another {' and '.join(wrong)}" if wrong else "tells the same promise"
+        lines.append((not wrong, f"{path} {told}"))
+    return lines
+
+
 def _check_ledger(path: Path, certificate: Mapping[str, Any]) -> tuple[bool, str]:
     """The certified place must end one whole run of this plan and its very mechanisms; the head pins it."""
     try:
@@ -299,8 +363,14 @@ def _check_files(folder: Path, files: Any) -> list[tuple[bool, str]]:
         return [(False, "the certificate lists no files")]
     lines = [(False, f"{path!r} would lead outside the release") for path in files if not stays_inside(path)]
     listed = {path for path in files if stays_inside(path)}
-    links = {path for path in paths_in(folder) if not is_plain(folder, path)}
-    present = set(paths_in(folder)) - {CERTIFICATE, SIGNATURE}
+    try:
+        paths, folders = set(paths_in(folder)), folders_in(folder)
+    except OSError as error:
+        return [*lines, (False, f"a folder of the release cannot be listed: {error}")]
+    links = {path for path in paths if not is_plain(folder, path)}
+    present = paths - {CERTIFICATE, SIGNATURE}
+    used = {parent.as_posix() for path in listed for parent in PurePosixPath(path).parents}
+    lines += [(False, f"{path} is a folder without a certified file") for path in sorted(folders - used)]
     lines += [(False, f"{path} is a link or no plain file") for path in sorted(links)]
     lines += [(False, f"{path} is missing") for path in sorted(listed - present)]
     lines += [(False, f"{path} is not in the certificate") for path in sorted(present - listed)]
