@@ -103,6 +103,13 @@ REFUSALS = breaks_of(
     "pipeline/refusals.py",
     "pipeline/test_refusals.py",
     (
+        "people with numbers that have a point are nobody",
+        "A column with gaps has 17.0 for 17, and a person with many records is promised what one record is.",
+        "Counter(filter(None, (record.named(field) for record in records)))",
+        "Counter(r.named(field) for r in records if isinstance(r.fields.get(field), str | int))",
+        "TestPeople::test_people_of_a_column_with_gaps_are_known_by_their_numbers",
+    ),
+    (
         "the same picture twice",
         "One record that is there k times has k times the privacy loss.",
         "if any(of_two(group[0], other) for other in group[1:]):",
@@ -175,6 +182,27 @@ SETTINGS = breaks_of(
 VERIFICATION = breaks_of(
     "privacy/verification.py",
     "privacy/test_verification.py",
+    (
+        "another promise in the report accepted",
+        "A signed release tells its readers a smaller epsilon than its certificate, and still verifies.",
+        "wrong = [name for name, value in claim.items() if found[name] != value]",
+        "wrong = [name for name in claim if name not in found]",
+        "test_another_promise_in_another_file_fails",
+    ),
+    (
+        "a release writes into what verify prints",
+        "A file name or a field forges lines that say what was never checked.",
+        "lines=[(ok, _printable(text)) for ok, text in lines],",
+        "lines=list(lines),",
+        "test_a_release_writes_no_lines_of_its_own",
+    ),
+    (
+        "folders that cannot be listed are passed over",
+        "What lies in them was seen by nobody, and the release verifies.",
+        'return [*lines, (False, f"a folder of the release cannot be listed: {error}")]',
+        "return lines",
+        "test_a_listing_that_fails_is_a_failure",
+    ),
     (
         "digests of files not compared",
         "Somebody replaces the weights by others, and the release still verifies.",
@@ -285,6 +313,13 @@ CERTIFICATE = breaks_of(
         '"epsilon_pld": plan.pld_epsilon,',
         '"epsilon_pld": plan.pld_epsilon * 100 // 1 / 100,',
         "privacy/test_breaks.py::test_no_number_of_a_certificate_is_rounded_in_its_own_favour",
+    ),
+    (
+        "what is promised rounded to the nearest",
+        "The sentence in the certificate names a smaller delta or epsilon than the plan.",
+        "rounding=ROUND_CEILING",
+        'rounding="ROUND_HALF_EVEN"',
+        "test_the_statement_rounds_what_it_promises_up",
     ),
     (
         "attacker's success rounded down",

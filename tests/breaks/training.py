@@ -16,6 +16,13 @@ TRAINING = breaks_of(
         "TestInterruption::test_steps_are_charged_before_they_are_taken",
     ),
     (
+        "steps of a checkpoint that the ledger lacks stay unpaid",
+        "An older copy of the ledger is put back, and the run is finished for less than it took.",
+        "if ranks.lead and ledger.charged_steps(run) < start:",
+        "if False:",
+        "TestInterruption::test_steps_that_an_older_copy_of_the_ledger_lacks_are_charged_again",
+    ),
+    (
         "one key for two sets of records",
         "A run is trained again on other captions with the same noise; the difference of the two has none.",
         "source(records.digest, start_digest)",
