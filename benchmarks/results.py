@@ -1,6 +1,6 @@
 """The tables of results: three methods on stand-ins, from public weights to published files, in one command.
 
-    python benchmarks/results.py --threads 2                          # days; goes on where it was interrupted
+    python benchmarks/results.py --threads 1 --at-once 2              # a night; goes on after a stop
     python benchmarks/results.py --sets scenes6 --publish docs/results
     python benchmarks/results.py --sets scenes6 --epsilon 10 --seeds 1  # some cells; more can follow
     python benchmarks/results.py --sets scenes6 --methods dp-wavelet dp-ldm  # some rows, all steps

@@ -58,7 +58,9 @@ def planned(settings: TableSettings) -> list[tuple[str, float, int]]:
     """Method, epsilon and seed of every cell but those of real pictures."""
     names = [method.name for method in settings.methods]
     known = {
-        method.name: SimpleNamespace(method=method, max_norm=1.0, weights="", settings={}, sampling={})
+        method.name: SimpleNamespace(
+            method=method, max_norm=1.0, weights="", settings={}, sampling={}, image_size=results.SIDE
+        )
         for method in settings.methods
     }
     cells = cells_of(settings, known, dict.fromkeys(names, 5), 1000, {})
