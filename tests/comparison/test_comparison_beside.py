@@ -84,6 +84,14 @@ def test_as_near_can_be_no_row_or_one_that_no_record_touched() -> None:
     assert one(public, ours(), theirs(fd=24)).reached == "dp-wavelet"
 
 
+def test_a_row_that_nobody_timed_is_the_cheapest_only_if_there_is_no_other() -> None:
+    untimed = row("dp-wavelet@0.1", fd_full=20.0, records_seen=10.0)
+    found = one(ours(), untimed, theirs())
+    assert (found.reached, found.seconds_to_reach) == ("dp-wavelet", 10.0)
+    found = one(untimed, theirs())
+    assert (found.reached, found.seconds_to_reach) == ("dp-wavelet@0.1", None)
+
+
 def test_as_near_is_as_near_by_every_distance() -> None:
     own = [ours(perceptual=0.9), ours("dp-wavelet@0.1", 20, seen=10, perceptual=1.1)]
     assert one(*own, theirs(fd=30, perceptual=1.0)).reached == "dp-wavelet"

@@ -6,6 +6,7 @@ of ours. Give several shares of the steps, such as `dp-wavelet@0.1` and `dp-wave
 are enough.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,18 +109,18 @@ def _of_as_many(row: Row, own: Sequence[Row]) -> Row:
 
 def _cheapest(row: Row, rows: Sequence[Row]) -> Row | None:
     """Of these rows the one that took the least time, among those whose pictures are as near or nearer."""
-    near = [each for each in rows if _is_as_near(each, row)]
-    return min(near, key=lambda each: _mean(each, "seconds"), default=None)
+
+    def seconds(each: Row) -> float:
+        """None for public weights; without end where nobody measured them."""
+        return each.numbers["seconds"].value if "seconds" in each.numbers else math.inf if each.epsilon else 0
+
+    return min((each for each in rows if _is_as_near(each, row)), key=seconds, default=None)
 
 
 def _is_as_near(one: Row, other: Row) -> bool:
     """By the means of all distances that both have, of which there must be some."""
     both = [name for name in QUALITY if name in one.numbers and name in other.numbers]
-    return bool(both) and all(_mean(one, name) <= _mean(other, name) for name in both)
-
-
-def _mean(row: Row, name: str) -> float:
-    return row.numbers[name].value if name in row.numbers else 0.0
+    return bool(both) and all(one.numbers[name].value <= other.numbers[name].value for name in both)
 
 
 def _apart(theirs: Mean, ours: Mean) -> int:

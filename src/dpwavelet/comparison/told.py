@@ -258,8 +258,10 @@ def _reached(one: Beside) -> str:
         return "never"
     if not Method.parse(one.their).trained:
         return f"theirs in no time: {one.their}"
-    if one.seconds_to_reach is None:
+    if not Method.parse(one.reached).trained:
         return f"ours in no time: {one.reached}"
+    if one.seconds_to_reach is None:
+        return f"not timed, {one.reached}"
     whose = "" if one.their == one.method else f" for {one.their}"
     return f"{one.seconds_to_reach:.3g}, {one.reached}{whose}"
 
