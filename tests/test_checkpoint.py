@@ -35,6 +35,22 @@ JSON = st.recursive(
 )
 
 
+def test_an_interruption_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_tensors(tmp_path / "x.safetensors", {"a": torch.ones(4)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_that_is_too_deep_is_told_as_any_damage(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ModelError, match=r"cannot read .*x\.json"):
+        read_json(tmp_path / "x.json")
+
+
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:

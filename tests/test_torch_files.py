@@ -140,6 +140,11 @@ class TestRefusals:
              "too many"),
             (b"\x80\x02K\x05.", "holds a int"),
             (b"\x80\x02}K\x05Q.", "no file of plain tensors"),
+            (b"\x80\x02}K\x01" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(60)) + b"K\x01s.",
+             "tuple of more than 1024"),
+            (b"\x80\x02K\x01" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(60)) + b"Q.",
+             "tuple of more than 1024"),
+            (b"\x80\x02}\x86.", "does not have"),
             (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x00)))tR.", "something that is no storage"),
             (b"\x80\x02ctorch._utils\n_rebuild_parameter\n(K\x01tR.", "something that is no tensor"),
             (b"", "no file of plain tensors"),
@@ -160,7 +165,7 @@ class TestRefusals:
             ((2, 3), (4, 1), 0, "ends at 6"),
             ((1,), (1,), 2**62, "ends at"),
             ((7,), (0,), 0, "7 elements and its storage only 6"),
-            ((2, 3), (-3, 1), 3, "offset, shape and strides"),
+            ((2, 3), (-3, 1), 3, "that no tensor has"),
             ((2,), (1, 1), 0, "shape .* and strides"),
             ((0,), (1,), 7, "its storage at 6"),
         ],
@@ -175,6 +180,16 @@ class TestRefusals:
                 return torch._utils._rebuild_tensor_v2, (typed, offset, shape, strides, False, OrderedDict())
 
         self.refused(saved(tmp_path / "x.pt", {"a": Told()}), words)
+
+    def test_a_shape_of_endless_numbers_is_refused_before_it_is_multiplied(self, tmp_path: Path) -> None:
+        huge = b"\x8a\xff" + b"\x7f" * 255  # LONG1
+        storage = (
+            b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ"
+        )
+        pickled = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n" + storage + b"K\x00"
+        pickled += b"(" + huge + b"q\x01" + b"h\x01" * 99 + b"t" + b"(" + b"K\x00" * 100 + b"ttR."
+        path = zipped(tmp_path / "x.pt", {"x/data.pkl": pickled, "x/data/0": bytes(4)})
+        self.refused(path, "that no tensor has")
 
     def test_a_damaged_or_cut_file_is_refused(self, tmp_path: Path) -> None:
         path = saved(tmp_path / "x.pt", {"a": torch.arange(1000.0)})

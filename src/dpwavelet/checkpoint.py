@@ -53,9 +53,11 @@ def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}; free space or choose another --out."
         ) from error
@@ -81,7 +83,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file of ours; a missing or broken one is a ModelError that names it."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"cannot read {path}: {error}; the folder is incomplete or damaged.") from error
 
 

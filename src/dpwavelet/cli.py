@@ -353,6 +353,8 @@ def sample(
     pipeline = Pipeline.from_pretrained(model, enlarger=enlarger, consistent=consistent, choices=choices)
     pipeline.model.to(chosen)
     given = [*(caption or ()), *(read_captions(captions) if captions else ())] or [""]
+    if wrong := [text for text in given if not _is_text(text)]:
+        raise ConfigError(f"a caption must be text in UTF-8, got {wrong[0]!a}.")
     wanted = [given[i % len(given)] for i in range(number)]
     sampling = Sampling(temperature=temperature, top_p=top_p, guidance=guidance, away=away)
     with whole_folder(out) as building, Bars() as bars:
@@ -445,6 +447,15 @@ def _root(
     ] = False,
 ) -> None:
     """A folder of sensitive images in, a differentially private image generator and data set out."""
+
+
+def _is_text(text: str) -> bool:
+    """Whether a word of the command line was text, and no bytes that mean nothing."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def main() -> None:

@@ -1,4 +1,6 @@
-"""Tensors out of the zip files that `torch.save` writes (`.pt`, `.pth`), without running any code from them.
+"""Tensors out of files of others, without running any code from them: `.pt` and `.pth`, and `.npz` of NumPy.
+
+`torch.save` writes zip files.
 
 Such a file is a pickle that says how raw storages become tensors, and a pickle may name any function to call.
 Here it may name those that make up a dict of tensors and nothing else, and each of them is a stand-in of
@@ -13,22 +15,27 @@ import pickle
 import pickletools
 import sys
 import zipfile
+import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dpwavelet.errors import ModelError
 
 Tree = dict[Any, Any]  # nested: tensors, numbers, texts, None, lists and dicts of these
 
+LARGEST_ARRAYS = 1 << 29  # bytes; published networks have up to 300 million
 LARGEST_PICKLE = 64 << 20  # bytes; that of a model with thousands of tensors has one megabyte
 MOST_VALUES = 1 << 18  # in the tree, repeated ones counted each time
 DEEPEST = 32
+LARGEST_TUPLE = 1024  # values, those of tuples inside it counted each time
 STORAGES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -74,6 +81,19 @@ def read_torch_file(path: Path) -> Tree:
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds a {type(found).__name__}; a dict of tensors is wanted.")
     return found
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The plain arrays of an `.npz` file, LARGEST_ARRAYS bytes at most; anything else is a ModelError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(record.file_size for record in archive.infolist())
+        if size > LARGEST_ARRAYS:
+            raise ValueError(f"it unpacks to {size:,} bytes, and at most {LARGEST_ARRAYS:,} are read")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (*UNREADABLE, zlib.error) as error:
+        raise ModelError(f"{path} does not hold plain arrays: {error or 'it is damaged'}.") from error
 
 
 class _Name:
@@ -140,8 +160,8 @@ class _View:
         if not isinstance(self.storage, _Stored):
             raise ValueError("a tensor is made of something that is no storage")
         numbers = (self.offset, *self.shape, *self.strides)
-        if any(type(number) is not int or number < 0 for number in numbers):
-            raise ValueError(f"a tensor has offset, shape and strides {numbers}")
+        if len(numbers) > 128 or any(type(n) is not int or not 0 <= n < 1 << 63 for n in numbers):
+            raise ValueError("a tensor has an offset, a shape or strides that no tensor has")
         if len(self.shape) != len(self.strides):
             raise ValueError(f"a tensor has shape {self.shape} and strides {self.strides}")
         size = math.prod(self.shape)
@@ -171,9 +191,7 @@ class _Unpickler(pickle.Unpickler):
         what, kind, key, _, count = asked
         wrong = what != "storage" or not isinstance(kind, _Kind) or type(key) is not str
         if wrong or type(count) is not int or count < 0:
-            raise pickle.UnpicklingError(
-                f"it asks for {str(asked)[:80]}, which is no storage of plain tensors"
-            )
+            raise pickle.UnpicklingError("it asks for something that is no storage of plain tensors")
         return _Stored(key, kind, count)
 
 
@@ -280,9 +298,44 @@ def _fill(content: bytearray, file: IO[bytes]) -> None:
 
 
 def _check_opcodes(content: bytes) -> None:
-    """Refuse what no dict of tensors needs, and places in the memo that would take memory to reach."""
+    """Refuse what no dict of tensors needs, places in the memo that would take memory to reach, huge tuples.
+
+    A tuple that holds one tuple twice, and so on, is short in a file. Whoever takes it for a key of a dict
+    computes with all that it would be if it were written out.
+    """
+    leaves: list[int] = []  # of what lies on the stack; 0 is a mark
+    memo: dict[int, int] = {}
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name not in OPCODES:
             raise ValueError(f"its pickle does {opcode.name}, which plain tensors don't need")
-        if opcode.name in ("BINPUT", "LONG_BINPUT") and (argument or 0) > len(content):
-            raise ValueError("its pickle numbers its values without order")
+        if opcode.name in ("BINPUT", "LONG_BINPUT"):
+            if (place := int(argument or 0)) > len(content):
+                raise ValueError("its pickle numbers its values without order")
+            memo[place] = leaves[-1]
+            continue
+        taken = _taken(leaves, opcode)
+        if opcode.name in ("BINGET", "LONG_BINGET"):
+            leaves.append(memo[int(argument or 0)])
+        elif opcode.name == "MEMOIZE":
+            memo[len(memo)] = taken[0]
+            leaves += taken
+        else:
+            size = 1 + sum(taken) if "TUPLE" in opcode.name else 1
+            if size > LARGEST_TUPLE:
+                raise ValueError(f"its pickle holds a tuple of more than {LARGEST_TUPLE} values")
+            leaves += [0 if opcode.name == "MARK" else size for _ in opcode.stack_after]
+
+
+def _taken(leaves: list[int], opcode: pickletools.OpcodeInfo) -> list[int]:
+    """Take off the stack what an opcode takes, and return it without the mark and what lies under that."""
+    needed = opcode.stack_before
+    if pickletools.markobject not in needed:
+        if len(leaves) < len(needed):
+            raise ValueError("its pickle takes values that it does not have")
+        return [leaves.pop() for _ in needed]
+    taken = []
+    while size := leaves.pop():
+        taken.append(size)
+    for _ in range(needed.index(pickletools.markobject)):
+        leaves.pop()
+    return taken

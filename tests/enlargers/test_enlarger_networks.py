@@ -110,9 +110,23 @@ class TestFiles:
         np.savez(tmp_path / "x.npz", a=np.array([{"a": 1}], dtype=object))
         with pytest.raises(ModelError, match="plain arrays"):
             weights_of(tmp_path / "x.npz")
+        np.savez_compressed(tmp_path / "x.npz", a=np.zeros(2**16, np.uint8))
+        data = bytearray((tmp_path / "x.npz").read_bytes())
+        data[60] ^= 255
+        (tmp_path / "x.npz").write_bytes(data)
+        with pytest.raises(ModelError, match="plain arrays"):
+            weights_of(tmp_path / "x.npz")
         torch.save({"epoch": 3}, tmp_path / "x.pth")
         with pytest.raises(ModelError, match="no tensors"):
             weights_of(tmp_path / "x.pth")
+
+    def test_arrays_that_unpack_without_bound_are_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("dpwavelet.torch_files.LARGEST_ARRAYS", 2**20)
+        np.savez_compressed(tmp_path / "x.npz", a=np.zeros(2**22, np.uint8))
+        with pytest.raises(ModelError, match=r"unpacks to 4,194,\d+ bytes"):
+            weights_of(tmp_path / "x.npz")
 
 
 class TestCompact:

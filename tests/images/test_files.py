@@ -141,6 +141,35 @@ def test_sixteen_bit_tiff_is_reported_and_scaled():
     assert decode(data, 8, "a.tif").unique().tolist() == [128]
 
 
+def test_sixteen_bits_whose_zero_is_white_are_turned_as_eight_are():
+    """As radiographs are stored now and then."""
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    upright = decode(encoded(Image.fromarray(ramp), "TIFF", tiffinfo={262: 1}), 8, "a.tif")
+    turned = decode(encoded(Image.fromarray(ramp), "TIFF", tiffinfo={262: 0}), 8, "a.tif")
+    assert (upright.int() + turned.int() == 255).all()
+    assert upright.float().std() > 50
+
+
+def test_twelve_bits_are_refused_and_not_taken_for_sixteen():
+    data = bytearray(encoded(Image.fromarray(np.full((8, 8), 4095, np.uint16)), "TIFF"))
+    entry = data.index(struct.pack("<HHL", 258, 3, 1)) + 8  # bits of each sample
+    data[entry : entry + 2] = struct.pack("<H", 12)
+    with pytest.raises(DataError, match=r"a\.tif"):
+        decode(bytes(data), 8, "a.tif")
+
+
+def test_a_clear_value_of_sixteen_bit_grey_is_laid_over_white():
+    grey = np.full((8, 8), 40000, np.uint16)
+    grey[:4] = 7
+    body = b"".join(b"\0" + row.astype(">u2").tobytes() for row in grey)
+    data = png(8, 8, depth=16, colour=0, body=body)
+    chunk = b"tRNS" + struct.pack(">H", 7)
+    clear = struct.pack(">L", 2) + chunk + struct.pack(">L", zlib.crc32(chunk))
+    place = data.index(b"IDAT") - 4
+    picture = decode(data[:place] + clear + data[place:], 8, "a.png")
+    assert picture[0, :, 0].tolist() == [255] * 4 + [156] * 4
+
+
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_thirty_two_bit_pixels_are_refused(mode):
     with pytest.raises(DataError, match="32-bit"):

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from picture_folders import jsonl, picture, table, text, write
+from picture_folders import jsonl, picture, table, text, write, zipped
 
 from dpwavelet.errors import DataError
 from dpwavelet.images.layouts import open_folder
@@ -114,3 +114,47 @@ def test_the_most_explicit_form_wins(tmp_path):
     assert open_folder(tmp_path).layout == "coco captions"
     jsonl(tmp_path / "metadata.jsonl", {"file": "images/a.png", "text": "in metadata"})
     assert open_folder(tmp_path).layout == "metadata.jsonl"
+
+
+def test_sidecars_of_capital_letters_are_read(tmp_path):
+    write(tmp_path, "0.PNG")
+    text(tmp_path / "0.TXT", "a cat")
+    folder = open_folder(tmp_path)
+    assert folder.layout == "txt sidecars"
+    assert folder.captions(0) == ("a cat",)
+
+
+def test_a_class_named_text_is_a_class(tmp_path):
+    write(tmp_path, "text/a.png", "photo/b.png")
+    text(tmp_path / "text" / "a.txt", "letters")
+    text(tmp_path / "photo" / "b.txt", "a cat")
+    folder = open_folder(tmp_path)
+    assert folder.layout == "txt sidecars"
+    assert {folder.records[i].label: folder.captions(i) for i in range(2)} == {
+        "text": ("letters",), "photo": ("a cat",),
+    }  # fmt: skip
+
+
+def test_metadata_of_another_spelling_in_a_subfolder_is_told(tmp_path):
+    write(tmp_path, "a/x.png", "b/y.png")
+    text(tmp_path / "a" / "Metadata.CSV", "file_name,text\nx.png,a cat\n")
+    assert any("a/Metadata.CSV looks like metadata" in warning for warning in open_folder(tmp_path).warnings)
+
+
+@pytest.mark.parametrize("beside", ["README.md", "sub/notes.md"])
+def test_a_folder_around_all_images_is_no_class(tmp_path, beside):
+    write(tmp_path, "images/a.png", "images/b.png")
+    text(tmp_path / beside, "x")
+    folder = open_folder(tmp_path)
+    assert folder.layout == "flat folder"
+    assert folder.captions(0) == ()
+
+
+def test_a_folder_around_all_images_of_a_zip_is_no_class(tmp_path):
+    path = zipped(tmp_path / "set.zip", ("data/images/a.png", picture(0)), ("data/images/b.png", picture(1)))
+    assert [record.label for record in open_folder(path).records] == [None, None]
+
+
+def test_classes_under_a_folder_of_images_are_classes(tmp_path):
+    write(tmp_path, "images/cat/a.png", "images/dog/b.png")
+    assert [record.label for record in open_folder(tmp_path).records] == ["cat", "dog"]

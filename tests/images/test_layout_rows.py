@@ -107,6 +107,60 @@ def test_a_csv_row_of_another_length_is_refused_with_its_line(tmp_path):
         open_folder(tmp_path)
 
 
+def test_a_person_is_one_whatever_spaces_or_accents_stand_around_the_name(tmp_path):
+    write(tmp_path, "a.png", "b.png", "c.png", "d.png")
+    text(
+        tmp_path / "metadata.csv",
+        "file_name,patient\na.png, Zo\u00eb\nb.png,Zoe\u0308\nc.png,Zo\u00eb \nd.png,  \n",
+    )
+    folder = open_folder(tmp_path)
+    assert [record.named("patient") for record in folder.records] == ["Zo\u00eb"] * 3 + [None]
+
+
+def test_a_header_may_have_spaces_around_its_names(tmp_path):
+    write(tmp_path, "a.png")
+    text(tmp_path / "metadata.csv", "file_name, text ,hair\na.png, a cat,red\n")
+    folder = open_folder(tmp_path)
+    assert folder.captions(0) == ("a cat",)
+    assert folder.records[0].fields == {"hair": "red"}
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("file_name,caption,caption", "'caption' twice"),
+        ("file_name,hair, hair", "'hair' twice"),
+        ("file_name,Caption,hair", "'Caption' is not read, and 'caption' would be"),
+        ("file_name,LABEL,hair", "'LABEL' is not read"),
+    ],
+)
+def test_a_header_by_which_captions_would_be_lost_is_refused(tmp_path, header, words):
+    write(tmp_path, "a.png")
+    text(tmp_path / "metadata.csv", f"{header}\na.png,x,y\n")
+    with pytest.raises(DataError, match=words):
+        open_folder(tmp_path)
+
+
+def test_a_key_by_which_captions_would_be_lost_is_refused(tmp_path):
+    write(tmp_path, "a.png")
+    jsonl(tmp_path / "metadata.jsonl", {"file": "a.png", "Text": "a cat"})
+    with pytest.raises(DataError, match=r"metadata\.jsonl, line 1: 'Text' is not read"):
+        open_folder(tmp_path)
+
+
+def test_a_path_of_windows_finds_its_image(tmp_path):
+    write(tmp_path, "images/a.png")
+    jsonl(tmp_path / "metadata.jsonl", {"file": "images\\a.png", "text": "x"})
+    assert open_folder(tmp_path).names == ["images/a.png"]
+
+
+def test_half_of_a_character_is_refused(tmp_path):
+    write(tmp_path, "a.png")
+    text(tmp_path / "metadata.jsonl", '{"file": "a.png", "label": "\\ud800"}\n')
+    with pytest.raises(DataError, match="half of a character"):
+        open_folder(tmp_path)
+
+
 @pytest.mark.parametrize("image", ["{}", '{"file_name": "a.png", "id": [1]}'])
 def test_a_json_file_that_is_not_coco_is_refused(tmp_path, image):
     write(tmp_path, "a.png")

@@ -1,3 +1,4 @@
+import io
 import os
 import random
 import stat
@@ -106,6 +107,24 @@ def test_a_tar_with_headers_that_make_no_sense_is_refused(tmp_path):
         tar.addfile(member)
     with pytest.raises(DataError, match="not a whole tar"):
         open_folder(tmp_path / "set.tar")
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_tar_whose_headers_are_larger_than_names_are_is_refused(tmp_path, form):
+    with tarfile.open(tmp_path / "set.tar", "w", format=form) as tar:
+        tar.addfile(tarfile.TarInfo("x" * 2**21 + ".png"))
+    with pytest.raises(DataError, match="a header of"):
+        open_folder(tmp_path / "set.tar")
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_long_name_in_a_tar_is_read(tmp_path, form):
+    name = "é" * 150 + "/" + "y" * 100 + ".png"
+    member = tarfile.TarInfo(name)
+    member.size = len(picture())
+    with tarfile.open(tmp_path / "set.tar", "w", format=form) as tar:
+        tar.addfile(member, io.BytesIO(picture()))
+    assert open_folder(tmp_path / "set.tar").names == ["y" * 100 + ".png"]
 
 
 def test_a_compressed_tar_may_not_unpack_without_bound(tmp_path, monkeypatch):

@@ -30,6 +30,17 @@ def test_minutes_are_those_of_all_sessions_and_of_no_time_between_stages(tmp_pat
     }
 
 
+def test_a_line_that_a_full_disk_tore_is_left_out_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    log, _ = told(path, iter([0.0, 60.0, 120.0]))
+    log("coarse", 1, 3, {"loss": 2.0})
+    with path.open("a") as file:
+        file.write('{"stage": "coarse", "st')
+    log("coarse", 3, 3, {"loss": 1.0})
+    assert log.summary() == {"coarse": {"minutes": 2.0, "step": 3, "steps": 3, "loss": 1.0}}
+    assert path.read_text().count("\n") == 3
+
+
 def test_curves_of_an_earlier_form_are_read(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     lines = [{"stage": "coarse", "step": 3, "steps": 3, "loss": 1.0}, {"stage": "coarse", "minutes": 4.0}]

@@ -144,3 +144,10 @@ def test_the_longest_bar_fills_the_width_and_others_are_in_proportion():
     )
     assert bars(chart) == [[25.0, None], [100.0, 50.0]]
     assert bars(Bars(title="T", categories=["a"], series=[Series("x", [0.0], Origin.DP)])) == [[0.0]]
+
+
+@pytest.mark.parametrize("values", [[0.3, 0.1 + 0.2], [100.0, 99.99999999999999], [0.95, 0.9500000000000001]])
+def test_values_that_differ_by_rounding_have_an_axis(values):
+    axis = linear_axis(values)
+    assert all(0 <= axis.at(value) <= 100 for value in values)
+    assert len(axis.ticks) > 1

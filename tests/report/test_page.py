@@ -35,6 +35,7 @@ from dpwavelet.report import (
     Strip,
     Table,
     Words,
+    measured,
     render_private,
     render_release,
 )
@@ -277,3 +278,17 @@ def test_what_is_told_by_colour_is_told_by_shape_too():
     assert len({tuple(dash) for dash in dashes}) == 5
     fills = [(re.findall(r"fill: ([^;]+);", rule), "dasharray" in rule) for rule in looks["bar"]]
     assert len({str(fill) for fill in fills}) == 3
+
+
+def test_a_bar_keeps_the_look_and_the_line_of_its_series_when_an_earlier_one_has_none():
+    """Of words that no sample has, the records' bar must not pass for one of the samples."""
+    chart = measured.balance("Words", ["smiling", "hat"], records=[80.0, 20.0], samples=[None, 40.0])
+    text = render_private(replace(BARE_PRIVATE, balance=[chart]))
+    rows = re.findall(r"<title>(smiling|hat)</title>.*?</svg>", text, re.DOTALL)
+    drawn = {
+        word: re.findall(r'<rect class="bar look(\d)" x="1" y="(\d+)"', part)
+        for word, part in re.findall(r"<title>(smiling|hat)</title>(.*?)</svg>", text, re.DOTALL)
+    }
+    assert rows == ["smiling", "hat"]
+    first, second = [(str(look), str(12 * look - 10)) for look in (1, 2)]
+    assert drawn == {"smiling": [second], "hat": [first, second]}

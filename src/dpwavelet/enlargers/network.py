@@ -8,14 +8,12 @@ wrote; none of them can run code.
 import importlib
 import math
 import re
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,7 +21,7 @@ from torch import Tensor, nn
 from dpwavelet.checkpoint import digest, read_tensors
 from dpwavelet.enlargers.base import consistent, grown
 from dpwavelet.errors import ConfigError, ModelError
-from dpwavelet.torch_files import read_torch_file, weights_in
+from dpwavelet.torch_files import read_arrays, read_torch_file, weights_in
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt")
 FACTORS = (2, 4, 8)
@@ -134,7 +132,7 @@ def weights_of(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         tree = dict(read_tensors(path))
     elif path.suffix == ".npz":
-        tree = _read_arrays(path)
+        tree = {name: _tensor(value, path) for name, value in read_arrays(path).items()}
     else:
         tree = read_torch_file(path)
     found = weights_in(tree, WRAPPERS, PREFIXES)
@@ -143,11 +141,10 @@ def weights_of(path: Path) -> dict[str, Tensor]:
     return {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
 
 
-def _read_arrays(path: Path) -> dict[Any, Any]:
+def _tensor(array: Any, path: Path) -> Tensor:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        return torch.from_numpy(array)
+    except TypeError as error:
         raise ModelError(f"{path} does not hold plain arrays: {error}.") from error
 
 

@@ -39,7 +39,7 @@ BYTES_LIMIT = 256 * 2**20
 WORKERS = min(8, os.cpu_count() or 1)
 
 _ORIENTATION = 274  # EXIF tag
-_BITS_PER_SAMPLE = 258  # TIFF tag
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF tags
 _READ_AHEAD = 128  # items under way for each worker of `in_order`
 _AT_A_TIME = 16  # items handed to a worker together, because a hand-over costs as much as a small image
 
@@ -117,9 +117,12 @@ def decode(data: bytes, size: int, name: str) -> Tensor:
             turn = _orientation(image) != 1
             if image.format == "JPEG":  # decode at 1/2, 1/4 or 1/8 while three times the size remains
                 image.draft(None, (3 * size, 3 * size))
+            inverted = _inverted(image, name)
             image.load()
             upright = ImageOps.exif_transpose(image) if turn else image
             square = _thumbnail(_rgb(upright, image.format, name), size)
+            if inverted:
+                square = ImageOps.invert(square)
             return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
     except DataError:
         raise
@@ -194,6 +197,15 @@ def _depth(image: ImageFile, data: bytes) -> int:
     return 16 if image.mode.startswith("I") else 8
 
 
+def _inverted(image: ImageFile, name: str) -> bool:
+    """Whether 0 is white in a picture of more than 8 bits: Pillow turns those of 8 alone."""
+    if not (isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode.startswith("I;16")):
+        return False
+    if (depth := _depth(image, b"")) != 16:
+        raise DataError(f"{name} has {depth} bits a pixel, which are not read; save 8 or 16.")
+    return bool(image.tag_v2.get(_PHOTOMETRIC) == 0)
+
+
 def _orientation(image: ImageFile) -> int:
     """EXIF orientation 1 to 8; an absent or unknown one is upright."""
     value: object = image.getexif().get(_ORIENTATION, 1)
@@ -206,6 +218,8 @@ def _rgb(image: Image.Image, kind: str | None, name: str) -> Image.Image:
         raise DataError(f"{name} has 32-bit pixels, whose black and white are not agreed; save 8 or 16 bits.")
     if image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.uint32)
+        if isinstance(clear := image.info.get("transparency"), int):
+            wide = np.where(wide == clear, 65535, wide)  # over white
         return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         above = image.convert("RGBA")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from dpwavelet.errors import DataError
 from dpwavelet.images.layout_rows import Record, Rows, coco_entries, file_of, inside, record_of, table_rows
-from dpwavelet.images.layout_stores import IMAGE_FOLDERS, Store, read_text, some
+from dpwavelet.images.layout_stores import IMAGE_FOLDERS, Store, read_text, some, suffix_of
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 COCO = re.compile(r"captions_(\w+)\.json")
@@ -89,8 +89,10 @@ def _mm_celeba(store: Store, images: Sequence[str]) -> Found | None:
     texts = {
         PurePosixPath(name).stem: name
         for name in store.names
-        if name.endswith(".txt") and name.split("/")[0].lower() in _TEXT_FOLDERS and "/" in name
+        if suffix_of(name) == ".txt" and name.split("/")[0].lower() in _TEXT_FOLDERS and "/" in name
     }
+    if any(name.split("/")[0].lower() in _TEXT_FOLDERS for name in images):
+        return None  # a class of that name
     chosen = [name for name in images if name.split("/")[0].lower() in IMAGE_FOLDERS] or list(images)
     stems = Counter(PurePosixPath(name).stem for name in chosen)
     if not texts.keys() & stems.keys():
@@ -110,7 +112,7 @@ def _mm_celeba(store: Store, images: Sequence[str]) -> Found | None:
 
 def _sidecars(store: Store, images: Sequence[str]) -> Found | None:
     """0001.png with 0001.txt beside it, one caption a line; a class folder around them is the label."""
-    texts = {name[:-4]: name for name in store.names if name.endswith(".txt")}
+    texts = {name[:-4]: name for name in store.names if suffix_of(name) == ".txt"}
     bare = [name for name in images if posixpath.splitext(name)[0] not in texts]
     if len(bare) == len(images):
         return None
@@ -146,6 +148,9 @@ def _by_folder(images: Sequence[str]) -> list[Record]:
         folders = name.split("/")[:-1]
         split = folders.pop(0) if has_splits and folders else None
         records.append(Record(name=name, label=folders[-1] if folders else None, split=split))
+    labels = {record.label for record in records}
+    if len(labels) == 1 and str(*labels).lower() in IMAGE_FOLDERS:  # a folder around all is no class
+        return [replace(record, label=None) for record in records]
     return records
 
 

@@ -10,14 +10,15 @@ import json
 import math
 import posixpath
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from dpwavelet.errors import DataError
-from dpwavelet.images.layout_stores import Store, read_text
+from dpwavelet.images.layout_stores import Store, read_text, some
 
 TEXT_LIMIT = 2 * 2**30  # bytes of one metadata file
 
@@ -37,12 +38,15 @@ class Record:
     def named(self, name: str) -> str | None:
         """The value of a field as text, such as whose the image is; nothing where it names nobody.
 
-        A whole number is the same however it was written: tables with gaps have 17.0 for 17.
+        A whole number is the same however it was written: tables with gaps have 17.0 for 17. So is a text
+        with spaces around it, or with its accents apart.
         """
         value = self.label if name == "label" else self.fields.get(name)
         if isinstance(value, float):
             value = None if not math.isfinite(value) else int(value) if value.is_integer() else value
-        return str(value) if isinstance(value, str | int | float) and value != "" else None
+        if not isinstance(value, str | int | float):
+            return None
+        return unicodedata.normalize("NFC", str(value)).strip() or None
 
 
 class Rows:
@@ -78,6 +82,7 @@ def table_rows(store: Store, table: str) -> Iterator[tuple[int, Mapping[str, Any
     if table.endswith(".csv"):
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         try:
+            reader.fieldnames = _header(reader.fieldnames or (), table)
             for cells in reader:
                 if None in cells or None in cells.values():
                     raise DataError(
@@ -103,8 +108,26 @@ def table_rows(store: Store, table: str) -> Iterator[tuple[int, Mapping[str, Any
         yield number, row
 
 
+def _header(cells: Sequence[str], table: str) -> list[str]:
+    """The names of columns without spaces around them, each there once."""
+    names = [cell.strip() for cell in cells]
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise DataError(
+            f"{table}, line 1: the header has {some(map(repr, twice))} twice; rename one of them."
+        )
+    return names
+
+
+def _check_spelling(row: Mapping[str, Any], where: str) -> None:
+    """Refuse keys that only spaces or capitals keep from being read: captions would be lost in silence."""
+    for key in row:
+        if key not in _OWN_KEYS and (meant := key.strip().lower()) in _OWN_KEYS:
+            raise DataError(f"{where}: {key!r} is not read, and {meant!r} would be; rename it.")
+
+
 def file_of(row: Mapping[str, Any], where: str) -> str:
     """The file that a row is about."""
+    _check_spelling(row, where)
     given = row.get("file_name", row.get("file"))
     if not isinstance(given, str) or not given.strip():
         raise DataError(f"{where}: no 'file_name' (or 'file') says which image this is; add it.")
@@ -113,6 +136,12 @@ def file_of(row: Mapping[str, Any], where: str) -> str:
 
 def record_of(name: str, row: Mapping[str, Any], split: str | None, where: str) -> Record:
     """A row of metadata as a record; a numeric label gives way to the class name beside it."""
+    try:
+        json.dumps(dict(row), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{where}: a text has half of a character (a lone surrogate); write it anew."
+        ) from None
     label = row.get("label")
     if label is not None and not isinstance(label, str | int | float):
         raise DataError(f"{where}: label {_short(label)} is not a text or a number.")
@@ -170,8 +199,9 @@ def coco_entries(store: Store, table: str) -> Iterator[tuple[str, tuple[str, ...
 
 def inside(store: Store, base: str, given: str, where: str) -> str:
     """The name in the store that a path in metadata means; one that leaves the folder is refused."""
-    parts = PurePosixPath(given.replace("\\", "/")).parts
-    if ".." in parts or given.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", given):
+    given = given.replace("\\", "/")
+    parts = PurePosixPath(given).parts
+    if ".." in parts or given.startswith("/") or re.match(r"[A-Za-z]:", given):
         raise DataError(f"{where}: {given!r} leaves the folder; give a path inside it, without '..'.")
     name = posixpath.normpath(posixpath.join(base, given))
     if any(name == link or name.startswith(link + "/") for link in store.leaving):

@@ -22,10 +22,18 @@ from typing import IO, Protocol, TypeVar, cast
 
 from dpwavelet.errors import DataError
 
+HEADER_LIMIT = 2**20  # bytes of a tar's header beyond its block
 SPOOL_LIMIT = 64 * 2**30  # bytes that a compressed archive may unpack to
 IMAGE_FOLDERS = frozenset(("images", "image", "imgs", "img", "photos", "celeba-hq-img"))
 
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2")
+_READ_WHOLE = (  # headers of a tar beyond its blocks, which tarfile takes into memory
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 _ZIP = ".zip"
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of others Python may unpack more than was asked
 _ENCRYPTED = 0x1  # a flag of a zip's member
@@ -203,7 +211,7 @@ def _members(file: IO[bytes], path: Path) -> dict[str, tuple[int, int]]:
     """Offset and size of every regular member, by its checked name."""
     file.seek(0)
     places: dict[str, tuple[int, int]] = {}
-    with tarfile.open(fileobj=file, mode="r:") as tar:
+    with tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as tar:
         while (member := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # so that memory stays flat
             if member.isdir():
@@ -216,6 +224,16 @@ def _members(file: IO[bytes], path: Path) -> dict[str, tuple[int, int]]:
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes a damaged header for the end
         raise DataError(f"{path} is damaged or cut short at byte {end:,}; copy or pack it again.")
     return places
+
+
+class _Member(tarfile.TarInfo):
+    """One whose long names and further headers are no larger than names are: tarfile reads them whole."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _READ_WHOLE and self.size > HEADER_LIMIT:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]  # the hook of TarInfo
+        return found
 
 
 def _tar_name(member: tarfile.TarInfo, path: Path) -> str:

@@ -6,6 +6,7 @@ Guarantee: nothing outside the folder or archive is ever opened, because every n
 looked up among the regular files found inside.
 """
 
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -133,9 +134,10 @@ def _left_out(store: Store, found: Found) -> list[str]:
     for kind, count in sorted(kinds.items()):
         warnings.append(f"{count} {kind} files are not read; save them as PNG, JPEG or TIFF.")
     near = [name for name in store.names if _is_near_metadata(name, found.layout)]
-    if near and found.layout == "flat folder":
+    top = [name for name in near if "/" not in name]
+    if top and found.layout == "flat folder":
         raise DataError(
-            f"{some(near)} looks like metadata, which is read from metadata.jsonl or metadata.csv; "
+            f"{some(top)} looks like metadata, which is read from metadata.jsonl or metadata.csv; "
             "rename it (one JSON object a line, or CSV with a header), or move it away."
         )
     if near:
@@ -144,7 +146,8 @@ def _left_out(store: Store, found: Found) -> list[str]:
 
 
 def _is_near_metadata(name: str, layout: str) -> bool:
-    """Whether a file at the top was perhaps meant as metadata.jsonl."""
-    if name in METADATA or "/" in name or (layout == "coco captions" and COCO.fullmatch(name)):
+    """Whether a file was perhaps meant as metadata.jsonl."""
+    name = posixpath.basename(name)
+    if name in METADATA or (layout == "coco captions" and COCO.fullmatch(name)):
         return False
     return _NEAR_METADATA.fullmatch(name) is not None and layout not in ("txt sidecars", "mm-celeba-hq")

@@ -262,9 +262,9 @@ def _texts(place: str, content: bytes) -> Iterator[str]:
     if place.endswith(".safetensors"):
         yield content[8 : 8 + int.from_bytes(content[:8], "little")].decode("utf-8", "replace")
     elif place.endswith((".json", ".jsonl")):
-        lines = text.splitlines() if place.endswith(".jsonl") else [text]
+        lines = text.split("\n") if place.endswith(".jsonl") else [text]
         for line in lines:
-            yield from _strings(json.loads(line))
+            yield from _strings(json.loads(line)) if line.strip() else ()
     elif place.endswith(".html"):
         yield html.unescape(_DATA_URI.sub("", text))
     elif place.endswith(".md"):

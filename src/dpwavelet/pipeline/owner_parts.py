@@ -64,8 +64,8 @@ class Released:
         folder = release / SAMPLES
         if not folder.is_dir():
             return cls((), torch.zeros(0, 3, side, side, dtype=torch.uint8))
-        lines = (folder / METADATA).read_text(encoding="utf-8").splitlines()
-        told = [json.loads(line) for line in lines]
+        lines = (folder / METADATA).read_text(encoding="utf-8").split("\n")
+        told = [json.loads(line) for line in lines if line]
         names = [f"{index:06d}.png" for index in range(len(told))]
         pictures = [decode((folder / name).read_bytes(), side, name) for name in names]
         return cls([str(line["text"]) for line in told], torch.stack(pictures))

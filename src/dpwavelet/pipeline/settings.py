@@ -252,7 +252,7 @@ def spread(captions: tuple[str, ...], count: int) -> list[str]:
 def read_captions(path: Path) -> tuple[str, ...]:
     """Captions to sample with, one a line; they are the owner's public choice."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"cannot read captions from {path}: {error}; give a text file, one caption a line."

@@ -215,7 +215,8 @@ def classes() -> dict[str, tuple[tuple[str, ...], str]]:
 
 
 def _is_box(box: Sequence[float], side: int) -> bool:
-    return len(box) == 4 and all(0 <= edge < side for edge in box)
+    known = isinstance(box, list | tuple) and len(box) == 4
+    return known and all(isinstance(edge, int | float) and 0 <= edge < side for edge in box)
 
 
 def _tones(pixels: NDArray[np.uint8]) -> list[Said]:

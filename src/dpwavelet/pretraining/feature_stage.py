@@ -5,6 +5,7 @@ second shapes the rows that distances use; the first keeps the network an honest
 on held-out public images is on its card.
 """
 
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -47,8 +48,8 @@ class FeatureTraining:
 
     def scaled(self, share: float) -> "FeatureTraining":
         """The same run with a share of its steps."""
-        if not share > 0:
-            raise ConfigError(f"the share of steps must be above 0, got {share}.")
+        if not 0 < share < math.inf:
+            raise ConfigError(f"the share of steps must be above 0 and finite, got {share}.")
         steps = max(int(self.schedule.steps * share), 10)
         return replace(self, schedule=replace(self.schedule, steps=steps))
 

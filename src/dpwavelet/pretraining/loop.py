@@ -32,8 +32,8 @@ class Schedule:
 
     def scaled(self, share: float) -> "Schedule":
         """The same with a share of the steps."""
-        if not share > 0:
-            raise ConfigError(f"the share of steps must be above 0, got {share}.")
+        if not 0 < share < math.inf:
+            raise ConfigError(f"the share of steps must be above 0 and finite, got {share}.")
         return replace(self, steps=max(int(self.steps * share), 10))
 
     def rate(self, step: int) -> float:

@@ -1,9 +1,11 @@
 """One public training run of several stages: which it is, how far it has come, its curves and its card."""
 
 import json
+import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -86,16 +88,24 @@ class Log:
         now = self.clock()
         line = {"stage": stage, "step": step, "steps": steps, "minutes": (now - self.since) / 60, **numbers}
         self.since = now
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with self.path.open("a+b") as file:
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                file.write(b"\n")  # the line before was torn, as when a disk is full
+            file.write(json.dumps(line).encode() + b"\n")
         self.note(stage, step, steps, numbers)
+
+    def _lines(self) -> Iterator[Mapping[str, Any]]:
+        """What was told, without lines that an interruption tore."""
+        lines = self.path.read_text(encoding="utf-8").split("\n") if self.path.exists() else []
+        for text in lines:
+            with suppress(ValueError):
+                if isinstance(line := json.loads(text), dict) and "stage" in line:
+                    yield line
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Minutes in all, those of interrupted sessions included, and the last numbers of each stage."""
         stages: dict[str, dict[str, float]] = {}
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        for text in lines:
-            line: Mapping[str, Any] = json.loads(text)
+        for line in self._lines():
             stage = stages.setdefault(line["stage"], {"minutes": 0.0})
             minutes = stage["minutes"] + line.get("minutes", 0.0)
             stage.update({name: round(value, 4) for name, value in line.items() if name != "stage"})

@@ -6,14 +6,17 @@ convolutions, norms folded in. Only public images are shown to it.
 Letters: B batch, C channels.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dpwavelet.errors import ModelError
+from dpwavelet.torch_files import read_arrays
 
 # (channels, repeats, stride of the first, expansion) of each group of blocks
 GROUPS = (
@@ -50,18 +53,17 @@ class Teacher(nn.Module):
 
     def __init__(self, file: Path) -> None:
         super().__init__()
-        with np.load(file, allow_pickle=False) as arrays:
-            self._layers = iter(self._read(file, arrays))
-            self.enter = self._next(2, True)
-            self.groups = nn.ModuleList()
-            for _, repeats, first, expansion in GROUPS:
-                for place in range(repeats):
-                    stride = first if place == 0 else 1
-                    widen = [self._next(1, True)] if expansion > 1 else []
-                    self.groups.append(nn.Sequential(*widen, self._next(stride, True), self._next(1, False)))
-            self.leave = self._next(1, True)
-            self.classify = self._next(1, False)
-            del self._layers
+        self._layers = iter(self._read(file, read_arrays(file)))
+        self.enter = self._next(2, True)
+        self.groups = nn.ModuleList()
+        for _, repeats, first, expansion in GROUPS:
+            for place in range(repeats):
+                stride = first if place == 0 else 1
+                widen = [self._next(1, True)] if expansion > 1 else []
+                self.groups.append(nn.Sequential(*widen, self._next(stride, True), self._next(1, False)))
+        self.leave = self._next(1, True)
+        self.classify = self._next(1, False)
+        del self._layers
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,7 +81,7 @@ class Teacher(nn.Module):
         return Convolution(weight, bias, stride, bounded)
 
     @staticmethod
-    def _read(file: Path, arrays: "np.lib.npyio.NpzFile") -> list[tuple[Tensor, Tensor]]:
+    def _read(file: Path, arrays: Mapping[str, NDArray[Any]]) -> list[tuple[Tensor, Tensor]]:
         """Weight [C', C, k, k] and bias [C'] of every convolution, in order."""
         try:
             return [

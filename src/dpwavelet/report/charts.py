@@ -56,7 +56,7 @@ def logarithmic_axis(largest: float) -> Axis:
 
 def round_numbers(low: float, high: float) -> list[float]:
     """Two to six round numbers, evenly spaced, the first at or below `low`, the last at or above `high`."""
-    if high <= low:
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # alike but for rounding
         low, high = low - abs(low or 1.0) / 2, high + abs(high or 1.0) / 2
     rough = (high - low) / (MOST_TICKS - 1)
     power = 10.0 ** math.floor(math.log10(rough))
