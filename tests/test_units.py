@@ -17,6 +17,8 @@ from torch import Tensor
 from dpwavelet import cli, training
 from dpwavelet.errors import ConfigError, DataError, PrivacyError
 from dpwavelet.pipeline import RunSettings, Silent, declared, make_plan, run
+from dpwavelet.pipeline.bought import prepare
+from dpwavelet.pipeline.likeness import measure
 from dpwavelet.pipeline.settings import WORK
 from dpwavelet.privacy.clipping import RecordClipper
 from dpwavelet.privacy.ledger import Ledger
@@ -269,6 +271,29 @@ class TestRun:
         tokens = PrivateTokens.load(tmp_path / "run" / "private" / "tokens" / "tokens.safetensors")
         assert tokens.owners is not None
         assert sorted(np.bincount(tokens.owners).tolist())[-8:] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+    def test_what_is_bought_takes_all_pictures_of_a_person_for_one(
+        self, persons: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whose: list[Any] = []
+
+        def prepared(metrics: Any, classes: Any, generated: Any, records: Any, seed: int) -> Any:
+            whose.append(records.owners)
+            return prepare(metrics, classes, generated, records, seed)
+
+        def measured(pictures: Any, records: Any, owners: Any) -> Any:
+            whose.append(owners)
+            return measure(pictures, records, owners)
+
+        monkeypatch.setattr("dpwavelet.pipeline.purchase.prepare", prepared)
+        monkeypatch.setattr("dpwavelet.pipeline.likeness.measure", measured)
+        bought = {"release_metrics": ("fd",), "metrics_epsilon": 0.2, "likeness": 0.2}
+        settings = self.settings(tiny_model, epsilon=8.0, captions=("a woman", "a man"), samples=2, **bought)
+        assert verify_release(run(persons, tmp_path / "run", settings, Silent())).ok
+        of_records = [owners for owners in whose if owners is not None]
+        assert len(of_records) == 2  # the others were rehearsed, with numbers drawn by chance
+        for owners in of_records:
+            assert sorted(np.bincount(owners).tolist())[-8:] == [1, 2, 3, 4, 5, 6, 7, 8]
 
     def test_more_people_declared_than_there_are_are_refused(
         self, persons: Path, tiny_model: Path, tmp_path: Path

@@ -91,6 +91,25 @@ class TestDistance:
         stated = np.mean([run.noise for run in runs])
         assert 0.6 < stated / spread < 1.6  # 60 draws know a deviation to a tenth
 
+    @pytest.mark.parametrize(("count", "clear"), [(2_000, False), (24_000, True)])
+    def test_a_distance_that_is_told_lies_within_its_stated_noise(self, count, clear):
+        """With the noise that half of an epsilon buys. Where it is too large nothing is told."""
+        spread = 1 / np.sqrt(1 + np.arange(24))
+        draw = np.random.default_rng(0).standard_normal
+        generated, real = draw((1000, 24)) * spread, 0.3 * spread + 0.7 * draw((count, 24)) * spread
+        here = Frame.around(generated.astype(np.float32))
+        total = here.vectors(real.astype(np.float32)).sum(0)
+        exact = noisy_frechet(total, 0.0, generated, here, 0)
+        assert exact.clear and exact.lost < 1e-9
+        deviation = 6 * math.sqrt(8)
+        found = [
+            noisy_frechet(total + deviation * draw(len(total)), deviation, generated, here, seed)
+            for seed in range(10)
+        ]
+        held = [abs(one.value - exact.value) <= 2 * one.noise for one in found]
+        assert {one.clear for one in found} == {clear}
+        assert sum(held) >= 8 if clear else not any(held)
+
     def test_a_sum_of_noise_alone_still_gives_a_finite_number(self):
         generated = gaussian(200, 0)
         here = frame(generated)

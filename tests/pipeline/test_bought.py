@@ -195,11 +195,16 @@ class TestValues:
         values = []
         for shift in (0.0, 0.5, 1.5):
             records = Measured(*drawn(4000, 6, shift), None)
-            values.append(purchased(("fd",), records, planned(5.0), 2)[0])
+            values.append(purchased(("fd",), records, planned(1.0), 2)[0])
         found = [one.value for one in values]
         assert None not in found
         assert found == sorted(found)
         assert found[2] == pytest.approx(COLUMNS * 1.5**2, rel=0.25)
+
+    def test_a_distance_that_noise_makes_larger_than_can_be_told_is_not_told(self):
+        (one,) = purchased(("fd",), Measured(*drawn(4000, 6, 0.5), None), planned(20.0), 2)
+        assert one.value is None
+        assert "how far off it is cannot be told" in one.words
 
     def test_noise_that_hides_everything_leaves_nothing_to_tell(self):
         few = Measured(*drawn(20, 1), None)

@@ -25,6 +25,7 @@ REACH = 1.25  # the ball that vectors are cut to, in 95-percent radii of the gen
 PRODUCT_WEIGHT = 2.0  # products suffer more from noise than features
 SMALLEST_RADIUS = 1e-3
 DRAWS = 100
+MOST_LOST = 2e-3  # of the variance, to directions that noise made negative
 
 Rows = NDArray[np.number]
 Matrix = NDArray[np.float64]
@@ -83,12 +84,21 @@ class Frame:
 
         The covariance is the nearest one that has no negative direction.
         """
+        mean, covariance = self._plain(total)
+        values, directions = np.linalg.eigh(covariance)
+        return mean, (directions * np.maximum(values, 0.0)) @ directions.T
+
+    def lost(self, total: Matrix) -> float:
+        """How much variance of a noisy sum is negative, over that which is not."""
+        values = np.linalg.eigvalsh(self._plain(total)[1])
+        return float(-values[values < 0].sum() / max(values[values > 0].sum(), np.finfo(np.float64).tiny))
+
+    def _plain(self, total: Matrix) -> tuple[Matrix, Matrix]:
         k = self.columns
         count = max(float(total[0]), 1.0)
         mean = total[1 : 1 + k] / count
         second = _unpacked(total[1 + k :] / (PRODUCT_WEIGHT * count), k)
-        values, directions = np.linalg.eigh(second - np.outer(mean, mean))
-        return mean, (directions * np.maximum(values, 0.0)) @ directions.T
+        return mean, second - np.outer(mean, mean)
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,16 @@ class NoisyDistance:
     value: float  # corrected for the noise on average, not below 0
     noise: float  # one standard deviation of what the noise moves it by
     columns: int
+    lost: float  # variance that noise made negative, over that of all other directions
+
+    @property
+    def clear(self) -> bool:
+        """Whether `noise` says how far off it may be.
+
+        Directions that noise made negative are set to none, and the distance is too large by more than more
+        noise can tell.
+        """
+        return self.lost <= MOST_LOST
 
 
 def noisy_frechet(total: Matrix, deviation: float, generated: Rows, frame: Frame, seed: int) -> NoisyDistance:
@@ -116,7 +136,7 @@ def noisy_frechet(total: Matrix, deviation: float, generated: Rows, frame: Frame
     )
     scale = frame.radius**2
     value = max(0.0, 2 * found - float(again.mean()))
-    return NoisyDistance(scale * value, scale * float(again.std(ddof=1)), frame.columns)
+    return NoisyDistance(scale * value, scale * float(again.std(ddof=1)), frame.columns, frame.lost(total))
 
 
 def _distance(first: tuple[Matrix, Matrix], second: tuple[Matrix, Matrix]) -> float:

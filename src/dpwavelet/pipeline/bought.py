@@ -251,7 +251,8 @@ def _distance(
     total: NDArray[np.float64], deviation: float, generated: Rows, frame: Frame, unit: str, seed: int
 ) -> Bought:
     found = noisy_frechet(total, deviation, generated, frame, seed)
-    clear = total[0] > CLEAR * deviation
+    enough = total[0] > CLEAR * deviation
+    clear = enough and found.clear
     return Bought(
         metric="fd",
         name=f"FD-thumb-{COLUMNS} to the records",
@@ -260,5 +261,7 @@ def _distance(
         words=f"Fréchet distance of {len(generated)} generated pictures to the records, by the first "
         f"{COLUMNS} features of the bundled public network"
         if clear
-        else f"too few {unit}s for this noise",
+        else f"too few {unit}s for this noise"
+        if not enough
+        else "the noise is too large for a distance: how far off it is cannot be told",
     )

@@ -175,15 +175,23 @@ def forecast(
     """What `plan` would bring with this model; without a `speed`, time and memory are left open."""
     d = trained_parameters(model.transformer, training)
     s = _signal(plan, d, steps=plan.steps)
+    quality = expected_quality(
+        s, plan.records, [known for known in stand_ins() if known.preset == model.preset]
+    )
+    if quality is not None and not _as_measured(plan, training):
+        quality = replace(quality, measured=False)
     return Forecast(
         plan=plan,
         parameters=d,
         hours=speed.hours(plan) if speed else None,
         memory=speed.memory(plan) if speed else None,
-        quality=expected_quality(
-            s, plan.records, [known for known in stand_ins() if known.preset == model.preset]
-        ),
+        quality=quality,
     )
+
+
+def _as_measured(plan: PrivacyPlan, training: PrivateTraining) -> bool:
+    """Whether the stand-ins were trained like this: records, and all weights of the transformer."""
+    return plan.unit == "record" and training.parameters == "all"
 
 
 def _signal(plan: PrivacyPlan, parameters: int, *, steps: int) -> float:
