@@ -287,6 +287,16 @@ class TestParts:
         titles = [block.title for block in blocks if not isinstance(block, Missing)]
         assert len(titles) == 6  # two learners: how right, class by class, calibration
 
+    def test_records_that_were_all_drawn_for_leave_none_to_learn_from_and_that_is_said(
+        self, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        labels = ["woman" if "woman" in caption else "man" for caption in evidence.captions]
+        everywhere = replace(evidence, labels=labels)
+        monkeypatch.setattr(Evidence, "others", np.zeros(0, np.int64))
+        for part in ("obedience", "usefulness"):
+            blocks = measured(PARTS[part], everywhere)
+            assert any(isinstance(block, Missing) and "--judge" in block.why for block in blocks), part
+
     def test_a_part_that_cannot_be_measured_says_why(self, evidence: Evidence) -> None:
         def broken(_: Evidence) -> list:
             raise ConfigError("there are too few")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dpwavelet.checkpoint import write_tensors
+from dpwavelet.checkpoint import read_json, write_tensors
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes, png
@@ -157,7 +157,13 @@ class TestPictures:
         (release / "samples" / "000001.png").write_bytes(png(record[0]))
         check(watch, release, torch.cat((pictures, record)))
 
-    @pytest.mark.parametrize("name", ["tokens.safetensors", "model/tokens.safetensors", "samples/a.png", "x"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "tokens.safetensors", "model/tokens.safetensors", "samples/a.png", "x", "card.md.bak",
+            "model/config.json.old",
+        ],
+    )  # fmt: skip
     def test_a_file_of_a_kind_that_no_release_has_is_refused(
         self, watch: Watch, release: Path, pictures: torch.Tensor, name: str
     ) -> None:
@@ -328,6 +334,22 @@ class TestRun:
         assert not (tmp_path / "run" / "release").exists()
         assert not list((tmp_path / "run").glob(".release*"))
         assert not (tmp_path / "run" / "private" / "ledger.jsonl").exists()  # the rehearsal found it
+
+    def test_the_key_of_the_noise_is_looked_for_in_the_release_itself(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looked: list[set[str]] = []
+        original = Watch.check_release
+
+        def noted(watch: Watch, *given: object, secrets: dict[str, str], **more: object) -> None:
+            looked.append(set(secrets.values()))
+            original(watch, *given, secrets=secrets, **more)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Watch, "check_release", noted)
+        run(portraits, tmp_path / "run", self.settings(tiny_model), Silent())
+        key = read_json(tmp_path / "run" / "private" / "checkpoint" / "run.json")["key"]
+        assert len(looked) == 2  # of the rehearsal, which has a key of its own, and of the release
+        assert str(key) in looked[1] and str(key) not in looked[0]
 
     def test_the_scan_runs_again_on_the_release_itself(
         self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

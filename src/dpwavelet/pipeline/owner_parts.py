@@ -43,6 +43,10 @@ FEWEST = 20  # pictures below which nothing is compared
 PENALTY = 0.1  # of the probe of a word
 SHOWN = 12  # samples beside their nearest record
 MOST_SHOWN = 16  # classes or words in a chart
+ALL_DRAWN_FOR = (
+    "Pictures were drawn for nearly all records, so none are left for probes and classifiers to learn from "
+    "or be tried on. `dpwavelet report` with a smaller --judge shows them."
+)
 OURS, PUBLIC = "this release", "public model without your data"
 
 
@@ -166,7 +170,8 @@ def _obedience(here: Evidence) -> Blocks:
     found["Colour and light, read off the pixels"] = tone_obedience(
         here.ours.full, here.asked, here.real, here.asked
     )
-    return [_obeyed(title, one) for title, one in found.items() if one is not None]
+    shown: Blocks = [_obeyed(title, one) for title, one in found.items() if one is not None]
+    return shown if len(real) >= FEWEST else [*shown, Missing(ALL_DRAWN_FOR)]
 
 
 def _obeyed(title: str, found: Obedience) -> Block[AnyOrigin]:
@@ -196,7 +201,8 @@ def _usefulness(here: Evidence) -> Blocks:
     )
     synthetic = _labelled(here, here.places, here.rows(here.ours.full))
     if test is None or real is None or synthetic is None:
-        return [Missing("The records have no classes, or fewer than two, so no classifier was trained.")]
+        few = len(tested) < FEWEST
+        return [Missing(ALL_DRAWN_FOR if few else "The records have no classes, or fewer than two.")]
     by_rows = usefulness(LinearProbe(), synthetic, real, test)
     pixels = _labelled(here, tested, here.images.pixels(here.numbers[tested].tolist()))
     ours, theirs = (_labelled(here, here.places, one) for one in (here.ours.full, here.real))
