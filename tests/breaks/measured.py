@@ -107,6 +107,13 @@ TIES = breaks_of(
     "pipeline/bought.py",
     "pipeline/test_bought.py",
     (
+        "the classifier learns from records",
+        "One record turns the guesses about all others, which nobody paid for.",
+        "_guesses(_classifier(generated, classes, seed), records.rows)",
+        "_guesses(_classifier(Generated(records.rows, records.classes), classes, seed), records.rows)",
+        "TestOtherRecords::test_the_classifier_learns_from_generated_pictures_alone",
+    ),
+    (
         "all records classified in one product",
         "A product rounds each row by how many there are, so one record may turn the class of others.",
         "return np.array([int(classifier.probabilities(row[None]).argmax()) for row in rows], np.int64)",
@@ -295,6 +302,13 @@ RESUMED = breaks_of(
         "rows, plan, place, source,",
         "rows, plan, place, Source(),",
         "TestRun::test_a_run_that_was_stopped_reads_the_same_likeness_again",
+    ),
+    (
+        "people ignored where sums are bought",
+        "A person with many records moves every bought sum by as many times its bound.",
+        "return whose(images.group(settings.group_by)) if settings.group_by else None",
+        "return None",
+        "test_units.py::TestRun::test_what_is_bought_takes_all_pictures_of_a_person_for_one",
     ),
 )
 

@@ -11,6 +11,7 @@ import torch
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.evaluation.classifiers import Classifier
 from dpwavelet.evaluation.moments import COLUMNS
+from dpwavelet.evaluation.probe import LinearProbe
 from dpwavelet.pipeline import RunSettings, bought, make_plan
 from dpwavelet.pipeline.bought import (
     METRICS,
@@ -120,6 +121,21 @@ class TestSensitivity:
 
 class TestOtherRecords:
     """What a record brings depends on that record alone, to the last bit."""
+
+    def test_the_classifier_learns_from_generated_pictures_alone(self, monkeypatch):
+        """Learned from records, one of them could turn the guesses about all others."""
+        seen: list[np.ndarray] = []
+        original = LinearProbe.learn
+
+        def learn(probe, part, held_out, count, seed):
+            seen.extend((part.inputs, held_out.inputs))
+            return original(probe, part, held_out, count, seed)
+
+        monkeypatch.setattr(LinearProbe, "learn", learn)
+        total_of(("accuracy",), Measured(*drawn(50, 3), None))
+        generated = {row.tobytes() for row in GENERATED.rows}
+        assert sum(map(len, seen)) > 100
+        assert all(row.tobytes() in generated for rows in seen for row in rows)
 
     def test_a_tie_is_broken_the_same_whoever_else_is_there(self):
         """A product of many rows rounds each by how many there are; this one answers by nothing else."""
