@@ -3,12 +3,12 @@
 PYTHON  ?= python3
 VENV    ?= .venv
 WORKERS ?= 2
+CORES   := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # The tables of recipes take days, those of results a night; ask for them, or for parts, by hand.
-CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
 BENCHMARKS := $(sort $(filter-out benchmarks/_% benchmarks/recipe.py benchmarks/first_recipe.py benchmarks/results.py benchmarks/tries.py benchmarks/witness.py,$(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help

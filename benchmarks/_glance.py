@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dpwavelet.comparison.cells import REAL
 from dpwavelet.comparison.methods import LDM, LLAMAGEN, OURS, Method
 
 BEGIN, END = "<!-- glance -->", "<!-- /glance -->"
@@ -17,7 +18,6 @@ MEASURES = {
     "seconds": "train seconds",
 }
 MORE_IS_BETTER = ("class_found",)
-REAL = "real against real"
 
 Row = Mapping[str, Any]
 

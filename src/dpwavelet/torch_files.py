@@ -1,10 +1,9 @@
-"""Tensors out of files of others, without running any code from them: `.pt` and `.pth`, and `.npz` of NumPy.
+"""Tensors out of files of others, without running any code from them: `.npz` of NumPy, `.pt` and `.pth`.
 
-`torch.save` writes zip files.
-
-Such a file is a pickle that says how raw storages become tensors, and a pickle may name any function to call.
-Here it may name those that make up a dict of tensors and nothing else, and each of them is a stand-in of
-ours: nothing of torch is called by the file. Everything is bounded by the size of the file.
+What `torch.save` writes is a zip file with a pickle that says how raw storages become tensors, and a pickle
+may name any function to call. Here it may name those that make up a dict of tensors and nothing else, and
+each of them is a stand-in of ours: nothing of torch is called by the file. Everything is bounded by the size
+of the file, or by a number below.
 
 Tensors that shared a storage share it still. They are on the CPU, whatever device they were saved from.
 """

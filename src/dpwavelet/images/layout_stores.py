@@ -163,6 +163,7 @@ class ZipStore:
         self._path = path
         try:
             self._zip = zipfile.ZipFile(path)
+        # What zipfile raises on a damaged directory: ValueError of numbers and names that make no sense.
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} is not a whole zip ({error}); copy or pack it again.") from error
         weakref.finalize(self, self._zip.close)
@@ -176,6 +177,7 @@ class ZipStore:
         try:
             with self._zip.open(member) as file:
                 return file.read(member.file_size)  # without a number it may unpack more than that on the way
+        # The same on a damaged member, and zlib's own: ValueError of a name that is no UTF-8 any more.
         except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(
                 f"{name} in {self._path} cannot be unpacked ({error}); copy or pack it again."

@@ -252,16 +252,19 @@ def _distance(
 ) -> Bought:
     found = noisy_frechet(total, deviation, generated, frame, seed)
     enough = total[0] > CLEAR * deviation
-    clear = enough and found.clear
+    if not enough:
+        words = f"too few {unit}s for this noise"
+    elif not found.clear:
+        words = "the noise is too large for a distance: how far off it is cannot be told"
+    else:
+        words = (
+            f"Fréchet distance of {len(generated)} generated pictures to the records, by the first {COLUMNS} "
+            "features of the bundled public network"
+        )
     return Bought(
         metric="fd",
         name=f"FD-thumb-{COLUMNS} to the records",
-        value=found.value if clear else None,
+        value=found.value if enough and found.clear else None,
         noise=found.noise,
-        words=f"Fréchet distance of {len(generated)} generated pictures to the records, by the first "
-        f"{COLUMNS} features of the bundled public network"
-        if clear
-        else f"too few {unit}s for this noise"
-        if not enough
-        else "the noise is too large for a distance: how far off it is cannot be told",
+        words=words,
     )
