@@ -106,6 +106,35 @@ def test_results_on_private_images_stay_private_and_are_charged(images, tiny_mod
     assert "choose another --out" in " ".join(capsys.readouterr().err.split())
 
 
+def test_every_attack_is_judged_by_who_took_part(images, tiny_model, tmp_path, monkeypatch):
+    """Guesses against coins turned round would find a sound build broken, and a broken one sound."""
+    judged, joined, trained_on = [], [], []
+
+    def spied(name, noted, about):
+        function = getattr(module, name)
+
+        def spy(*given, **options):
+            noted.append(about(*given))
+            return function(*given, **options)
+
+        monkeypatch.setattr(module, name, spy)
+
+    spied("join", joined, lambda first, second: (first.image, second.image))
+    spied("train_privately", trained_on, lambda transformer, members, *rest: members.image)
+    spied("one_run", judged, lambda scores, present, *rest: ("canaries", present))
+    spied("membership", judged, lambda attack, scores, present, bound: ("images", present))
+    spied("copying", judged, lambda samples, pictures, present, *rest: ("images", present))
+    arguments = [images, "--epsilon", 4, "--out", tmp_path, "--model", tiny_model, "--repeats", 20, *QUICK]
+    assert call(*arguments) == 0
+    ((members,), ((own, canaries),)) = trained_on, joined
+    rows = {"images": own, "canaries": canaries}
+    took_part = {row.tobytes() for row in members}
+    assert len(took_part) == len(members)  # no two rows alike, so a row is known by its tokens
+    assert sorted(side for side, _ in judged) == ["canaries"] * 2 + ["images"] * 3
+    for side, present in judged:
+        assert present.tolist() == [row.tobytes() in took_part for row in rows[side]]
+
+
 def test_people_are_audited_as_people(images, tiny_model, tmp_path, capsys, monkeypatch):
     data = with_people(images, tmp_path / "data", lambda index: f"p{index if index < 200 else index - 200}")
     trained_on = []

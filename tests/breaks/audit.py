@@ -133,6 +133,27 @@ RUN = breaks_of(
         "tokens = encode(images, model, None, progress)",
         "test_people_are_audited_as_people",
     ),
+    (
+        "coins of canaries turned round",
+        "Every right guess counts as a wrong one, and a broken engine passes.",
+        "by_updates=one_run(updates.scores, planted,",
+        "by_updates=one_run(updates.scores, ~planted,",
+        "test_every_attack_is_judged_by_who_took_part",
+    ),
+    (
+        "coins of records turned round",
+        "An attacker who finds members is told to find others.",
+        'membership("likelihood gained", likely - before, own, at_rates)',
+        'membership("likelihood gained", likely - before, ~own, at_rates)',
+        "test_every_attack_is_judged_by_who_took_part",
+    ),
+    (
+        "copies counted for the wrong half",
+        "Copying what was trained on is reported as copying what was not.",
+        "copying(samples, pictures, own,",
+        "copying(samples, pictures, ~own,",
+        "test_every_attack_is_judged_by_who_took_part",
+    ),
 )
 
 SHOWN = breaks_of(
