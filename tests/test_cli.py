@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from dpwavelet import checkpoint, cli, training
 from dpwavelet.checkpoint import canonical_json
 from dpwavelet.errors import OutputError
 from dpwavelet.images.drawn import draw_to
+from dpwavelet.pipeline import Pipeline
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
@@ -447,6 +449,24 @@ class TestRefusals:
         monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == tmp_path / "out")
         refused(capsys, ["sample", tiny_model, "--out", tmp_path / "out"], "inside it")
         refused(capsys, ["sample", tiny_model, "--out", tmp_path / "file" / "out"], "cannot write")
+
+    def test_samples_are_written_before_more_are_drawn(
+        self, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        written: list[int] = []
+        draw = Pipeline.draw
+
+        def noted(self: Pipeline, *given: Any, **options: Any) -> tuple[Tensor, Tensor]:
+            written.append(len(list(tmp_path.rglob("*.png"))))
+            return draw(self, *given, **options)
+
+        monkeypatch.setattr(Pipeline, "draw", noted)
+        monkeypatch.setattr("dpwavelet.pipeline.generator.PART", 2)
+        assert call(capsys, "sample", tiny_model, "-n", "5", "--out", tmp_path / "out")[0] == 0
+        assert written == [0, 2, 4]
+        lines = (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()
+        assert [json.loads(line)["file_name"] for line in lines] == [f"{i:06d}.png" for i in range(5)]
 
     def test_a_folder_of_samples_that_is_not_empty(
         self, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

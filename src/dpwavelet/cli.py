@@ -42,7 +42,7 @@ from dpwavelet.pipeline import (
 )
 from dpwavelet.pipeline.forecast import forecast_all
 from dpwavelet.pipeline.likeness import CHOICES
-from dpwavelet.pipeline.release import Samples
+from dpwavelet.pipeline.release import write_pictures
 from dpwavelet.pipeline.settings import JUDGED
 from dpwavelet.privacy import registry
 from dpwavelet.privacy.certificate import CERTIFICATE, read_public_key, statement
@@ -359,12 +359,10 @@ def sample(
     sampling = Sampling(temperature=temperature, top_p=top_p, guidance=guidance, away=away)
     with whole_folder(out) as building, Bars() as bars:
         bars.begin("drawing samples", pipeline.drawings * number)
-        asked: dict[str, Any] = {"seed": seed, "sampling": sampling, "told": bars.advance}
-        if coarse:
-            few = full = pipeline.draw_coarse(wanted, **asked)
-        else:
-            few, full = pipeline.draw(wanted, **asked)
-        Samples(wanted, few, full).write(building)
+        write_pictures(
+            building,
+            pipeline.each(wanted, coarse=coarse, seed=seed, sampling=sampling, told=bars.advance),
+        )
     print(f"{number} images in {out}")
 
 

@@ -18,7 +18,7 @@ from dpwavelet.checkpoint import read_tensors, write_tensors
 from dpwavelet.errors import ConfigError, ModelError, PrivacyError
 from dpwavelet.evaluation.extractors import extractor
 from dpwavelet.evaluation.moments import COLUMNS
-from dpwavelet.pipeline import Pipeline, RunSettings, Silent, dry_run, make_plan, purchase, run
+from dpwavelet.pipeline import Pipeline, RunSettings, Silent, dry_run, generator, make_plan, purchase, run
 from dpwavelet.pipeline.bought import CHOSEN
 from dpwavelet.pipeline.likeness import DRAWN, FILE, Likeness, buy, measure
 from dpwavelet.pipeline.second_look import judge_again
@@ -336,6 +336,20 @@ class TestRun:
             file = finished / "release" / "samples" / f"{index:06d}.png"
             with Image.open(file) as kept:
                 assert kept.tobytes() == picture.tobytes()
+
+    @pytest.mark.parametrize("coarse", [False, True])
+    def test_a_set_that_is_drawn_in_parts_is_the_same_set(
+        self, finished: Path, monkeypatch: pytest.MonkeyPatch, coarse: bool
+    ) -> None:
+        pipeline = Pipeline.from_pretrained(finished / "release")
+        captions = [f"a {hair} man" for hair in ("red", "black", "grey", "bald", "blond")]
+        few, full = pipeline.draw(captions, seed=4)
+        monkeypatch.setattr(generator, "PART", 2)
+        parts = list(pipeline.each(captions, seed=4, coarse=coarse))
+        later = list(pipeline.each(captions[3:], seed=4, first=3, coarse=coarse))
+        assert [caption for caption, _ in parts] == captions
+        for drawn, wanted in ((parts, few if coarse else full), (later, (few if coarse else full)[3:])):
+            assert torch.stack([picture for _, picture in drawn]).equal(wanted)
 
     def test_one_choice_needs_no_likeness(self, finished: Path) -> None:
         plain = Pipeline.from_pretrained(finished / "release", choices=1)

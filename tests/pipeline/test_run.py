@@ -370,6 +370,7 @@ class TestPipeline:
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 
-    def test_one_text_instead_of_a_list_is_refused(self, finished: Path) -> None:
+    @pytest.mark.parametrize("text", ["a woman", ""])
+    def test_one_text_instead_of_a_list_is_refused(self, finished: Path, text: str) -> None:
         with pytest.raises(ConfigError, match="list"):
-            Pipeline.from_pretrained(finished / "release").generate("a woman")
+            Pipeline.from_pretrained(finished / "release").generate(text)

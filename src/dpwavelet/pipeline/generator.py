@@ -1,6 +1,6 @@
 """A trained model as a thing to call: captions in, pictures out. No call costs any budget."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from dpwavelet.model import Model
 from dpwavelet.pipeline.likeness import FILE, Likeness, check_choices
 
 AT_ONCE = 64  # pictures that are enlarged before they leave the device
+PART = 256  # pictures of a large set that are in memory together
 
 
 @dataclass(frozen=True)
@@ -75,25 +76,25 @@ class Pipeline:
         captions: Sequence[str],
         *,
         seed: int = 0,
+        first: int = 0,
         coarse: bool = False,
         sampling: Sampling | None = None,
         told: Callable[[int], None] | None = None,
     ) -> list[Image.Image]:
         """One picture a caption; with `coarse`, what the private model drew, before any detail was added.
 
-        Picture i depends on the model, its caption, (seed, i), `sampling` and `drawings` alone.
+        Picture i depends on the model, its caption, (seed, first + i), `sampling` and `drawings` alone. So a
+        large set can be drawn part by part: give each part the number of its first picture.
         """
-        if coarse:
-            pictures = self.draw_coarse(captions, seed=seed, sampling=sampling, told=told)
-        else:
-            _, pictures = self.draw(captions, seed=seed, sampling=sampling, told=told)
-        return [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in to_bytes(pictures)]
+        drawn = self.each(captions, coarse=coarse, seed=seed, first=first, sampling=sampling, told=told)
+        return [Image.fromarray(to_bytes(picture).permute(1, 2, 0).numpy()) for _, picture in drawn]
 
     def draw(
         self,
         captions: Sequence[str],
         *,
         seed: int = 0,
+        first: int = 0,
         sampling: Sampling | None = None,
         told: Callable[[int], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -103,8 +104,8 @@ class Pipeline:
         """
 
         def once(seed: int) -> tuple[Tensor, Tensor]:
-            few = self._draw_coarse(captions, seed, sampling, told)
-            return few, self.enlarge(few, captions, seed=seed)
+            few = self._draw_coarse(captions, seed, first, sampling, told)
+            return few, self.enlarge(few, captions, seed=seed, first=first)
 
         def shown(seed: int) -> tuple[Tensor, ...]:
             few, full = once(seed)
@@ -112,7 +113,7 @@ class Pipeline:
 
         if self.likeness is None or self.drawings == 1:
             return once(seed)
-        few, full, _ = self.likeness.choose(shown, seed, self.drawings)
+        few, full, _ = self.likeness.choose(shown, seed, self.drawings, first)
         return few, full
 
     def draw_coarse(
@@ -120,6 +121,7 @@ class Pipeline:
         captions: Sequence[str],
         *,
         seed: int = 0,
+        first: int = 0,
         sampling: Sampling | None = None,
         told: Callable[[int], None] | None = None,
     ) -> Tensor:
@@ -128,23 +130,46 @@ class Pipeline:
         Full images are made all the same where one of several is kept, for it is by them that it is chosen.
         """
         if self.drawings > 1:
-            return self.draw(captions, seed=seed, sampling=sampling, told=told)[0]
-        return self._draw_coarse(captions, seed, sampling, told)
+            return self.draw(captions, seed=seed, first=first, sampling=sampling, told=told)[0]
+        return self._draw_coarse(captions, seed, first, sampling, told)
+
+    def each(
+        self,
+        captions: Sequence[str],
+        *,
+        seed: int = 0,
+        first: int = 0,
+        coarse: bool = False,
+        sampling: Sampling | None = None,
+        told: Callable[[int], None] | None = None,
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Every caption with its picture [3, S, S] in [-1, 1]: those of `draw`, or of `draw_coarse`.
+
+        A few hundred pictures are in memory at any time, so a set may have any size.
+        """
+        _check_list(captions)
+        for start in range(0, len(captions), PART):
+            part, number = captions[start : start + PART], first + start
+            if coarse:
+                pictures = self.draw_coarse(part, seed=seed, first=number, sampling=sampling, told=told)
+            else:
+                _, pictures = self.draw(part, seed=seed, first=number, sampling=sampling, told=told)
+            yield from zip(part, pictures, strict=True)
 
     def _draw_coarse(
         self,
         captions: Sequence[str],
         seed: int,
+        first: int,
         sampling: Sampling | None,
         told: Callable[[int], None] | None,
     ) -> Tensor:
         model = self.model
-        if isinstance(captions, str):
-            raise ConfigError("captions must be a list of texts, got one text; write [caption].")
+        _check_list(captions)
         words = model.vocabulary.encode(captions, model.transformer.config.caption_length)
         words = words.to(next(model.transformer.parameters()).device)
         tokens = draw_tokens(
-            model.transformer, words, model.private_scales, sampling or Sampling(), seed,
+            model.transformer, words, model.private_scales, sampling or Sampling(), seed, first,
             told=told, reference=model.reference,
         )  # fmt: skip
         if not captions:
@@ -168,3 +193,8 @@ class Pipeline:
             part = few[start:end].to(device)
             full.append(enlarger(part, captions=words[start:end], seed=seed, first=first + start).cpu())
         return torch.cat(full)
+
+
+def _check_list(captions: Sequence[str]) -> None:
+    if isinstance(captions, str):
+        raise ConfigError("captions must be a list of texts, got one text; write [caption].")

@@ -79,13 +79,13 @@ class Likeness:
         y = self.frame.scaled(rows)
         return _density(y, *self.records, self.blur) - _density(y, *self.drawn, self.blur)
 
-    def choose(self, draw: Draw, seed: int, choices: int) -> tuple[Tensor, ...]:
+    def choose(self, draw: Draw, seed: int, choices: int, first: int = 0) -> tuple[Tensor, ...]:
         """One of `choices` drawings for each picture; `draw` makes one of a seed, pictures as bytes last.
 
-        Picture i depends on what is drawn for it, on (seed, i) and on nothing else.
+        Picture i depends on what is drawn for it, on (seed, first + i) and on nothing else.
         """
         kept = draw(seed)
-        luck = [stream(seed, "choice", i).gumbel(size=choices) for i in range(len(kept[-1]))]
+        luck = [stream(seed, "choice", first + i).gumbel(size=choices) for i in range(len(kept[-1]))]
         chances = np.array(luck).reshape(len(kept[-1]), choices)
         best = chances[:, 0] + self.ratio(self._rows(kept[-1]))
         for place in range(1, choices):

@@ -8,7 +8,7 @@ import hashlib
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,13 +90,21 @@ class Samples:
         ]
 
     def write(self, folder: Path) -> None:
-        """Write `000000.png` ... and `metadata.jsonl`, a folder that any tool of this kind reads."""
-        lines = []
-        for index, (caption, full) in enumerate(zip(self.captions, self.full, strict=True)):
-            name = f"{index:06d}.png"
-            write_bytes(folder / name, png(full))
-            lines.append(canonical_json({"file_name": name, "text": caption, "synthetic": True}))
-        write_bytes(folder / METADATA, b"".join(line + b"\n" for line in lines))
+        """Write them into a folder; see `write_pictures`."""
+        write_pictures(folder, zip(self.captions, self.full, strict=True))
+
+
+def write_pictures(folder: Path, pictures: Iterable[tuple[str, Tensor]]) -> None:
+    """Write `000000.png` ... and `metadata.jsonl`, a folder that any tool of this kind reads.
+
+    Each picture [3, S, S] in [-1, 1], with its caption, is written before the next one is asked for.
+    """
+    lines = []
+    for index, (caption, full) in enumerate(pictures):
+        name = f"{index:06d}.png"
+        write_bytes(folder / name, png(full))
+        lines.append(canonical_json({"file_name": name, "text": caption, "synthetic": True}))
+    write_bytes(folder / METADATA, b"".join(line + b"\n" for line in lines))
 
 
 @dataclass(frozen=True)
