@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dpwavelet import cli
-from dpwavelet.privacy.certificate import KEY_VARIABLE
+from dpwavelet.privacy.keys import KEY_VARIABLE
 from dpwavelet.privacy.refusals import RULES
 
 

@@ -18,7 +18,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dpwavelet import training
 from dpwavelet.checkpoint import read_json, read_tensors, write_json, write_tensors
 from dpwavelet.errors import ConfigError, DpwaveletError, PrivacyError
 from dpwavelet.pipeline import RunSettings, Silent, assist, run
@@ -31,7 +30,8 @@ from dpwavelet.privacy.verification import verify_release
 from dpwavelet.randomness import Source
 from dpwavelet.ranks import ALONE, PATIENCE, Ranks, joined, met, place
 from dpwavelet.records import CAPTION_CHOICES, PrivateTokens
-from dpwavelet.training import Checkpoint, PrivateTraining, train_privately
+from dpwavelet.training import Checkpoint, PrivateTraining, loop, train_privately
+from dpwavelet.training.views import views_of
 from dpwavelet.transformer import ImageTransformer, TransformerConfig
 
 SETTINGS = PrivateTraining(chunk=4, mixed_precision=False, charge_every=2)
@@ -118,7 +118,7 @@ def train(
     `plan` is PLAN, calibrated; `dies` is a rank and the number of the sum at which it is killed.
     """
     seen: dict[str, Tensor] = {}
-    original, reduced, chosen = PrivacyPlan.privatize, Ranks.reduce, training._views
+    original, reduced, chosen = PrivacyPlan.privatize, Ranks.reduce, views_of
     sums = 0
 
     def views(source: Source, step: int, *rest: Any) -> Any:
@@ -139,7 +139,7 @@ def train(
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_views", views)
+        patch.setattr(loop, "views_of", views)
         patch.setattr(PrivacyPlan, "privatize", privatize)
         patch.setattr(Ranks, "reduce", reduce)
         if ranks.lead:

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpwavelet import training
 from dpwavelet.errors import ConfigError, DataError, PrivacyError
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
@@ -23,13 +22,20 @@ from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.randomness import Source
 from dpwavelet.records import CAPTION_CHOICES, PrivateTokens, tokenize
 from dpwavelet.training import (
-    HEADS,
+    MEASURED,
     Adam,
+    Checkpoint,
+    Emphasis,
     PrivateTraining,
+    Told,
+    chunks,
     held_out_loss,
     train_privately,
     train_without_privacy,
 )
+from dpwavelet.training.losses import record_losses
+from dpwavelet.training.settings import HEADS
+from dpwavelet.training.views import viewed, views_of
 from dpwavelet.transformer import ImageTransformer, TransformerConfig
 
 SETTINGS = PrivateTraining(chunk=16, mixed_precision=False, charge_every=2)
@@ -61,7 +67,7 @@ def trained(
     folder: Path,
     plan: PrivacyPlan = PLAN,
     settings: PrivateTraining = SETTINGS,
-    told: training.Told | None = None,
+    told: Told | None = None,
 ) -> ImageTransformer:
     ledger = Ledger.open(folder / "ledger.jsonl")
     if not ledger.entries:
@@ -153,14 +159,14 @@ class TestPromise:
         records, source = made_up(40), Source.for_test(3)
         student = ImageTransformer(transformer.config)
         student.load_state_dict(transformer.state_dict())
-        views = training._views(source, 0, 40, SETTINGS)
+        views = views_of(source, 0, 40, SETTINGS)
 
         def total(chosen: list[int]) -> Tensor:
             clipper = RecordClipper(student, dict(student.named_parameters()), max_norm=0.7)
-            for chunk, own in training.chunks(np.array(chosen), 16):
+            for chunk, own in chunks(np.array(chosen), 16):
                 clipper.accumulate(
-                    partial(training._losses, student, SETTINGS, records.scales),
-                    *training._viewed(records, chunk, *views),
+                    partial(record_losses, student, SETTINGS, records.scales),
+                    *viewed(records, chunk, *views),
                     records=own,
                 )
             return torch.cat([value.flatten() for value in clipper.finish().values.values()])
@@ -172,10 +178,10 @@ class TestPromise:
 
     def test_the_caption_a_record_shows_does_not_depend_on_who_else_is_drawn(self) -> None:
         source = Source.for_test(0)
-        ((few,), (many,)) = (training._views(source, 5, count, SETTINGS) for count in (20, 50))
+        ((few,), (many,)) = (views_of(source, 5, count, SETTINGS) for count in (20, 50))
         assert np.array_equal(few.choice, many.choice[:20])
         assert torch.equal(few.drops, many.drops[:20])
-        assert not np.array_equal(many.choice, training._views(source, 6, 50, SETTINGS)[0].choice)
+        assert not np.array_equal(many.choice, views_of(source, 6, 50, SETTINGS)[0].choice)
 
 
 class TestInterruption:
@@ -276,10 +282,9 @@ class TestInterruption:
     ) -> None:
         """As a later version of the package may have: the same noise would hide another sum."""
         trained(transformer, tmp_path)
-        measured = training.MEASURED
-        reordered = dict(reversed(measured.items()))  # of two parts of one name the first would count
-        for table in ({**measured, ".qkv.": training.Emphasis(2.0, 1.0)}, reordered):
-            monkeypatch.setattr(training, "MEASURED", table)
+        reordered = dict(reversed(MEASURED.items()))  # of two parts of one name the first would count
+        for table in ({**MEASURED, ".qkv.": Emphasis(2.0, 1.0)}, reordered):
+            monkeypatch.setattr("dpwavelet.training.settings.MEASURED", table)
             with pytest.raises(PrivacyError, match="another run, plan or settings"):
                 trained(transformer, tmp_path)
 
@@ -383,8 +388,8 @@ class TestLearning:
         """Where nothing is clipped, each sum is its weight times the one without emphasis."""
         plan = replace(PLAN, max_norm=1e6, steps=1)
         sums: dict[str, dict[str, Tensor]] = {}
-        monkeypatch.setattr(training.Checkpoint, "source", lambda *_: Source.for_test(0))
-        monkeypatch.setattr(training.Checkpoint, "save", lambda *_: None)
+        monkeypatch.setattr(Checkpoint, "source", lambda *_: Source.for_test(0))
+        monkeypatch.setattr(Checkpoint, "save", lambda *_: None)
         for emphasis in ("measured", "even"):
 
             def noted(

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dpwavelet import training
 from dpwavelet.checkpoint import read_tensors, write_json
 from dpwavelet.errors import ConfigError
 from dpwavelet.images.private import PrivateImages
@@ -24,7 +23,16 @@ from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.randomness import Source
 from dpwavelet.records import CAPTION_CHOICES, Members, PrivateTokens, tokenize
-from dpwavelet.training import Checkpoint, PrivateTraining, train_privately, train_without_privacy
+from dpwavelet.training import (
+    Checkpoint,
+    PrivateTraining,
+    Told,
+    chunks,
+    train_privately,
+    train_without_privacy,
+)
+from dpwavelet.training.losses import record_losses, unit_losses
+from dpwavelet.training.views import View, rows_of, viewed, views_of
 from dpwavelet.transformer import ImageTransformer
 
 MANY = PrivateTraining(**STILL, views=3, augment="crops", caption_dropout=0.3)
@@ -52,14 +60,14 @@ class TestCoins:
 
     def test_how_a_record_is_seen_does_not_depend_on_how_many_others_there_are(self) -> None:
         source = Source.for_test(0)
-        for few, many in zip(*(training._views(source, 5, count, MANY) for count in (20, 50)), strict=True):
+        for few, many in zip(*(views_of(source, 5, count, MANY) for count in (20, 50)), strict=True):
             assert np.array_equal(few.variant, many.variant[:20])
             assert np.array_equal(few.choice, many.choice[:20])
             assert torch.equal(few.drops, many.drops[:20])
 
     def test_no_two_views_or_steps_share_their_coins(self) -> None:
         source = Source.for_test(0)
-        views = [*training._views(source, 1, 400, MANY), *training._views(source, 0, 400, MANY)]
+        views = [*views_of(source, 1, 400, MANY), *views_of(source, 0, 400, MANY)]
         for name, chance in (("variant", 1 / 8), ("choice", 1 / 5), ("drops", 0.7**2 + 0.3**2)):
             coins = [np.asarray(getattr(view, name)) for view in views]
             for first in range(len(coins)):
@@ -68,7 +76,7 @@ class TestCoins:
                     assert abs(same - chance) < 5 * (chance * (1 - chance) / 400) ** 0.5
 
     def test_within_a_view_variant_caption_and_dropout_are_independent(self) -> None:
-        (view, *_) = training._views(Source.for_test(0), 0, 20_000, MANY)
+        (view, *_) = views_of(Source.for_test(0), 0, 20_000, MANY)
         for first, second in ((view.variant, view.choice), (view.choice, view.drops.numpy())):
             assert abs(np.corrcoef(first, second)[0, 1]) < 5 / 20_000**0.5
         counts = np.bincount(view.variant, minlength=8)
@@ -76,14 +84,14 @@ class TestCoins:
 
     def test_one_view_of_images_as_they_are_is_what_training_always_did(self) -> None:
         source = Source.for_test(0)
-        (view,) = training._views(source, 3, 50, PrivateTraining())
+        (view,) = views_of(source, 3, 50, PrivateTraining())
         assert not view.variant.any()
         choices = source.uniforms(("views", 3), 50)
         assert np.array_equal(view.choice, np.minimum((choices * 5).astype(int), 4))
         assert np.array_equal(view.drops, source.uniforms(("dropped captions", 3), 50) <= 0.1)
 
     def test_mirror_draws_the_picture_and_its_mirror_image_only(self) -> None:
-        (view,) = training._views(Source.for_test(0), 0, 100, PrivateTraining(augment="mirror"))
+        (view,) = views_of(Source.for_test(0), 0, 100, PrivateTraining(augment="mirror"))
         assert set(view.variant) == {0, 1}
 
 
@@ -102,14 +110,14 @@ class TestPromise:
     ) -> None:
         asked = replace(MANY, views=views, augment=augment)
         records, model, source = made_up(20, seed=seed), fresh(), Source.for_test(seed)
-        seen = training._views(source, 0, 20, asked)
+        seen = views_of(source, 0, 20, asked)
         whole = clipped_sum(model, records, list(range(20)), seen, asked)
         without = clipped_sum(model, records, [i for i in range(20) if i != gone], seen, asked)
         assert 0.5 < float((whole - without).norm()) <= C * (1 + 1e-4)
 
     def test_the_test_above_would_notice_views_that_are_clipped_one_by_one(self) -> None:
         records, model = made_up(20), fresh()
-        seen = training._views(Source.for_test(0), 0, 20, MANY)
+        seen = views_of(Source.for_test(0), 0, 20, MANY)
         one_by_one = sum(clipped_sum(model, records, [7], [view], MANY) for view in seen)
         assert float(torch.as_tensor(one_by_one).norm()) > 1.5 * C
 
@@ -140,11 +148,9 @@ class TestPromise:
     def test_the_gradient_that_is_clipped_is_that_of_the_mean_loss_of_the_views(self) -> None:
         """Against autograd, one view at a time."""
         records, model = made_up(20), fresh()
-        seen = training._views(Source.for_test(3), 0, 20, MANY)
+        seen = views_of(Source.for_test(3), 0, 20, MANY)
         losses = [
-            training._losses(
-                model, MANY, records.scales, *training._viewed(records, np.array([7]), view)
-            ).mean()
+            record_losses(model, MANY, records.scales, *viewed(records, np.array([7]), view)).mean()
             for view in seen
         ]
         mean = torch.stack(losses).mean()
@@ -163,7 +169,7 @@ class TestPromise:
         records, model = kept(made_up(2), [0] * 31 + [1]), fresh()
         seen = [
             replace(view, variant=np.resize(view.variant[:1], 32), choice=np.resize(view.choice[:1], 32))
-            for view in training._views(Source.for_test(0), 0, 32, replace(asked, caption_dropout=0.0))
+            for view in views_of(Source.for_test(0), 0, 32, replace(asked, caption_dropout=0.0))
         ]
         whole = clipped_sum(model, records, list(range(32)), seen, asked, precision="fast")
         for gone in (0, 31):
@@ -173,7 +179,7 @@ class TestPromise:
 
     def test_equal_views_are_worth_one(self) -> None:
         records, model = made_up(20), fresh()
-        (view, *_) = training._views(Source.for_test(3), 0, 20, MANY)
+        (view, *_) = views_of(Source.for_test(3), 0, 20, MANY)
         once, thrice = (clipped_sum(model, records, [4, 9], [view] * v, MANY) for v in (1, 3))
         torch.testing.assert_close(once, thrice, rtol=1e-5, atol=1e-6)
 
@@ -182,17 +188,17 @@ def clipped_sum(
     model: ImageTransformer,
     records: PrivateTokens,
     units: list[int],
-    views: list[training.View],
+    views: list[View],
     asked: PrivateTraining,
     max_norm: float = C,
     precision: Literal["exact", "fast"] = "exact",
 ) -> Tensor:
     """The sum over these records as the loop of training computes it."""
     clipper = RecordClipper(model, dict(model.named_parameters()), max_norm=max_norm, precision=precision)
-    for chunk, own in training.chunks(np.array(units), asked.units_at_once):
+    for chunk, own in chunks(np.array(units), asked.units_at_once):
         members = Members(chunk[:, None], torch.ones(len(chunk), 1))
-        rows = training._rows(records, members, views)
-        clipper.accumulate(partial(training._unit_losses, model, asked, records.scales), *rows, records=own)
+        rows = rows_of(records, members, views)
+        clipper.accumulate(partial(unit_losses, model, asked, records.scales), *rows, records=own)
     return torch.cat([value.flatten() for value in clipper.finish().values.values()])
 
 
@@ -368,7 +374,7 @@ class TestInterruption:
         asked = PrivateTraining(chunk=8, mixed_precision=False, charge_every=2, **options)  # type: ignore[arg-type]
         plan = PrivacyPlan(epsilon=8, delta=1e-4, records=120, batch_size=12, steps=4, max_norm=1.0)
 
-        def end(name: str, told: training.Told | None) -> ImageTransformer:
+        def end(name: str, told: Told | None) -> ImageTransformer:
             folder = tmp_path / name
             ledger = Ledger.open(folder / "ledger.jsonl")
             if not ledger.entries:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dpwavelet import cli, training
+from dpwavelet import cli
 from dpwavelet.errors import ConfigError, DataError, PrivacyError
 from dpwavelet.pipeline import RunSettings, Silent, declared, make_plan, run
 from dpwavelet.pipeline.bought import prepare
@@ -26,7 +26,9 @@ from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.verification import verify_release
 from dpwavelet.randomness import Source
 from dpwavelet.records import CAPTION_CHOICES, PrivateTokens
-from dpwavelet.training import PrivateTraining, train_privately
+from dpwavelet.training import PrivateTraining, chunks, train_privately
+from dpwavelet.training.losses import record_losses, unit_losses
+from dpwavelet.training.views import rows_of, viewed, views_of
 from dpwavelet.transformer import ImageTransformer, TransformerConfig
 
 C = 0.7
@@ -63,14 +65,12 @@ def clipped_sum(
 ) -> Tensor:
     """The sum of step 0 over these units, as the loop of training computes it."""
     source = Source.for_test(1)
-    views = training._views(source, 0, len(records), settings)
+    views = views_of(source, 0, len(records), settings)
     coins = source.uniforms(("members", 0), len(records))
     clipper = RecordClipper(transformer, dict(transformer.named_parameters()), max_norm=C)
-    for chunk, own in training.chunks(units, settings.units_at_once):
-        rows = training._rows(records, records.members(chunk, coins, settings.per_unit), views)
-        clipper.accumulate(
-            partial(training._unit_losses, transformer, settings, records.scales), *rows, records=own
-        )
+    for chunk, own in chunks(units, settings.units_at_once):
+        rows = rows_of(records, records.members(chunk, coins, settings.per_unit), views)
+        clipper.accumulate(partial(unit_losses, transformer, settings, records.scales), *rows, records=own)
     return torch.cat([value.flatten() for value in clipper.finish().values.values()])
 
 
@@ -153,9 +153,9 @@ class TestPromise:
 
     def test_every_view_of_every_record_of_a_person_has_the_same_share(self) -> None:
         records, settings = people([1, 5, 2]), replace(SETTINGS, per_unit=3, views=4)
-        views = training._views(Source.for_test(0), 0, len(records), settings)
+        views = views_of(Source.for_test(0), 0, len(records), settings)
         members = records.members(np.arange(3), np.random.default_rng(0).random(8), 3)
-        captions, tokens, dropped, shares = training._rows(records, members, views)
+        captions, tokens, dropped, shares = rows_of(records, members, views)
         assert captions.shape[:2] == tokens.shape[:2] == dropped.shape == shares.shape == (3, 12)
         for row, own in zip(shares, (4, 12, 8), strict=True):
             assert row[row > 0].tolist() == pytest.approx([1 / own] * own)
@@ -172,11 +172,11 @@ class TestPromise:
         """Against autograd: the mean of the records' losses has one gradient, and that is scaled to C."""
         records, settings = people([3]), replace(SETTINGS, per_unit=3, caption_dropout=0.0)
         source = Source.for_test(1)
-        views = training._views(source, 0, 3, settings)
+        views = views_of(source, 0, 3, settings)
         model = ImageTransformer(transformer.config)
         model.load_state_dict(transformer.state_dict())
-        rows = training._viewed(records, np.arange(3), *views)
-        loss = training._losses(model, settings, records.scales, *rows).mean()
+        rows = viewed(records, np.arange(3), *views)
+        loss = record_losses(model, settings, records.scales, *rows).mean()
         gradients = torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)
         gradient = torch.cat([value.flatten() for value in gradients])
         ours = clipped_sum(transformer, records, np.arange(1), settings)

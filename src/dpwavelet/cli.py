@@ -45,7 +45,9 @@ from dpwavelet.pipeline.likeness import CHOICES
 from dpwavelet.pipeline.release import write_pictures
 from dpwavelet.pipeline.settings import JUDGED
 from dpwavelet.privacy import registry
-from dpwavelet.privacy.certificate import CERTIFICATE, read_public_key, statement
+from dpwavelet.privacy.certificate import statement
+from dpwavelet.privacy.keys import read_public_key
+from dpwavelet.privacy.release_files import CERTIFICATE
 from dpwavelet.privacy.verification import read_certificate, verify_release
 from dpwavelet.ranks import joined, place
 from dpwavelet.training import PrivateTraining

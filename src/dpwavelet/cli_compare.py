@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, cast
 
 import typer
 
+from dpwavelet import cli_options as option
 from dpwavelet.cli_options import Threads, any_word, several
 from dpwavelet.cli_progress import Bars
 from dpwavelet.comparison import Computing, Method, TableSettings, make_table
+from dpwavelet.comparison.settings import Equal
 from dpwavelet.errors import ConfigError
 from dpwavelet.memory import keep_freed_memory
 
@@ -47,15 +49,11 @@ def compare(
         float | None,
         typer.Option(help="The records are private: the epsilon that the whole table may cost, as a sum."),
     ] = None,
-    delta: Annotated[
-        float | None, typer.Option(help="Chance that the promise fails; N^-1.1 unless given.")
-    ] = None,
+    delta: option.Delta = None,
     records: Annotated[
         int | None, typer.Option(help="Number of records to declare; else the count, rounded down to 100s.")
     ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Expected records a step; chosen unless given.")
-    ] = None,
+    batch_size: option.Batch = None,
     steps: Annotated[
         int | None, typer.Option(help="Steps, of dp-wavelet where time is equal; chosen unless given.")
     ] = None,
@@ -95,7 +93,7 @@ def compare(
         epsilons=tuple(epsilon),
         seeds=seeds,
         weights=_weights(weights or ()),
-        equal=_equal(equal),
+        equal=cast(Equal, equal),  # another word is refused by the settings
         delta=delta,
         records=records,
         batch_size=batch_size,
@@ -115,11 +113,6 @@ def compare(
         folder = make_table(data, out, settings, bars)
     print((folder / "table.md").read_text(encoding="utf-8"))
     print(folder / "report.html")
-
-
-def _equal(text: str) -> Any:
-    """A word as it was typed; another one is refused by the settings."""
-    return text
 
 
 def _weights(given: Sequence[str]) -> dict[str, str]:

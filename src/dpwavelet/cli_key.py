@@ -8,7 +8,7 @@ import typer
 
 from dpwavelet.checkpoint import write_bytes
 from dpwavelet.errors import ConfigError
-from dpwavelet.privacy.certificate import KEY_VARIABLE, key_file, public_bytes, public_pem, signing_key
+from dpwavelet.privacy.keys import KEY_VARIABLE, key_file, public_bytes, public_pem, signing_key
 
 app = typer.Typer(no_args_is_help=True, help="Show and export the public part of the key that signs.")
 

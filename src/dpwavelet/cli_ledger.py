@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from dpwavelet import cli_options as option
 from dpwavelet.errors import ConfigError
 from dpwavelet.images.layouts import open_folder
 from dpwavelet.pipeline import RunSettings, declared, open_ledger
@@ -25,7 +26,6 @@ Folder = Annotated[
         "--ledger", help="Folder of data-set ledgers; DPWAVELET_LEDGERS or ~/.dpwavelet/ledgers unless given."
     ),
 ]
-Split = Annotated[str | None, typer.Option(help="Use only records whose metadata says this split.")]
 
 
 @app.command()
@@ -36,7 +36,7 @@ def cap(
         float | None, typer.Option(help="At this delta; unless given, that of the cap before, or N^-1.1.")
     ] = None,
     ledger: Folder = None,
-    split: Split = None,
+    split: option.Split = None,
 ) -> None:
     """Limit what all runs on these images may cost together. Earlier caps stay on record."""
     books = open_ledger(data, ledger, split)
@@ -56,8 +56,8 @@ def show(
         typer.Option(help="Add up at this delta; unless given, the cap's or the runs' smallest."),
     ] = None,
     ledger: Folder = None,
-    split: Split = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")] = False,
+    split: option.Split = None,
+    as_json: option.AsJson = False,
 ) -> None:
     """List every run on these images, what all cost together, and what the cap leaves."""
     is_ledger = data.is_file() and data.suffix == ".jsonl"
@@ -74,7 +74,7 @@ def abandon(
     data: Data,
     run: Annotated[str, typer.Argument(help="The run, as `ledger show` and its config.yaml name it.")],
     ledger: Folder = None,
-    split: Split = None,
+    split: option.Split = None,
 ) -> None:
     """Close a run for good: its charged steps stay, and what it had reserved is free again."""
     books = open_ledger(data, ledger, split)

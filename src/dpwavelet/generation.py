@@ -16,9 +16,8 @@ from torch import Tensor
 
 from dpwavelet.errors import ConfigError
 from dpwavelet.randomness import stream
+from dpwavelet.text import PAD, START
 from dpwavelet.transformer import Cache, ImageTransformer
-
-PAD, START = 0, 1
 
 
 @dataclass(frozen=True, kw_only=True)

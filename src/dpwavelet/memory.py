@@ -1,7 +1,12 @@
-"""How the C library treats freed memory. A step of training frees big blocks and takes them again."""
+"""What memory this process has taken, and how the C library treats what is freed.
+
+A step of training frees big blocks and takes them again.
+"""
 
 import ctypes
 import platform
+import sys
+from pathlib import Path
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of mallopt, from malloc.h
 
@@ -16,3 +21,19 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(_MMAP_THRESHOLD, 1 << 30) and mallopt(_TRIM_THRESHOLD, (1 << 31) - 1))
+
+
+def most_held() -> int | None:
+    """The most bytes that this process has held so far; nothing where the system does not tell.
+
+    Not `ru_maxrss` on Linux: there a process inherits it from whoever started it.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+    if sys.platform != "darwin":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -23,7 +23,7 @@ from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes
 from dpwavelet.images.variants import Augment, is_mirrored, mirrored_caption, mirrors, numbers, variant
 from dpwavelet.randomness import stream
-from dpwavelet.text import PAD
+from dpwavelet.text import PAD, START
 
 AT_ONCE = 64  # pictures, always: how many there are must not change how one of them is rounded
 CAPTION_CHOICES = 5  # captions of one record that are kept; a step uses one of them
@@ -283,7 +283,7 @@ def drawn_tokens(
     generator = stream(0, "drawn records")
     tokens = generator.integers(transformer.config.codes, size=(count, sum(scales)), dtype=np.int16)
     captions = generator.integers(2, transformer.config.words, size=(count, 1, length), dtype=np.int16)
-    captions[:, :, 0] = 1
+    captions[:, :, 0] = START
     drawn = PrivateTokens(tokens, np.repeat(captions, CAPTION_CHOICES, 1), scales)
     if variants == 1:
         return drawn

@@ -29,7 +29,7 @@ from torch import Tensor
 from dpwavelet.checkpoint import read_json, write_json
 from dpwavelet.errors import ConfigError, ModelError
 
-PAD, START = 0, 1
+PAD, START = 0, 1  # word ids: nothing here; begin a caption (and end it, as a target)
 MOST_IDS = 1 << 15  # words, or codes: records keep them in 16 bits
 SPELLED = 8  # a quarter of a caption; English words rarely need more than four
 _READ = 64  # letters of a word that are looked at: more than SPELLED pieces of English hold

@@ -17,9 +17,7 @@ from torch import Tensor, nn
 
 from dpwavelet.errors import ConfigError
 from dpwavelet.linear import Linear
-from dpwavelet.text import MOST_IDS
-
-PAD, START = 0, 1  # word ids: nothing here; begin a caption (and end it, as a target)
+from dpwavelet.text import MOST_IDS, PAD, START
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,7 @@ def surprise(
     `bound_of(...)` (L2). Every record has a forward of its own: who else is there changes none of its bits.
     """
     points, blocks = directions(codes), _blocks(transformer)
-    vectors = np.zeros((len(records), blocks.shape[0] * points.shape[1]))
+    vectors = np.zeros((len(records), blocks.shape[0] * points.shape[1]), np.float32)
     for record in range(len(records)):
         vectors[record] = _surprise_of(transformer, points, blocks, records, record)
         told(1)
@@ -168,13 +168,13 @@ def draw_captions(transformer: ImageTransformer, moving: Moving) -> Tensor:
 @torch.no_grad()
 def _surprise_of(
     transformer: ImageTransformer, points: Tensor, blocks: Tensor, records: PrivateTokens, record: int
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     own = np.array([record])
     captions, scales = records.batch(own, np.zeros_like(own))
     tokens = scales[0].to(points.device)
     chances = _log_predictions(transformer, captions.to(points.device), tokens).exp()
-    found: np.ndarray[tuple[int], np.dtype[np.float64]] = (
-        (blocks @ (points[tokens] - chances @ points)[0]).flatten().double().numpy(force=True)
+    found: np.ndarray[tuple[int], np.dtype[np.float32]] = (
+        (blocks @ (points[tokens] - chances @ points)[0]).flatten().float().numpy(force=True)
     )
     return found
 

@@ -385,7 +385,7 @@ RUNS = breaks_of(
     (
         "a finished run trained again",
         "Whoever deletes what it trained gets a second model that no ledger was charged for.",
-        "if closed and not checkpoint.state_path.is_file():",
+        "if closed and not state.is_file():",
         "if False:",
         "TestLostAccountant::test_a_finished_run_is_not_trained_again",
     ),

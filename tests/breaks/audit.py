@@ -157,7 +157,7 @@ RUN = breaks_of(
 )
 
 SHOWN = breaks_of(
-    "training.py",
+    "training/loop.py",
     "audit/test_updates.py",
     (
         "the audit is shown the sum before the noise",

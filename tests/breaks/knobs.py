@@ -4,10 +4,10 @@ from breaks.entry import breaks_of
 
 SUM = "ranks.reduce(clipper.finish())"
 RELEASED = f"update = plan.privatize({SUM}, source, step)\n        optimizer.step(update, step)"
-ROWS = "rows = _rows(records, records.members(chunk, coins, settings.per_unit), views)"
+ROWS = "rows = rows_of(records, records.members(chunk, coins, settings.per_unit), views)"
 
-VIEWS = breaks_of(
-    "training.py",
+TOGETHER = breaks_of(
+    "training/loop.py",
     "test_training_views.py",
     (
         "each view clipped alone and then added up",
@@ -15,11 +15,16 @@ VIEWS = breaks_of(
         ROWS,
         "members = records.members(chunk, coins, settings.per_unit)\n"
         "            for view in views[1:]:\n"
-        "                found = _rows(records, members, [view])\n"
+        "                found = rows_of(records, members, [view])\n"
         "                clipper.accumulate(losses_of, *found, records=own)\n"
-        "            rows = _rows(records, members, views[:1])",
+        "            rows = rows_of(records, members, views[:1])",
         "TestPromise::test_removing_a_record_moves_the_sum_of_a_step_of_training_by_no_more",
     ),
+)
+
+VIEWS = breaks_of(
+    "training/views.py",
+    "test_training_views.py",
     (
         "variant chosen by place in the batch",
         "One record more changes in which variants everyone after it is seen.",
@@ -39,7 +44,7 @@ VIEWS = breaks_of(
 )
 
 PERSONS = breaks_of(
-    "training.py",
+    "training/views.py",
     "test_units.py",
     (
         "shares of a person's records not divided among their views",
@@ -104,7 +109,7 @@ PAIRS = breaks_of(
 )
 
 FROZEN = breaks_of(
-    "training.py",
+    "training/loop.py",
     "test_adapters.py",
     (
         "frozen weights follow the sum before the noise",
@@ -134,6 +139,7 @@ SCALES = breaks_of(
 )
 
 BREAKS = (
+    *TOGETHER,
     *VIEWS,
     *PERSONS,
     *SEEN,

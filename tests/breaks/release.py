@@ -133,7 +133,7 @@ REFUSALS = breaks_of(
     (
         "resumed without the key of the noise",
         "Steps that were taken are taken again with other noise.",
-        "if not checkpoint.key_path.is_file() and (",
+        "if not key.is_file() and (",
         "if False and (",
         "TestLostAccountant::test_without_the_key_of_its_noise",
     ),
@@ -328,6 +328,11 @@ CERTIFICATE = breaks_of(
         "best = math.floor(1000 *",
         "privacy/test_breaks.py::test_no_number_of_a_certificate_is_rounded_in_its_own_favour",
     ),
+)
+
+KEYS = breaks_of(
+    "privacy/keys.py",
+    "privacy/test_certificate.py",
     (
         "signing key readable by all",
         "Every user of the machine can sign as the owner.",
@@ -377,5 +382,6 @@ BREAKS = (
     *SETTINGS,
     *VERIFICATION,
     *CERTIFICATE,
+    *KEYS,
     *REPORT,
 )

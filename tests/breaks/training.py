@@ -5,8 +5,8 @@ from breaks.entry import breaks_of
 SUM = "ranks.reduce(clipper.finish())"
 RELEASED = f"update = plan.privatize({SUM}, source, step)\n        optimizer.step(update, step)"
 
-TRAINING = breaks_of(
-    "training.py",
+LOOP = breaks_of(
+    "training/loop.py",
     "test_training.py",
     (
         "charged after the step",
@@ -14,13 +14,6 @@ TRAINING = breaks_of(
         "ledger.charged_steps(run) <= step:",
         "ledger.charged_steps(run) < step:",
         "TestInterruption::test_steps_are_charged_before_they_are_taken",
-    ),
-    (
-        "steps of a checkpoint that the ledger lacks stay unpaid",
-        "An older copy of the ledger is put back, and the run is finished for less than it took.",
-        "if ranks.lead and ledger.charged_steps(run) < start:",
-        "if False:",
-        "TestInterruption::test_steps_that_an_older_copy_of_the_ledger_lacks_are_charged_again",
     ),
     (
         "one key for two sets of records",
@@ -44,20 +37,6 @@ TRAINING = breaks_of(
         "TestInterruption::test_another_model_to_start_from_is_refused",
     ),
     (
-        "one key for two emphases",
-        "A run goes on with other weights and the same noise; the difference of two sums has none.",
-        'if settings.emphasis == "measured":',
-        "if False:",
-        "TestInterruption::test_another_table_of_emphasis_is_refused",
-    ),
-    (
-        "any state taken for this run's",
-        "A run goes on from what another learnt from the records, which its certificate does not count.",
-        'if not torch.equal(tensors.pop("of", torch.empty(0)), self._seal()):',
-        'if not torch.equal(tensors.pop("of", torch.empty(0)), self._seal()) and False:',
-        "TestInterruption::test_the_state_of_another_run_is_refused",
-    ),
-    (
         "charges to a run of another plan",
         "The ledger and whoever composes it count one promise, and another is spent.",
         "if canonical_json(ledger.plan_of(run)) != canonical_json(plan.to_json()):",
@@ -77,6 +56,56 @@ TRAINING = breaks_of(
         "ledger.charged_steps(run) <= step:",
         "ledger.charged_steps(run) < 0:",
         "TestInterruption::test_steps_are_charged_before_they_are_taken",
+    ),
+    (
+        "empty batch takes no step",
+        "Whether the weights moved then depends on the data.",
+        "        losses, clipped_share = [0.0], [0.0]\n",
+        "        losses, clipped_share = [0.0], [0.0]\n        if len(batch) == 0:\n            continue\n",
+        "TestPromise::test_an_empty_batch_is_a_step_of_noise",
+    ),
+    (
+        "large batch cut to one chunk",
+        "Whether a record takes part then depends on those before it.",
+        "in chunks(ranks.own(batch), settings.units_at_once):",
+        "in chunks(ranks.own(batch)[: settings.chunk], settings.units_at_once):",
+        "test_training_breaks.py::test_every_drawn_record_is_in_the_sum_of_its_step_once",
+    ),
+    (
+        "padded rows enter the loss",
+        "A record that fills up the last chunk is counted several times.",
+        "records=own\n",
+        "records=None\n",
+        "test_training_breaks.py::test_every_drawn_record_is_in_the_sum_of_its_step_once",
+    ),
+    (
+        "last records of a batch left out",
+        "Whether a record takes part depends on how many others were drawn.",
+        "for start in range(0, len(batch), size):",
+        "for start in range(0, len(batch) // size * size, size):",
+        "TestPromise::test_one_record_moves_the_sum_of_a_step_by_at_most_the_clipping_norm"
+        " test_training_breaks.py::test_every_drawn_record_is_in_the_sum_of_its_step_once",
+    ),
+    (
+        "clipping to another norm than the plan's",
+        "One record moves the sum by more than the noise was made for.",
+        "max_norm=plan.max_norm,",
+        "max_norm=2 * plan.max_norm,",
+        "TestPromise::test_every_step_of_the_plan_is_taken_once_and_only_privatized_gradients_reach_the_weights",
+    ),
+    (
+        "model trained without the self-check",
+        "A model that uses a parameter outside its layer is clipped by norms that are too small.",
+        "clipper.check(exact, *drawn_units(student, records.scales, 4, 6))",
+        "pass",
+        "test_training_breaks.py::test_a_model_that_hides_a_use_of_its_weights_is_refused_before_anything_is_charged",
+    ),
+    (
+        "steps of a checkpoint that the ledger lacks stay unpaid",
+        "An older copy of the ledger is put back, and the run is finished for less than it took.",
+        "charge(ledger, run, start)",
+        "pass",
+        "TestInterruption::test_steps_that_an_older_copy_of_the_ledger_lacks_are_charged_again",
     ),
     (
         "noise skipped in the loop",
@@ -119,70 +148,24 @@ TRAINING = breaks_of(
         RELEASED + "\n        if 0 < sum(losses) < 1e3 * len(losses):\n            break",
         "TestPromise::test_every_step_of_the_plan_is_taken_once_and_only_privatized_gradients_reach_the_weights",
     ),
+)
+
+RESUMING = breaks_of(
+    "training/resuming.py",
+    "test_training.py",
     (
-        "empty batch takes no step",
-        "Whether the weights moved then depends on the data.",
-        "        losses, clipped_share = [0.0], [0.0]\n",
-        "        losses, clipped_share = [0.0], [0.0]\n        if len(batch) == 0:\n            continue\n",
-        "TestPromise::test_an_empty_batch_is_a_step_of_noise",
+        "one key for two emphases",
+        "A run goes on with other weights and the same noise; the difference of two sums has none.",
+        "if settings.emphases is not None:",
+        "if False:",
+        "TestInterruption::test_another_table_of_emphasis_is_refused",
     ),
     (
-        "large batch cut to one chunk",
-        "Whether a record takes part then depends on those before it.",
-        "in chunks(ranks.own(batch), settings.units_at_once):",
-        "in chunks(ranks.own(batch)[: settings.chunk], settings.units_at_once):",
-        "test_training_breaks.py::test_every_drawn_record_is_in_the_sum_of_its_step_once",
-    ),
-    (
-        "padded rows enter the loss",
-        "A record that fills up the last chunk is counted several times.",
-        "records=own\n",
-        "records=None\n",
-        "test_training_breaks.py::test_every_drawn_record_is_in_the_sum_of_its_step_once",
-    ),
-    (
-        "last records of a batch left out",
-        "Whether a record takes part depends on how many others were drawn.",
-        "for start in range(0, len(batch), size):",
-        "for start in range(0, len(batch) // size * size, size):",
-        "TestPromise::test_one_record_moves_the_sum_of_a_step_by_at_most_the_clipping_norm"
-        " test_training_breaks.py::test_every_drawn_record_is_in_the_sum_of_its_step_once",
-    ),
-    (
-        "batch-normalised loss",
-        "Every record's loss is divided by the mean of its chunk, so each moves the gradients of all.",
-        "return losses.image + settings.caption_weight",
-        "return losses.image / losses.image.mean() + settings.caption_weight",
-        "TestPromise::test_one_record_moves_the_sum_of_a_step_by_at_most_the_clipping_norm"
-        " test_training_breaks.py::test_a_record_has_the_same_loss_whoever_is_drawn_with_it",
-    ),
-    (
-        "caption chosen by place in the batch",
-        "One record more changes which caption everyone after it shows.",
-        "view.choice[chosen]",
-        "view.choice[: len(chosen), None]",
-        "test_training_breaks.py::test_a_record_has_the_same_loss_whoever_is_drawn_with_it",
-    ),
-    (
-        "caption dropped by place in the batch",
-        "One record more changes whose caption is dropped.",
-        "view.drops[torch.from_numpy(chosen)]",
-        "view.drops[: len(chosen), None]",
-        "test_training_breaks.py::test_a_record_has_the_same_loss_whoever_is_drawn_with_it",
-    ),
-    (
-        "clipping to another norm than the plan's",
-        "One record moves the sum by more than the noise was made for.",
-        "max_norm=plan.max_norm,",
-        "max_norm=2 * plan.max_norm,",
-        "TestPromise::test_every_step_of_the_plan_is_taken_once_and_only_privatized_gradients_reach_the_weights",
-    ),
-    (
-        "model trained without the self-check",
-        "A model that uses a parameter outside its layer is clipped by norms that are too small.",
-        "clipper.check(exact, *_drawn_units(student, records.scales, 4, 6))",
-        "pass",
-        "test_training_breaks.py::test_a_model_that_hides_a_use_of_its_weights_is_refused_before_anything_is_charged",
+        "any state taken for this run's",
+        "A run goes on from what another learnt from the records, which its certificate does not count.",
+        'if not torch.equal(tensors.pop("of", torch.empty(0)), self._seal()):',
+        'if not torch.equal(tensors.pop("of", torch.empty(0)), self._seal()) and False:',
+        "TestInterruption::test_the_state_of_another_run_is_refused",
     ),
     (
         "noise from a source that anyone can predict",
@@ -235,6 +218,38 @@ TRAINING = breaks_of(
     ),
 )
 
+LOSSES = breaks_of(
+    "training/losses.py",
+    "test_training.py",
+    (
+        "batch-normalised loss",
+        "Every record's loss is divided by the mean of its chunk, so each moves the gradients of all.",
+        "return losses.image + settings.caption_weight",
+        "return losses.image / losses.image.mean() + settings.caption_weight",
+        "TestPromise::test_one_record_moves_the_sum_of_a_step_by_at_most_the_clipping_norm"
+        " test_training_breaks.py::test_a_record_has_the_same_loss_whoever_is_drawn_with_it",
+    ),
+)
+
+VIEWS = breaks_of(
+    "training/views.py",
+    "test_training.py",
+    (
+        "caption chosen by place in the batch",
+        "One record more changes which caption everyone after it shows.",
+        "view.choice[chosen]",
+        "view.choice[: len(chosen), None]",
+        "test_training_breaks.py::test_a_record_has_the_same_loss_whoever_is_drawn_with_it",
+    ),
+    (
+        "caption dropped by place in the batch",
+        "One record more changes whose caption is dropped.",
+        "view.drops[torch.from_numpy(chosen)]",
+        "view.drops[: len(chosen), None]",
+        "test_training_breaks.py::test_a_record_has_the_same_loss_whoever_is_drawn_with_it",
+    ),
+)
+
 RECORDS = breaks_of(
     "records.py",
     "test_training.py",
@@ -254,8 +269,8 @@ RECORDS = breaks_of(
     ),
 )
 
-SEVERAL = breaks_of(
-    "training.py",
+SEVERAL_LOOP = breaks_of(
+    "training/loop.py",
     "test_ranks.py",
     (
         "rank noise doubled",
@@ -305,8 +320,11 @@ RANKS = breaks_of(
 )
 
 BREAKS = (
-    *TRAINING,
+    *LOOP,
+    *RESUMING,
+    *LOSSES,
+    *VIEWS,
     *RECORDS,
-    *SEVERAL,
+    *SEVERAL_LOOP,
     *RANKS,
 )

@@ -65,7 +65,7 @@ def kill_before_a_charge(
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("dpwavelet.training.Adam", kill)
+        patch.setattr("dpwavelet.training.loop.Adam", kill)
         again(people, out, settings)
 
 

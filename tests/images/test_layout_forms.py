@@ -10,7 +10,7 @@ from dpwavelet.images.layouts import open_folder
 def test_a_flat_folder_is_sorted_by_name_and_has_no_captions(tmp_path):
     folder = open_folder(write(tmp_path, "b.png", "a.PNG", "c.jpeg"))
     assert folder.layout == "flat folder"
-    assert folder.names == ["a.PNG", "b.png", "c.jpeg"]
+    assert folder.names == ("a.PNG", "b.png", "c.jpeg")
     assert [record.captions for record in folder.records] == [(), (), ()]
     assert folder.read(1) == picture(0)
     assert folder.warnings == ()
@@ -50,7 +50,7 @@ def test_rows_without_images_and_images_without_rows_are_reported(tmp_path):
     write(tmp_path, "a.png", "unnamed.png")
     jsonl(tmp_path / "metadata.jsonl", {"file": "a.png"}, {"file": "gone.png"})
     folder = open_folder(tmp_path)
-    assert folder.names == ["a.png"]
+    assert folder.names == ("a.png",)
     assert "gone.png" in folder.warnings[0] and "unnamed.png" in folder.warnings[1]
 
 
@@ -98,7 +98,7 @@ def test_mm_celeba_hq_has_ten_captions_in_a_text_folder(tmp_path):
     text(tmp_path / "text/celeba-caption/1.txt", "only one")
     folder = open_folder(tmp_path)
     assert folder.layout == "mm-celeba-hq"
-    assert folder.names == ["images/0.png", "images/1.png"]
+    assert folder.names == ("images/0.png", "images/1.png")
     assert len(folder.records[0].captions) == 10
     assert "mask/0.png" in folder.warnings[0]
 

@@ -30,7 +30,7 @@ def test_metadata_jsonl_gives_captions_labels_splits_and_all_other_fields(tmp_pa
         "dog",
         {"name": "dog", "identity": 7},
     )
-    assert open_folder(tmp_path, split="test").names == ["sub/b.png"]
+    assert open_folder(tmp_path, split="test").names == ("sub/b.png",)
     with pytest.raises(DataError, match="test, train"):
         open_folder(tmp_path, split="val")
 
@@ -151,7 +151,7 @@ def test_a_key_by_which_captions_would_be_lost_is_refused(tmp_path):
 def test_a_path_of_windows_finds_its_image(tmp_path):
     write(tmp_path, "images/a.png")
     jsonl(tmp_path / "metadata.jsonl", {"file": "images\\a.png", "text": "x"})
-    assert open_folder(tmp_path).names == ["images/a.png"]
+    assert open_folder(tmp_path).names == ("images/a.png",)
 
 
 def test_half_of_a_character_is_refused(tmp_path):

@@ -29,7 +29,7 @@ def test_a_linked_folder_outside_is_refused_and_a_link_inside_is_followed(tmp_pa
     write(tmp_path / "outside", "x.png")
     root = write(tmp_path / "data", "a.png")
     (root / "b.png").symlink_to(root / "a.png")
-    assert open_folder(root).names == ["a.png", "b.png"]
+    assert open_folder(root).names == ("a.png", "b.png")
     (root / "more").symlink_to(tmp_path / "outside")
     with pytest.raises(DataError, match="more is a link"):
         open_folder(root)
@@ -40,7 +40,7 @@ def test_a_link_that_leads_nowhere_is_listed_and_broken_when_read(tmp_path):
     (root / "gone.png").symlink_to(root / "not there.png")
     (root / "loop.png").symlink_to(root / "loop.png")
     folder = open_folder(root)
-    assert folder.names == ["a.png", "gone.png", "loop.png"]
+    assert folder.names == ("a.png", "gone.png", "loop.png")
     for index in (1, 2):
         with pytest.raises(DataError, match="cannot read"):
             folder.read(index)
@@ -58,7 +58,7 @@ def test_a_tar_of_a_folder_reads_like_the_folder(tmp_path, suffix, mode):
     )
     folder = open_folder(path)
     assert folder.layout == f"metadata.jsonl in {suffix}"
-    assert folder.names == ["a.png", "sub/b.png"]
+    assert folder.names == ("a.png", "sub/b.png")
     assert [folder.read(i) for i in range(2)] == [picture(0), picture(1)]
     assert list(tmp_path.iterdir()) == [path]
 
@@ -124,7 +124,7 @@ def test_a_long_name_in_a_tar_is_read(tmp_path, form):
     member.size = len(picture())
     with tarfile.open(tmp_path / "set.tar", "w", format=form) as tar:
         tar.addfile(member, io.BytesIO(picture()))
-    assert open_folder(tmp_path / "set.tar").names == ["y" * 100 + ".png"]
+    assert open_folder(tmp_path / "set.tar").names == ("y" * 100 + ".png",)
 
 
 def test_a_compressed_tar_may_not_unpack_without_bound(tmp_path, monkeypatch):
@@ -135,9 +135,9 @@ def test_a_compressed_tar_may_not_unpack_without_bound(tmp_path, monkeypatch):
 
 
 def test_hidden_files_are_no_records(tmp_path):
-    assert open_folder(write(tmp_path, "a.png", "._a.png", ".cache/b.png", "__MACOSX/a.png")).names == [
-        "a.png"
-    ]
+    assert open_folder(write(tmp_path, "a.png", "._a.png", ".cache/b.png", "__MACOSX/a.png")).names == (
+        "a.png",
+    )
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -154,7 +154,7 @@ def test_a_zip_of_a_folder_reads_like_the_folder(tmp_path, method):
     )
     folder = open_folder(path)
     assert folder.layout == "metadata.jsonl in zip"
-    assert folder.names == ["a.png", "sub/b.png"]
+    assert folder.names == ("a.png", "sub/b.png")
     assert [folder.captions(i) for i in range(2)] == [("x",), ("y",)]
     assert [folder.read(i) for i in range(2)] == [picture(0), picture(1)]
     assert list(tmp_path.iterdir()) == [path]

@@ -41,7 +41,7 @@ def test_batches_give_every_image_once_and_in_order(tmp_path, kind):
 @KINDS
 def test_labels_become_captions_where_there_are_none(tmp_path, kind):
     images = kind.open(fill(tmp_path, ["big_cat/a.png", "dog/b.png"]), 8)
-    assert len(images) == 2 and images.names == ["big_cat/a.png", "dog/b.png"]
+    assert len(images) == 2 and images.names == ("big_cat/a.png", "dog/b.png")
     assert [images.label(i) for i in range(2)] == ["big_cat", "dog"]
     assert images.captions(0) == ("a photo of a big cat",)
     assert images.group("label") == ["big_cat", "dog"]
@@ -51,7 +51,7 @@ def test_labels_become_captions_where_there_are_none(tmp_path, kind):
 @KINDS
 def test_only_the_split_asked_for_is_opened(tmp_path, kind):
     fill(tmp_path, ["train/cat/a.png", "train/dog/b.png", "test/cat/c.png"])
-    assert kind.open(tmp_path, 8, split="test").names == ["test/cat/c.png"]
+    assert kind.open(tmp_path, 8, split="test").names == ("test/cat/c.png",)
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def test_the_fingerprint_counts_repeats(tmp_path):
 def test_the_first_records_are_a_set_of_their_own(tmp_path):
     images = PrivateImages.open(fill(tmp_path, [f"{i}.png" for i in range(5)]), 8)
     few = images.first(2)
-    assert few.names == ["0.png", "1.png"] and len(images) == 5
+    assert few.names == ("0.png", "1.png") and len(images) == 5
     assert few.fingerprint() != images.fingerprint()
     assert len(images.first(99)) == 5
 

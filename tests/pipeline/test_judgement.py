@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from dpwavelet import Pipeline, training
+from dpwavelet import Pipeline
 from dpwavelet.checkpoint import write_json
 from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling
@@ -29,7 +29,7 @@ from dpwavelet.pipeline.release import Seal
 from dpwavelet.privacy.verification import verify_release
 from dpwavelet.randomness import Source
 from dpwavelet.report import Missing
-from dpwavelet.training import PrivateTraining
+from dpwavelet.training import PrivateTraining, resuming
 
 CAPTIONS = ("a woman with red hair", "a man with a beard")
 TRAINING = PrivateTraining(chunk=32, mixed_precision=False, charge_every=2)
@@ -104,7 +104,7 @@ class TestRun:
     def test_a_judged_run_gives_the_same_release_as_one_that_is_not(
         self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(training, "Source", lambda key=None: Source(key or bytes(32)))
+        monkeypatch.setattr(resuming, "Source", lambda key=None: Source(key or bytes(32)))
         found = []
         for judged in (0, 40):
             release = run(portraits, tmp_path / str(judged), settings(tiny_model, judged=judged), Silent())

@@ -19,14 +19,13 @@ from typing import Any
 import pytest
 import torch
 
-from dpwavelet import training
 from dpwavelet.checkpoint import digest, read_json, read_tensors
 from dpwavelet.pipeline import RunSettings, Silent, declared, make_plan, run
 from dpwavelet.privacy.certificate import statement
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.verification import verify_release
 from dpwavelet.randomness import Key, Source
-from dpwavelet.training import PrivateTraining
+from dpwavelet.training import PrivateTraining, loop, resuming
 
 KILLS, KILLS_A_RUN = 50, 5
 PAGE = 4096  # bytes; a shorter write, as that of a ledger's line, is not cut in the middle by a kill
@@ -173,7 +172,8 @@ def _life(data: Path, place: Path, wanted: RunSettings, last: int | None, torn: 
             torch.set_num_threads(1)
             os.environ["DPWAVELET_LEDGERS"] = str(place / "ledgers")
             operations = _die_at(last, place, torn)
-            training.Source = _predictable(place / PRIVATE / "ledger.jsonl")  # type: ignore[misc]  # a double
+            double = _predictable(place / PRIVATE / "ledger.jsonl")
+            loop.Source = resuming.Source = double  # type: ignore[misc]
             run(data, place / RUN, wanted, Silent())
             (place / "operations").write_text(str(operations[0]))
             os._exit(0)

@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from dpwavelet import Pipeline, training
+from dpwavelet import Pipeline
 from dpwavelet.checkpoint import alone_in, digest
 from dpwavelet.errors import ConfigError, DataError, OutputError, PrivacyError
 from dpwavelet.generation import Sampling
@@ -24,7 +24,7 @@ from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.refusals import Refusal
 from dpwavelet.privacy.verification import verify_release
 from dpwavelet.randomness import Source
-from dpwavelet.training import PrivateTraining
+from dpwavelet.training import PrivateTraining, resuming
 from dpwavelet.wavelet import analyze
 
 CAPTIONS = ("a woman with red hair on a blue background", "a man with a beard")
@@ -280,7 +280,7 @@ class TestRehearsal:
         self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         draw_to(tmp_path / "others", 130, seed=2, size=32)
-        monkeypatch.setattr(training, "Source", lambda key=None: Source(key or bytes(32)))
+        monkeypatch.setattr(resuming, "Source", lambda key=None: Source(key or bytes(32)))
         monkeypatch.setattr(tempfile, "TemporaryDirectory", _Kept)
         _Kept.folder = tmp_path
         wrote = []

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from dpwavelet import cli, training
+from dpwavelet import cli
 from dpwavelet.checkpoint import digest, read_tensors
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.model import Model
@@ -26,7 +26,7 @@ from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.verification import verify_release
 from dpwavelet.randomness import Source
 from dpwavelet.records import PrivateTokens, drawn_tokens
-from dpwavelet.training import PrivateTraining, train_privately
+from dpwavelet.training import PrivateTraining, resuming, train_privately
 from dpwavelet.transformer import ImageTransformer
 from dpwavelet.warm_start import begin_from, release, surprise
 
@@ -200,7 +200,7 @@ class TestResuming:
     def test_a_stop_changes_no_bit_of_the_release(
         self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(training, "Source", lambda key=None: Source(key or bytes(32)))
+        monkeypatch.setattr(resuming, "Source", lambda key=None: Source(key or bytes(32)))
         found = []
         for stopped in (False, True):
             out = tmp_path / str(stopped)

@@ -10,10 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import nn
 
 from dpwavelet.privacy.accounting import PoissonGaussian, attack_bound, calibrate_noise, epsilon_pld
-from dpwavelet.privacy.certificate import CERTIFICATE, make_certificate, statement, write_certificate
+from dpwavelet.privacy.certificate import make_certificate, statement, write_certificate
 from dpwavelet.privacy.clipping import RecordClipper
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.privacy.release_files import CERTIFICATE
 from dpwavelet.randomness import Source
 
 

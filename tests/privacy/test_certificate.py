@@ -10,18 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from dpwavelet.checkpoint import canonical_json
 from dpwavelet.errors import ConfigError, PrivacyError
-from dpwavelet.privacy.certificate import (
-    CERTIFICATE,
-    NOT_PROMISED,
-    SIGNATURE,
-    contribution,
-    make_certificate,
-    public_bytes,
-    sign,
-    signing_key,
-    statement,
-)
+from dpwavelet.privacy.certificate import NOT_PROMISED, contribution, make_certificate, statement
+from dpwavelet.privacy.keys import public_bytes, sign, signing_key
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.privacy.release_files import CERTIFICATE, SIGNATURE
 from dpwavelet.randomness import Source
 
 PLAN = PrivacyPlan(epsilon=1.0, delta=1e-4, records=2000, batch_size=64, steps=50, max_norm=1.0)

@@ -18,23 +18,18 @@ from cryptography.hazmat.primitives.serialization import (
 
 from dpwavelet.errors import ConfigError
 from dpwavelet.privacy.budget import begun
-from dpwavelet.privacy.certificate import (
-    CERTIFICATE,
-    FALSE_ALARMS,
+from dpwavelet.privacy.certificate import FALSE_ALARMS, attack, make_certificate, statement, write_certificate
+from dpwavelet.privacy.keys import (
     KEY_VARIABLE,
-    attack,
-    digest_files,
     key_file,
-    make_certificate,
     public_bytes,
     public_pem,
     read_public_key,
     signing_key,
-    statement,
-    write_certificate,
 )
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.privacy.release_files import CERTIFICATE, digest_release
 from dpwavelet.privacy.verification import SAID, read_certificate, verify_release
 
 PLAN = PrivacyPlan(epsilon=1.0, delta=1e-4, records=2000, batch_size=64, steps=50, max_norm=1.0)
@@ -60,7 +55,7 @@ def release(tmp_path, ledger):
     (folder / "model" / "config.json").write_text('{"private_scales": 1}')
     certificate = make_certificate(
         PLAN,
-        files=digest_files(folder),
+        files=digest_release(folder),
         ledger_position=5,
         ledger_head=ledger.head,
         private_scales=[1],

@@ -10,16 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dpwavelet.errors import ConfigError, OutputError
 from dpwavelet.privacy.accounting import Gaussian, event_to_json
-from dpwavelet.privacy.certificate import (
-    CERTIFICATE,
-    NOT_PROMISED,
-    SIGNATURE,
-    digest_files,
-    make_certificate,
-    public_bytes,
-    write_certificate,
-)
+from dpwavelet.privacy.certificate import NOT_PROMISED, make_certificate, write_certificate
+from dpwavelet.privacy.keys import public_bytes
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.privacy.release_files import CERTIFICATE, SIGNATURE, digest_release
 from dpwavelet.privacy.verification import verify_release
 
 PLAN = PrivacyPlan(epsilon=1.0, delta=1e-4, records=2000, batch_size=64, steps=50, max_norm=1.0)
@@ -28,7 +22,7 @@ OWNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 def certify(folder, plan=PLAN, **changes):
     arguments = {
-        "files": digest_files(folder),
+        "files": digest_release(folder),
         "ledger_position": 3,
         "ledger_head": "ab" * 32,
         "private_scales": [1],
@@ -112,7 +106,7 @@ def test_a_linked_folder_is_not_entered(release, tmp_path):
     (release / "model").symlink_to(tmp_path / "model")
     assert "model is a link or no plain file" in failures(release)
     with pytest.raises(OutputError, match="copies, not links"):
-        digest_files(release)
+        digest_release(release)
 
 
 OUTSIDE = [

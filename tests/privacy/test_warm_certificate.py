@@ -8,14 +8,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dpwavelet.privacy.accounting import Gaussian
-from dpwavelet.privacy.certificate import (
-    LIKENESS,
-    WARM_START,
-    digest_files,
-    make_certificate,
-    write_certificate,
-)
+from dpwavelet.privacy.certificate import LIKENESS, WARM_START, make_certificate, write_certificate
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.privacy.release_files import digest_release
 from dpwavelet.privacy.verification import verify_release
 
 OWNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -29,7 +24,7 @@ def told(folder: Path, plan: PrivacyPlan, **extra: Any) -> tuple[bool, str]:
     (folder / "model").mkdir(exist_ok=True)
     (folder / "model" / "config.json").write_text('{"private_scales": 1}')
     certificate = make_certificate(
-        plan, files=digest_files(folder), ledger_position=1, ledger_head="0" * 64, private_scales=[1],
+        plan, files=digest_release(folder), ledger_position=1, ledger_head="0" * 64, private_scales=[1],
         captions="none", extra=extra,
     )  # fmt: skip
     write_certificate(folder, certificate, OWNER)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from dpwavelet.checkpoint import read_json, write_json
+from dpwavelet.memory import most_held
 
 SECONDS_BETWEEN_NOTES = 5.0
 CPU = torch.device("cpu")
@@ -78,15 +79,8 @@ class Stopwatch:
 
 
 def peak_memory(device: torch.device = CPU) -> float | None:
-    """The most bytes that this process has held so far, of a GPU if it computes on one.
-
-    Nothing where the system does not tell. Not `ru_maxrss`: on Linux a process inherits that from whoever
-    started it.
-    """
+    """The most bytes that this process has held so far, of a GPU if it computes on one."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return None
-    lines = status.read_text(encoding="utf-8").splitlines()
-    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+    held = most_held()
+    return None if held is None else float(held)

@@ -50,7 +50,6 @@ from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.randomness import Source
 from dpwavelet.ranks import place
 from dpwavelet.rivals.base import Rival
-from dpwavelet.training import Checkpoint, PrivateTraining
 
 REPEAT = "Restore them, or repeat the command for a table of what is there now."
 
@@ -285,8 +284,7 @@ def _privately(job: Job, plan: PrivacyPlan, rival: Rival[Any], records: Any, wat
     folder = _folder(job)
     own = Ledger.open(job.out / LEDGERS / f"{job.cell.digest}.jsonl")
     run = _name_run(job.cell, job.out)
-    checkpoint = Checkpoint(folder, plan, PrivateTraining(), run)  # asked only where its files are
-    check_accountant(own, run, checkpoint)
+    check_accountant(own, run, folder)
     ledger: Ledger | Account
     if job.owned is None:
         ledger = own
@@ -295,7 +293,7 @@ def _privately(job: Job, plan: PrivacyPlan, rival: Rival[Any], records: Any, wat
     else:
         spendings = DataLedger.open(ledger_path(job.owned, job.ledger), job.owned)
         ledger = Account.open(spendings, own, run, plan, job.owned, f"compare: {job.cell.name}")
-        check_accountant(own, run, checkpoint)
+        check_accountant(own, run, folder)
     trained = rival.train(records, plan, folder, ledger, run, watch.told)
     watch.keep()
     ledger.finish(run)

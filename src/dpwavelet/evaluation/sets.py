@@ -110,8 +110,7 @@ class Pictures:
         return min(facts.width, facts.height)
 
     def _decoder(self) -> Callable[[int], Tensor]:
-        names = self.files.names  # made anew each time it is asked for
-        return lambda index: decode(self.files.read(index), self.side, names[index])
+        return lambda index: decode(self.files.read(index), self.side, self.files.names[index])
 
     def _broken(self) -> DataError:
         """What is wrong with every file that cannot be used."""

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from dpwavelet.errors import DataError
@@ -43,10 +44,10 @@ class ImageFolder:
     def __repr__(self) -> str:
         return f"ImageFolder(layout={self.layout!r})"
 
-    @property
-    def names(self) -> list[str]:
+    @cached_property
+    def names(self) -> tuple[str, ...]:
         """Name of every record, in order."""
-        return [record.name for record in self.records]
+        return tuple(record.name for record in self.records)
 
     def read(self, index: int) -> bytes:
         """Bytes of one image file, as stored."""

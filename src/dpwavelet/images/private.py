@@ -42,7 +42,7 @@ class PrivateImages:
         return f"PrivateImages(size={self.size})"
 
     @property
-    def names(self) -> list[str]:
+    def names(self) -> tuple[str, ...]:
         """File name of every record."""
         return self.folder.names
 

@@ -31,7 +31,7 @@ class PublicImages:
         return len(self.folder)
 
     @property
-    def names(self) -> list[str]:
+    def names(self) -> tuple[str, ...]:
         """File name of every record."""
         return self.folder.names
 

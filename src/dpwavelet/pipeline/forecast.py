@@ -9,7 +9,6 @@ signal-to-noise of a whole run and k the s at which half of the gain without pri
 """
 
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from dpwavelet.checkpoint import read_json
 from dpwavelet.errors import ModelError
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
+from dpwavelet.memory import most_held
 from dpwavelet.model import Model
 from dpwavelet.pipeline.rehearsal import RUN, rehearsed
 from dpwavelet.pipeline.settings import open_model
@@ -261,7 +261,7 @@ def time_training(model: Model, training: PrivateTraining) -> Speed:
         step=max(one - chunk, 0.0) + saving / training.charge_every,
         records_in_chunk=size,
         records_of_unit=training.per_unit,
-        peak=_peak_memory(),
+        peak=most_held(),
         record=sum(table[0].nbytes for table in tokens.tables.values()) + coins * training.views * 8,
     )
 
@@ -301,13 +301,3 @@ def _step_time(
 def _twice(tokens: PrivateTokens) -> PrivateTokens:
     tables = {name: torch.from_numpy(np.concatenate([table] * 2)) for name, table in tokens.tables.items()}
     return PrivateTokens.from_tensors(tokens.to_tensors() | tables)
-
-
-def _peak_memory() -> int | None:
-    """The most bytes that this process has held so far."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

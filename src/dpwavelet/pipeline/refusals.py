@@ -21,7 +21,7 @@ from dpwavelet.pipeline.prints import Prints, exact_repeats, near_repeats
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.refusals import Refusal
 from dpwavelet.records import PrivateTokens
-from dpwavelet.training import Checkpoint
+from dpwavelet.training.resuming import KEY, STATE
 
 NEAR_SHARE = 0.002  # of the records may be nearly like another by chance, as a few drawn portraits are
 SEEN_SHARE = 0.01  # of the records may be among the public model's pictures: a few that everybody has
@@ -108,27 +108,27 @@ def check_losses(model: Model, tokens: PrivateTokens) -> None:
         )
 
 
-def check_accountant(ledger: Ledger, run: str, checkpoint: Checkpoint) -> None:
-    """Refuse to go on with a run whose ledger, or the key of whose noise, is gone."""
-    folder = checkpoint.key_path.parent
-    if run not in ledger.runs and (checkpoint.key_path.exists() or checkpoint.state_path.exists()):
+def check_accountant(ledger: Ledger, run: str, folder: Path) -> None:
+    """Refuse to go on with a run in `folder` whose ledger, or the key of whose noise, is gone."""
+    key, state = folder / KEY, folder / STATE
+    if run not in ledger.runs and (key.exists() or state.exists()):
         raise Refusal(
             "lost-accountant",
             f"{folder} holds a run that {ledger.path} does not know",
             "Restore the ledger from a copy, or begin anew in another --out.",
         )
     closed = run in ledger.runs and ledger.runs[run].closed == "finished"
-    if closed and not checkpoint.state_path.is_file():
+    if closed and not state.is_file():
         raise Refusal(
             "lost-accountant",
-            f"this run was finished, but what it trained, {checkpoint.state_path}, is gone",
+            f"this run was finished, but what it trained, {state}, is gone",
             "Restore it, or begin anew in another --out: training it again would spend what nobody counts.",
         )
-    if not checkpoint.key_path.is_file() and (ledger.charged_steps(run) or checkpoint.state_path.exists()):
+    if not key.is_file() and (ledger.charged_steps(run) or state.exists()):
         raise Refusal(
             "lost-accountant",
             f"this run was charged {ledger.charged_steps(run)} steps, but the key of its noise, "
-            f"{checkpoint.key_path}, is gone",
+            f"{key}, is gone",
             "Restore it, or abandon the run and choose another --out.",
         )
 

@@ -36,7 +36,6 @@ from dpwavelet.privacy.certificate import (
     NOT_PROMISED,
     WARM_START,
     attack,
-    digest_files,
     make_certificate,
     software_versions,
     statement,
@@ -45,6 +44,7 @@ from dpwavelet.privacy.certificate import (
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import allowed_json
+from dpwavelet.privacy.release_files import digest_release
 from dpwavelet.progress import Progress
 from dpwavelet.ranks import place
 from dpwavelet.report import (
@@ -220,7 +220,7 @@ def write_release(
         write_json(building / "report.json", release_json(told))
         certificate = make_certificate(
             plan,
-            files=digest_files(building),
+            files=digest_release(building),
             ledger_position=seal.position,
             ledger_head=ledger.head,
             private_scales=range(1, model.private_scales + 1),

@@ -49,7 +49,7 @@ from dpwavelet.pipeline.settings import RunSettings, declared, make_plan, open_m
 from dpwavelet.pipeline.start import REHEARSAL, starting_model
 from dpwavelet.privacy.bounded_sums import MOST_UNITS
 from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
-from dpwavelet.privacy.certificate import KEY, key_file, signing_key
+from dpwavelet.privacy.keys import KEY, key_file, signing_key
 from dpwavelet.privacy.ledger import Charges, Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import check_signal, signal_to_noise
@@ -115,13 +115,13 @@ def _run(
     own = Ledger.open(private / "ledger.jsonl")
     kind = place(settings.device).type
     checkpoint = Checkpoint(private / "checkpoint", plan, settings.training, identity, ranks.count, kind)
-    check_accountant(own, identity, checkpoint)
+    check_accountant(own, identity, checkpoint.folder)
     kept = private / "tokens" / "tokens.safetensors"
     if identity not in own.runs:  # tokens from before the ledger knew the run may be of other images
         kept.unlink(missing_ok=True)
     tokens = _tokens(images, model, kept, settings, progress)
     account = Account.open(spendings, own, identity, plan, fingerprint, out.name)
-    check_accountant(account.own, identity, checkpoint)
+    check_accountant(account.own, identity, checkpoint.folder)
     started = time.monotonic()
     source_of = partial(checkpoint.source, tokens.digest)
     start = starting_model(model, tokens, plan, settings, source_of, private, identity, progress)

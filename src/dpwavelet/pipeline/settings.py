@@ -98,21 +98,13 @@ class RunSettings:
                 "metrics to release and the epsilon that pays for them go together; give both "
                 "--release-metrics and --metrics-epsilon, or neither."
             )
-        if self.metrics_epsilon is not None and not 0 < self.metrics_epsilon < self.epsilon:
-            raise ConfigError(
-                f"metrics_epsilon must be above 0 and below epsilon, of which it is a part, got "
-                f"{self.metrics_epsilon} of {self.epsilon}."
-            )
-        if self.warm_start is not None and not 0 < self.warm_start < self.epsilon:
-            raise ConfigError(
-                f"warm_start must be above 0 and below epsilon, of which it is a part, got {self.warm_start} "
-                f"of {self.epsilon}."
-            )
-        if self.likeness is not None and not 0 < self.likeness < self.epsilon:
-            raise ConfigError(
-                f"likeness must be above 0 and below epsilon, of which it is a part, got {self.likeness} "
-                f"of {self.epsilon}."
-            )
+        for name in ("metrics_epsilon", "warm_start", "likeness"):
+            part = getattr(self, name)
+            if part is not None and not 0 < part < self.epsilon:
+                raise ConfigError(
+                    f"{name} must be above 0 and below epsilon, of which it is a part, got {part} of "
+                    f"{self.epsilon}."
+                )
         check_choices(self.choices)
         if self.likeness is None and self.choices != CHOICES:
             raise ConfigError(
@@ -214,7 +206,7 @@ def warm_place(settings: RunSettings) -> int | None:
 
 
 def cycled(captions: tuple[str, ...], count: int) -> list[str]:
-    """So many captions to draw with, one after the other and again; none at all where none are given."""
+    """So many captions to draw with, one after the other and again; empty ones where none are given."""
     given = captions or ("",)
     return [given[i % len(given)] for i in range(count)]
 

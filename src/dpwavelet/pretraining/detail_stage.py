@@ -26,11 +26,12 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from dpwavelet.features import FeatureNetwork
-from dpwavelet.generation import PUBLIC, START, choose, draw_tokens
+from dpwavelet.generation import PUBLIC, choose, draw_tokens
 from dpwavelet.model import Model
 from dpwavelet.pretraining.loop import Note, Schedule, restore, run_stage
 from dpwavelet.pretraining.stages import SHAKE, PublicPixels, mixed_precision, shaken
 from dpwavelet.randomness import stream, torch_stream
+from dpwavelet.text import START
 from dpwavelet.wavelet import analyze, synthesize
 
 WINDOWS = (1, 4)  # sides of the pieces of detail coefficients

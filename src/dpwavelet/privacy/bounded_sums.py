@@ -24,9 +24,10 @@ SLACK = 1 - 1e-12  # above the rounding of a norm in float64
 NAME = "sum"
 
 Vectors = NDArray[np.float64]
+Given = Vectors | NDArray[np.float32]
 
 
-def bounded_sum(vectors: Vectors, bound: float, owners: NDArray[np.int64] | None = None) -> ClippedSum:
+def bounded_sum(vectors: Given, bound: float, owners: NDArray[np.int64] | None = None) -> ClippedSum:
     """Add up the vectors [M, D] of all units; `owners` [M] tells whose each is, where units have several.
 
     A unit with several brings the mean of their vectors. Guarantee: adding or removing one unit, with
@@ -72,7 +73,7 @@ def _members(records: int, owners: NDArray[np.int64] | None) -> Sequence[NDArray
     return np.split(order, np.flatnonzero(np.diff(owners[order])) + 1) if records else []
 
 
-def _means(vectors: Vectors, members: Sequence[NDArray[np.int64]]) -> Vectors:
+def _means(vectors: Given, members: Sequence[NDArray[np.int64]]) -> Vectors:
     """The mean vector of each unit [U, D]; of each alone, so that no other unit rounds it."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.stack([vectors[own].mean(0) for own in members])
+        return np.stack([vectors[own].astype(np.float64).mean(0) for own in members])

@@ -1,4 +1,4 @@
-"""The promise on paper: a certificate in the release, and the owner's key that signs it.
+"""The promise on paper: a certificate in the release, signed by the owner's key.
 
 A certificate holds public numbers and digests of released files, and nothing computed from the private
 records: no true count, no fingerprint of the data. The ledger's head in it is salted and says nothing.
@@ -6,36 +6,25 @@ Whether to believe one is for `verification` to say.
 """
 
 import math
-import os
-import re
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal, localcontext
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from dpwavelet.checkpoint import canonical_json, digest, write_bytes
-from dpwavelet.errors import ConfigError, OutputError, PrivacyError
+from dpwavelet.checkpoint import canonical_json, write_bytes
+from dpwavelet.errors import ConfigError
 from dpwavelet.privacy.accounting import Event, attack_bound, best_true_positive_rate, event_to_json
+from dpwavelet.privacy.keys import sign
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import allowed_json
+from dpwavelet.privacy.release_files import CERTIFICATE, SIGNATURE, stays_inside
 
 FORMAT = "dpwavelet certificate 1"
-CERTIFICATE, SIGNATURE, KEY = "certificate.json", "certificate.sig", "signing_key.pem"
-KEY_VARIABLE = "DPWAVELET_KEY"
 FALSE_ALARMS = 0.01  # at which the certificate says what an attacker can achieve
 
 WARM_START = (
@@ -79,7 +68,7 @@ def make_certificate(
     `captions` or `extra`.
     """
     if wrong := [path for path in files if not stays_inside(path) or path in (CERTIFICATE, SIGNATURE)]:
-        raise ConfigError(f"{wrong[0]!r} is no path inside a release; give files as digest_files does.")
+        raise ConfigError(f"{wrong[0]!r} is no path inside a release; give files as digest_release does.")
     certificate = {
         "format": FORMAT,
         "plan": plan.to_json(),
@@ -167,148 +156,8 @@ def software_versions() -> dict[str, str]:
     return versions
 
 
-def digest_files(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a release but the certificate and its signature, by path inside it."""
-    paths = sorted(set(paths_in(folder)) - {CERTIFICATE, SIGNATURE})
-    if links := [path for path in paths if not is_plain(folder, path)]:
-        raise OutputError(
-            f"{folder / links[0]} is a link or no plain file; a release holds copies, not links."
-        )
-    return {path: digest(folder / path) for path in paths}
-
-
-def paths_in(folder: Path) -> Iterator[str]:
-    """Everything in a folder that is no real folder, by path; links are named and not followed.
-
-    A folder that cannot be listed is an OSError.
-    """
-    for parent, folders, names in os.walk(folder, onerror=_raise):
-        inside = Path(parent).relative_to(folder)
-        for name in [*names, *(name for name in folders if (Path(parent) / name).is_symlink())]:
-            yield (inside / name).as_posix()
-
-
-def folders_in(folder: Path) -> set[str]:
-    """Every real folder inside, by path."""
-    found: set[str] = set()
-    for parent, folders, _ in os.walk(folder, onerror=_raise):
-        inside = Path(parent).relative_to(folder)
-        found |= {(inside / name).as_posix() for name in folders if not (Path(parent) / name).is_symlink()}
-    return found
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def is_plain(folder: Path, path: str) -> bool:
-    """Whether this is a file itself, and no link to one."""
-    return (folder / path).is_file() and not (folder / path).is_symlink()
-
-
-def stays_inside(path: str) -> bool:
-    """Whether this is a plain relative path in one spelling, on every system."""
-    parts = PurePosixPath(path).parts
-    return (
-        bool(parts)
-        and not re.search(r"[\\:\x00]", path)
-        and PurePosixPath(path).as_posix() == path
-        and not path.startswith("/")
-        and ".." not in parts
-    )
-
-
 def write_certificate(folder: Path, certificate: Mapping[str, Any], key: Ed25519PrivateKey) -> None:
     """Put the certificate and its signature into a release whose other files are complete."""
     content = canonical_json(certificate)
     write_bytes(folder / CERTIFICATE, content)
     write_bytes(folder / SIGNATURE, sign(content, key))
-
-
-def key_file(named: Path | None) -> Path | None:
-    """Where the owner keeps one key for all runs: the file that is named, or that of DPWAVELET_KEY."""
-    if named is None and (variable := os.environ.get(KEY_VARIABLE)):
-        return Path(variable)
-    return named
-
-
-def signing_key(path: Path) -> Ed25519PrivateKey:
-    """The owner's key in the PEM file `path`, made on first use and readable by the owner alone."""
-    if not path.exists():
-        _write_secret(path, _pem(Ed25519PrivateKey.generate()))
-    try:
-        if os.name == "posix" and path.stat().st_mode & 0o077:
-            raise PrivacyError(
-                f"{path} can be read by others, who could then sign for you; run chmod 600 on it."
-            )
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path} holds no usable key: {error}; move it away to make a new one.") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError(f"{path} holds a {type(key).__name__}; an Ed25519 key is wanted.")
-    return key
-
-
-def public_pem(key: Ed25519PrivateKey) -> bytes:
-    """The public key as a PEM file, which other programs read too."""
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
-def read_public_key(given: str) -> bytes:
-    """The 32 bytes of a public key, from 64 hexadecimal digits or the name of a file with them or PEM."""
-    try:
-        text = given if _is_hex(given) else Path(given).read_text(encoding="utf-8").strip()
-        if _is_hex(text):
-            return bytes.fromhex(text)
-        key = load_pem_public_key(text.encode())
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"--public-key must be 64 hexadecimal digits or a file that `dpwavelet key export` wrote, got "
-            f"{given!r}: {error}."
-        ) from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise ConfigError(f"{given} holds a {type(key).__name__}; an Ed25519 key is wanted.")
-    return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
-
-
-def sign(certificate: bytes, key: Ed25519PrivateKey) -> bytes:
-    """The content of `certificate.sig`: an Ed25519 signature of these bytes, with the public key."""
-    return canonical_json(
-        {
-            "algorithm": "Ed25519",
-            "public_key": public_bytes(key).hex(),
-            "signature": key.sign(certificate).hex(),
-        }
-    )
-
-
-def public_bytes(key: Ed25519PrivateKey) -> bytes:
-    """The 32 bytes that a reviewer compares or gives to `verify_release`."""
-    return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-
-
-def _write_secret(path: Path, content: bytes) -> None:
-    """Create a file that only its owner may read, whole or not at all; an existing one stays as it is."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.name)  # mode 0600
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(name, path)  # unlike a rename, this never replaces a key
-        finally:
-            Path(name).unlink()
-    except FileExistsError:
-        return
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; the release cannot be signed.") from error
-
-
-def _is_hex(text: str) -> bool:
-    return re.fullmatch(r"[0-9a-fA-F]{64}", text) is not None
-
-
-def _pem(key: Ed25519PrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

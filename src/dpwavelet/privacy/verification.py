@@ -28,25 +28,27 @@ from dpwavelet.privacy.accounting import (
     event_from_json,
 )
 from dpwavelet.privacy.certificate import (
-    CERTIFICATE,
     FALSE_ALARMS,
     FORMAT,
     LIKENESS,
     NOT_PROMISED,
-    SIGNATURE,
     WARM_START,
     attack,
     contribution,
-    folders_in,
-    is_plain,
     mechanisms_allow,
-    paths_in,
     statement,
-    stays_inside,
 )
 from dpwavelet.privacy.ledger import GENESIS, Ledger
 from dpwavelet.privacy.plan import MOST_OTHERS, PrivacyPlan
 from dpwavelet.privacy.refusals import allowed_json
+from dpwavelet.privacy.release_files import (
+    CERTIFICATE,
+    SIGNATURE,
+    folders_in,
+    is_plain,
+    paths_in,
+    stays_inside,
+)
 
 ROUNDING = 1e-9  # two machines may differ by this when they add up the same epsilon
 REFINEMENT = 1e-3  # two versions of the accounting library may differ by this in what they found to be needed

@@ -186,6 +186,16 @@ class TestInterruption:
         assert torch.equal(weights(trained(diffusion, records, broken)), expected)
         assert Ledger.open(broken / "ledger.jsonl").charged_steps("a") == PLAN.steps
 
+    def test_steps_that_an_older_copy_of_the_ledger_lacks_are_charged_again(
+        self, diffusion: LatentDiffusion, records: LatentRecords, tmp_path: Path
+    ) -> None:
+        expected = weights(trained(diffusion, records, tmp_path))
+        path = tmp_path / "ledger.jsonl"
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+        assert Ledger.open(path).charged_steps("a") == 2
+        assert torch.equal(weights(trained(diffusion, records, tmp_path)), expected)
+        assert Ledger.open(path).charged_steps("a") == PLAN.steps
+
     def test_steps_are_charged_before_a_record_is_looked_at(
         self,
         diffusion: LatentDiffusion,

@@ -35,6 +35,7 @@ from dpwavelet.training import (
     PrivateTraining,
     Schedule,
     Told,
+    charge,
     check_begun,
     chunks,
     repeatable,
@@ -134,8 +135,8 @@ def train_privately(
     check_begun(plan, ledger, run)
     student = deepcopy(diffusion.denoiser)
     parameters, device = trained_parameters(student, settings), student.device
-    checkpoint = Checkpoint(folder, plan, settings.adam, run, device=device.type)
-    checkpoint.identity |= {"finetuning": asdict(settings)}
+    more = {"finetuning": asdict(settings)}
+    checkpoint = Checkpoint(folder, plan, settings.adam, run, device=device.type, more=more)
     source = checkpoint.source(records.digest, digest_of(student.state_dict(), _shape(diffusion)))
     clipper = DrawClipper(
         student,
@@ -147,10 +148,11 @@ def train_privately(
     exact = partial(record_losses, learned, replace(settings, mixed_precision=False))
     clipper.check(exact, *_made_up(learned, settings.draws))
     optimizer = Adam(parameters, settings.adam, plan.steps)
-    for step, batch in plan.batches(records=len(records), source=source, start=checkpoint.load(optimizer)):
+    start = checkpoint.load(optimizer)
+    charge(ledger, run, start)
+    for step, batch in plan.batches(records=len(records), source=source, start=start):
         if ledger.charged_steps(run) <= step:
-            steps = min(step + settings.charge_every, plan.steps)
-            ledger.append({"kind": "charged", "run": run, "steps": steps})
+            charge(ledger, run, min(step + settings.charge_every, plan.steps))
         losses, clipped = [0.0], [0.0]
         for chunk, own in chunks(batch, settings.records_at_once):
             rows = _rows(learned, records, settings, source, step, chunk)
