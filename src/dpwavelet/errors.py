@@ -3,7 +3,7 @@
     DpwaveletError
     ├── ConfigError    a setting is out of range or contradicts another
     ├── DataError      the images, captions or their folder are not usable as they are
-    ├── ModelError     a model folder is missing, damaged or of another shape
+    ├── ModelError     a file of ours is missing, damaged or of another shape: mostly of a model folder
     ├── PrivacyError   the request would break the promise, so it is refused
     └── OutputError    a result could not be written whole
 

@@ -5,10 +5,9 @@
     [reference.safetensors]    the public transformer that a trained one began from; public models have none
     [trained_on.safetensors]   which pictures a public model learned from, as `images.known` tells it
 
-Weights that
-bfloat16 holds exactly are stored so. A folder is whole or absent. Loading runs no code from it and checks
-every shape against its config. The card holds the digests of the other files. The `thumb` weights that ship
-with the package are found by name.
+Weights that bfloat16 holds exactly are stored so. A folder is whole or absent. Loading runs no code from it
+and checks every shape against its config. The card holds the digests of the other files. The `thumb` weights
+that ship with the package are found by name.
 """
 
 from collections.abc import Mapping

@@ -153,9 +153,8 @@ class TypedBlock(nn.Module):
             )
             keys.append(key)
             values.append(value)
-            scores = (
-                query @ torch.cat(keys, 2).transpose(-1, -2) / query.shape[-1] ** 0.5
-            )  # [B, heads, N, N']
+            # [B, heads, N, N']
+            scores = query @ torch.cat(keys, 2).transpose(-1, -2) / query.shape[-1] ** 0.5
             mixed = scores.softmax(-1).to(query) @ torch.cat(values, 2)
             x = x + weights.mix(mixed.transpose(1, 2).flatten(2))
             out.append(x + weights.mlp(x))

@@ -125,9 +125,8 @@ class ImageTransformer(nn.Module):
         self.word_embedding = nn.Embedding(config.words, config.width)
         self.code_embedding = nn.Embedding(1 + 2 * config.codes, config.width)  # row 0 begins the image
         self.word_position = nn.Embedding(config.caption_length, config.width)
-        self.cell_position = nn.Embedding(
-            sum(config.tokens), config.width
-        )  # the (scale, cell) predicted next
+        # Of the (scale, cell) that is predicted next.
+        self.cell_position = nn.Embedding(sum(config.tokens), config.width)
         self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.depth))
         self.final_norm = nn.LayerNorm(config.width)
         self.word_head = Linear(config.width, config.words, bias=False)
@@ -179,9 +178,8 @@ class ImageTransformer(nn.Module):
         Image inputs are [image, all tokens but the last], so that position n predicts token n.
         """
         B, L = captions.shape
-        ids = torch.cat(
-            (torch.zeros_like(captions[:, :1]), *self._shifted(tokens)), 1
-        )  # [image mark, tokens]
+        image_mark = torch.zeros_like(captions[:, :1])
+        ids = torch.cat((image_mark, *self._shifted(tokens)), 1)
         ids = ids[:, : sum(scale.shape[1] for scale in tokens)]
         cells = torch.arange(ids.shape[1], device=ids.device).expand(B, -1)
         places = torch.arange(L, device=ids.device).expand(B, -1)

@@ -36,7 +36,8 @@ class DetailConfig:
     def __post_init__(self) -> None:
         if self.levels < 1 or self.depth < 1 or self.features < 8 or self.noise < 1:
             raise ConfigError(
-                "a detail model needs at least 1 level, 1 block, 8 features and 1 channel of noise."
+                "a detail model needs at least 1 level, 1 block, 8 features and 1 channel of noise; got "
+                f"{self.levels}, {self.depth}, {self.features} and {self.noise}."
             )
 
 

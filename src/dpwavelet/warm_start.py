@@ -52,7 +52,9 @@ class Moving:
 
     def __post_init__(self) -> None:
         if min(self.sequences, self.steps, self.batch_size, self.fit_steps) < 1 or self.learning_rate <= 0:
-            raise ConfigError("a warm start needs at least 1 sequence and step, and a learning rate above 0.")
+            raise ConfigError(
+                f"a warm start needs at least 1 sequence and step, and a learning rate above 0; got {self}."
+            )
 
 
 def bound_of(transformer: ImageTransformer, codes: Tensor) -> float:

@@ -286,20 +286,20 @@ class TestDrawn:
     """What was drawn is never held back; how near it came is told to the owner."""
 
     def test_a_rehearsal_that_draws_a_record_is_a_defect(self, watch: Watch, pictures: torch.Tensor) -> None:
-        watch.check_drawn(from_bytes(pictures))
+        watch.check_drawn(pictures)
         with pytest.raises(Refusal, match="picture 1 of the rehearsal holds the pixels of the record 000007"):
-            watch.check_drawn(from_bytes(torch.cat((pictures[:1], watch.images.pixels([7])))))
+            watch.check_drawn(torch.cat((pictures[:1], watch.images.pixels([7]))))
 
     def test_a_flat_picture_is_nobodys(self, watch: Watch) -> None:
         flat = torch.full((1, 3, 32, 32), 128, dtype=torch.uint8)
         flat_record = replace(watch, prints=Prints.of(flat.expand(20, -1, -1, -1)))
-        flat_record.check_drawn(from_bytes(flat))
-        assert flat_record.compare(from_bytes(flat))["near"] == []
+        flat_record.check_drawn(flat)
+        assert flat_record.compare(flat)["near"] == []
 
     def test_nearness_names_pictures(self, watch: Watch, pictures: torch.Tensor) -> None:
         record = watch.images.pixels([7])
         brighter = (record.float() * 1.05).clamp(0, 255).to(torch.uint8)
-        drawn = from_bytes(torch.cat((pictures, record, brighter)))
+        drawn = torch.cat((pictures, record, brighter))
         found = watch.compare(drawn)
         assert found["near"] == [
             {"picture": 2, "record": "the record 000007.png", "same_pixels": True},

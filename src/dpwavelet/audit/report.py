@@ -96,10 +96,9 @@ def _write(audited: Sequence[Audited], folder: Path, *, private: bool, allowed: 
 
 def _json(one: Audited) -> dict[str, Any]:
     parts = asdict(one) | {"plan": one.plan.to_json(), "bounds": one.bounds, "within_claim": one.within_claim}
-    for attack in parts["membership"]:
-        attack["curve"] = attack["curve"][
-            :: max(len(attack["curve"]) // CURVE_POINTS, 1)
-        ]  # as a page draws it
+    for attack in parts["membership"]:  # as many points as a page draws
+        stride = max(len(attack["curve"]) // CURVE_POINTS, 1)
+        attack["curve"] = attack["curve"][::stride]
     return parts
 
 

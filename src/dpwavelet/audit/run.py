@@ -74,7 +74,10 @@ class AuditSettings:
 
     def __post_init__(self) -> None:
         if self.canaries < 10 or self.samples < 1 or (self.repeats is not None and self.repeats < 1):
-            raise ConfigError("an audit needs at least 10 canaries, 1 sample and 1 repeat.")
+            raise ConfigError(
+                "an audit needs at least 10 canaries, 1 sample and 1 repeat; got "
+                f"{self.canaries}, {self.samples} and {self.repeats}."
+            )
         if not 0.5 <= self.confidence < 1:
             raise ConfigError(f"confidence must be at least 0.5 and below 1, got {self.confidence}.")
 

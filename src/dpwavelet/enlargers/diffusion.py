@@ -22,11 +22,8 @@ STEPS = 50
 PROMPTED = "StableDiffusionUpscalePipeline"
 KINDS = (PROMPTED, "LDMSuperResolutionPipeline")
 LIBRARIES = ("diffusers", "transformers")
-LEFT_OUT = (
-    "safety_checker",
-    "feature_extractor",
-    "watermarker",
-)  # they judge or mark pictures, and make none
+# They judge or mark pictures, and make none.
+LEFT_OUT = ("safety_checker", "feature_extractor", "watermarker")
 READ = (".safetensors", ".json", ".txt", ".model")
 
 

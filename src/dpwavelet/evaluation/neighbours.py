@@ -53,9 +53,8 @@ def neighbourhoods(
             f"{sizes[1]} rows; give more images, or fewer neighbours."
         )
     bootstrap = bootstrap or Bootstrap()
-    centre: Block = np.asarray(
-        first.mean(0, dtype=np.float64)
-    )  # closer to the rows than the origin: less rounding
+    # Closer to the rows than the origin is: less rounding.
+    centre: Block = np.asarray(first.mean(0, dtype=np.float64))
     real_balls, generated_balls = (_balls(rows, centre, nearest) for rows in (first, second))
     around, covered, recalled = _Reached(len(second)), _Reached(len(first)), _Reached(len(first))
     for start, x in blocks(first):

@@ -20,12 +20,8 @@ Window = tuple[float, float, float]
 """Left edge, top edge and side of what is seen, in sides of the picture; its edges are repeated."""
 
 WHOLE: Window = (0.0, 0.0, 1.0)
-WINDOWS = (
-    WHOLE,
-    (0.06, 0.03, 0.94),
-    (-0.05, 0.04, 1.0),
-    (-0.02, -0.06, 1.05),
-)  # no edge is farther than 6% from the picture's own
+# No edge is farther than 6% from the picture's own.
+WINDOWS = (WHOLE, (0.06, 0.03, 0.94), (-0.05, 0.04, 1.0), (-0.02, -0.06, 1.05))
 
 _SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 _OTHER = {"left": "right", "right": "left"}

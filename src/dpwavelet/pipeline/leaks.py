@@ -27,7 +27,6 @@ from torch import Tensor
 from dpwavelet.errors import DataError
 from dpwavelet.images.files import decode
 from dpwavelet.images.private import PrivateImages
-from dpwavelet.images.sheet import to_bytes
 from dpwavelet.pipeline.prints import Prints, alike
 from dpwavelet.privacy.refusals import Refusal
 
@@ -99,22 +98,22 @@ class Watch:
                 self._check_text(place, text, known, secrets)
 
     def check_drawn(self, pictures: Tensor) -> None:
-        """Refuse pictures [B, 3, S, S] in [-1, 1] of which one is a record, pixel for pixel.
+        """Refuse pictures, bytes [B, 3, S, S], of which one is a record, pixel for pixel.
 
         Only for a rehearsal, whose pictures nobody will see: there it shows a defect before anything is
         spent, and decides nothing about the pictures of the real run.
         """
-        for index, pixels in enumerate(Prints.of(to_bytes(pictures)).pixels):
+        for index, pixels in enumerate(Prints.of(pictures).pixels):
             if pixels in self._pixels:
                 _refuse(
                     f"picture {index} of the rehearsal", f"the pixels of {self._name(self._pixels[pixels])}"
                 )
 
     def compare(self, pictures: Tensor) -> dict[str, Any]:
-        """How near the drawn pictures come to records: for the owner's eyes only."""
+        """How near drawn pictures, bytes [B, 3, S, S], come to records: for the owner's eyes only."""
         near = []
         for start in range(0, len(pictures), 64):
-            drawn = Prints.of(to_bytes(pictures[start : start + 64]))
+            drawn = Prints.of(pictures[start : start + 64])
             for index, record in self._nearest(drawn).items():
                 same = drawn.pixels[index] in self._pixels
                 near.append({"picture": start + index, "record": self._name(record), "same_pixels": same})

@@ -28,7 +28,7 @@ from dpwavelet.evaluation.tones import tone_obedience
 from dpwavelet.evaluation.usefulness import Tested, Usefulness, usefulness
 from dpwavelet.features import FeatureNetwork, perceptual_distance
 from dpwavelet.images.files import decode
-from dpwavelet.images.sheet import from_bytes, png, to_bytes
+from dpwavelet.images.sheet import from_bytes, png
 from dpwavelet.pipeline.judgement import Evidence, Rows
 from dpwavelet.pipeline.release import METADATA, SAMPLES, Samples, tone
 from dpwavelet.report import Mark, Missing, Near, PrivateOrigin, Scored, Words
@@ -60,7 +60,7 @@ class Released:
     @classmethod
     def of(cls, samples: Samples) -> Self:
         """Those that were just drawn."""
-        return cls(samples.captions, to_bytes(samples.full))
+        return cls(samples.captions, samples.full)
 
     @classmethod
     def read(cls, release: Path, side: int) -> Self:

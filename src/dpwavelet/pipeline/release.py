@@ -27,7 +27,7 @@ from dpwavelet.images.sheet import png, to_bytes
 from dpwavelet.images.tones import light, main_colour
 from dpwavelet.model import Model
 from dpwavelet.pipeline.bought import Bought, to_json
-from dpwavelet.pipeline.generator import Pipeline
+from dpwavelet.pipeline.generator import PART, Pipeline
 from dpwavelet.pipeline.leaks import Watch
 from dpwavelet.pipeline.likeness import FILE
 from dpwavelet.pipeline.settings import RunSettings, cycled
@@ -67,7 +67,7 @@ SHOWN = 64  # samples on the report page; the folder holds all
 
 @dataclass(frozen=True)
 class Samples:
-    """Generated pictures with their captions: coarse [B, 3, h, w] and full [B, 3, S, S] in [-1, 1]."""
+    """Generated pictures with their captions: bytes, coarse [B, 3, h, w] and full [B, 3, S, S]."""
 
     captions: Sequence[str]
     coarse: Tensor
@@ -77,7 +77,11 @@ class Samples:
     @classmethod
     def draw(cls, pipeline: Pipeline, captions: Sequence[str], seed: int, **options: Any) -> "Samples":
         """Generate one picture a caption."""
-        coarse, full = pipeline.draw(captions, seed=seed, **options)
+        parts = []
+        for first in range(0, max(len(captions), 1), PART):  # floats take four times the memory of bytes
+            part = pipeline.draw(captions[first : first + PART], seed=seed, first=first, **options)
+            parts.append([to_bytes(pictures) for pictures in part])
+        coarse, full = (torch.cat(pictures) for pictures in zip(*parts, strict=True))
         files = (png(picture) for pictures in (coarse, full) for picture in pictures)
         drawn = frozenset(hashlib.sha256(file).digest() for file in files)
         return cls(captions, coarse, full, drawn)
@@ -97,7 +101,7 @@ class Samples:
 def write_pictures(folder: Path, pictures: Iterable[tuple[str, Tensor]]) -> None:
     """Write `000000.png` ... and `metadata.jsonl`, a folder that any tool of this kind reads.
 
-    Each picture [3, S, S] in [-1, 1], with its caption, is written before the next one is asked for.
+    Each picture [3, S, S], bytes or in [-1, 1], is written before the next one is asked for.
     """
     lines = []
     for index, (caption, full) in enumerate(pictures):
@@ -301,7 +305,7 @@ def _tones(samples: Samples, public_samples: Samples) -> list[Bars[Origin]]:
     """Light and main colour of the samples; they are private already, so counting them costs nothing."""
     if not len(samples.full):
         return []
-    ours, public = (Counter(map(tone, to_bytes(one.full).numpy())) for one in (samples, public_samples))
+    ours, public = (Counter(map(tone, one.full.numpy())) for one in (samples, public_samples))
     names = sorted(ours | public)
     return [
         Bars(

@@ -25,10 +25,7 @@ from dpwavelet.training import PrivateTraining
 
 GRANULARITY = 100  # an undeclared number of records is rounded down to a multiple of this
 JUDGED = 600  # pictures that are drawn to be compared with the records
-PASSES = {
-    "record": 6,
-    "person": 12,
-}  # how often a unit takes part on average; of a person, one record each time
+PASSES = {"record": 6, "person": 12}  # how often a unit takes part on average; of a person, one record a time
 SHARE = {"record": 16, "person": 8}  # of the units, one in so many is the batch
 WORK = 40_000  # records that even a run over few of them sees, as far as the largest batches allow
 LARGEST = 1 / 2  # share of the units that a step may be made of, unless the owner says otherwise
@@ -45,7 +42,7 @@ class RunSettings:
     records: int | None = None
     model: str = "thumb"
     private_scales: int | None = (
-        None  # so many coarse scales learn from records; as the model has it unless given
+        None  # so many coarse ones learn from records; those of the model unless given
     )
     batch_size: int | None = None
     steps: int | None = None

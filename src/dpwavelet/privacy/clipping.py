@@ -42,9 +42,8 @@ class Precision:
 
 PRECISIONS = {
     "exact": Precision(matmul="highest", rounding=0.0, margin=2.0**-13),
-    "fast": Precision(
-        matmul="medium", rounding=2.0**-8, margin=2.0**-8
-    ),  # may round to bfloat16; sums float32
+    # It may round to bfloat16; sums are float32.
+    "fast": Precision(matmul="medium", rounding=2.0**-8, margin=2.0**-8),
 }
 
 

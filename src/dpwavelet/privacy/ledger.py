@@ -16,6 +16,7 @@ A run that will not be resumed can be abandoned instead. Any other kind of entry
 is kept as it comes. `budget` adds up the runs of one data set, in a ledger of its own.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -323,7 +324,7 @@ def _write(file: int, line: bytes, size: int, path: Path) -> None:
     """Put one line at the end and on the disk; a failure leaves the file as it was."""
     try:
         if os.write(file, line) != len(line):
-            raise OSError(28, "the disk is full")
+            raise OSError(errno.ENOSPC, "the disk is full")
         os.fsync(file)
         if not size:
             sync_folder(path.parent)

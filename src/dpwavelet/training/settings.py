@@ -67,9 +67,15 @@ class PrivateTraining:
 
     def __post_init__(self) -> None:
         if not (self.learning_rate > 0 and 0 <= self.warmup < 1 and 0 <= self.average < 1):
-            raise ConfigError("learning_rate must be above 0, warmup and average at least 0 and below 1.")
+            raise ConfigError(
+                "learning_rate must be above 0, warmup and average at least 0 and below 1; got "
+                f"{self.learning_rate}, {self.warmup} and {self.average}."
+            )
         if not (0 <= self.caption_dropout <= 1 and self.caption_weight >= 0):
-            raise ConfigError("caption_dropout must be in [0, 1] and caption_weight at least 0.")
+            raise ConfigError(
+                "caption_dropout must be in [0, 1] and caption_weight at least 0; got "
+                f"{self.caption_dropout} and {self.caption_weight}."
+            )
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} must be {_or(choices)}, got {getattr(self, name)!r}.")

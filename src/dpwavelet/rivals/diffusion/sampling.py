@@ -30,7 +30,10 @@ class Ddim:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.at_once < 1 or not self.guidance >= 0:
-            raise ConfigError("steps and at_once must be at least 1, and guidance at least 0.")
+            raise ConfigError(
+                "steps and at_once must be at least 1, and guidance at least 0; got "
+                f"{self.steps}, {self.at_once} and {self.guidance}."
+            )
         check_away(self.away)
         if not 0 <= self.eta <= 1:
             raise ConfigError(f"eta is from 0 to 1; got {self.eta}.")

@@ -65,7 +65,10 @@ class Finetuning:
         if self.trained not in get_args(Trained):
             raise ConfigError(f"trained must be {' or '.join(get_args(Trained))}, got {self.trained!r}.")
         if self.draws < 1 or self.first_block < 0:
-            raise ConfigError("draws must be at least 1 and first_block at least 0.")
+            raise ConfigError(
+                "draws must be at least 1 and first_block at least 0, got "
+                f"{self.draws} and {self.first_block}."
+            )
         _ = self.adam  # checks the rest
 
     @property
