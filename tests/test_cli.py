@@ -5,11 +5,11 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import call, refused
 from PIL import Image
 from torch import Tensor
 
@@ -18,31 +18,6 @@ from dpwavelet.checkpoint import canonical_json
 from dpwavelet.errors import OutputError
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.pipeline import Pipeline
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
-    """Run the command line in this process: status, output, errors."""
-    before, sys.argv = sys.argv, ["dpwavelet", *map(str, arguments)]
-    try:
-        cli.main()
-        status = 0
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    finally:
-        sys.argv = before
-    printed = capsys.readouterr()
-    return status, printed.out, printed.err
-
-
-def refused(capsys: pytest.CaptureFixture[str], arguments: Sequence[str | Path], *words: str) -> None:
-    """The call exits 2 with one line that has these words, and no traceback."""
-    status, out, err = call(capsys, *arguments)
-    last = err.strip().splitlines()[-1]
-    assert status == 2, (out, err)
-    assert last.startswith("dpwavelet: ")
-    assert "Traceback" not in err
-    for word in words:
-        assert word in last, last
 
 
 def quick(model: Path, *more: str | Path) -> list[str | Path]:

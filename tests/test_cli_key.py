@@ -1,28 +1,13 @@
 """The command line around keys, refusals, exports and the ledger of a run."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import call
 
-from dpwavelet import cli
 from dpwavelet.privacy.keys import KEY_VARIABLE
 from dpwavelet.privacy.refusals import RULES
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
-    """Run the command line in this process: status, output, errors."""
-    before, sys.argv = sys.argv, ["dpwavelet", *map(str, arguments)]
-    try:
-        cli.main()
-        status = 0
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    finally:
-        sys.argv = before
-    printed = capsys.readouterr()
-    return status, printed.out, printed.err
 
 
 def test_one_key_is_shown_exported_used_and_recognised(

@@ -1,27 +1,13 @@
 """`dpwavelet models` and `--enlarger`, as a user meets them."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import call
 
-from dpwavelet import cli, shipped
+from dpwavelet import shipped
 from dpwavelet.checkpoint import digest
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
-    """Run the command line in this process: status, output, errors."""
-    before, sys.argv = sys.argv, ["dpwavelet", *map(str, arguments)]
-    try:
-        cli.main()
-        status = 0
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    finally:
-        sys.argv = before
-    printed = capsys.readouterr()
-    return status, printed.out, printed.err
 
 
 def test_the_list_has_a_line_for_all_that_ships(capsys: pytest.CaptureFixture[str]) -> None:

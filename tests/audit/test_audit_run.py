@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import sys
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from command_line import status_of
 
-from dpwavelet import cli
 from dpwavelet.audit import run as module
 from dpwavelet.audit.run import AuditSettings, DrawnAudit, PrivateAudit, expected_members
 from dpwavelet.errors import ConfigError
@@ -22,14 +21,7 @@ QUICK = ["--steps", "3", "--batch-size", "50", "--canaries", "20", "--samples", 
 
 
 def call(*arguments):
-    before, sys.argv = sys.argv, ["dpwavelet", "audit", *map(str, arguments)]
-    try:
-        cli.main()
-        return 0
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = before
+    return status_of("audit", *arguments)
 
 
 def test_drawn_portraits_are_audited_and_written_down(tiny_model, tmp_path, capsys):

@@ -9,25 +9,12 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from command_line import call
 
-from dpwavelet import cli
 from dpwavelet.checkpoint import read_json
 from dpwavelet.comparison import TableSettings, work
 from dpwavelet.errors import OutputError, PrivacyError
 from dpwavelet.privacy.refusals import Refusal
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
-    """Run the command line in this process: status, output, errors."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["dpwavelet", *map(str, arguments)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-    printed = capsys.readouterr()
-    return status, printed.out, printed.err
 
 
 def test_a_table_is_printed_and_the_next_call_finds_it_there(
