@@ -397,7 +397,7 @@ TOKENS = breaks_of(
     (
         "tokens of other images kept",
         "A run trains on one set of records and charges the ledger of another.",
-        "if identity not in own.runs:",
+        "if here.name not in own.runs:",
         "if False:",
         "TestLostAccountant::test_tokens_of_images_that_no_ledger_was_charged_for_are_made_anew",
     ),

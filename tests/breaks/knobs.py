@@ -127,7 +127,7 @@ FROZEN = breaks_of(
 )
 
 SCALES = breaks_of(
-    "pipeline/run.py",
+    "pipeline/opening.py",
     "pipeline/test_knobs.py",
     (
         "finer scales learn than were asked for",

@@ -30,8 +30,8 @@ SUMS = breaks_of(
     (
         "a person brings the sum of their records",
         "Somebody with thirty records moves the sum by thirty times the bound before it is cut.",
-        "vectors[own].mean(0)",
-        "vectors[own].sum(0)",
+        "astype(np.float64).mean(0)",
+        "astype(np.float64).sum(0)",
         "TestValues::test_a_person_brings_the_mean_of_their_records",
     ),
     (
@@ -299,8 +299,8 @@ RESUMED = breaks_of(
     (
         "likeness with a source of its own",
         "A run that is resumed adds other noise to the same sum, a release that nobody paid for.",
-        "rows, plan, place, source,",
-        "rows, plan, place, Source(),",
+        "rows, here.plan, place, source,",
+        "rows, here.plan, place, Source(),",
         "TestRun::test_a_run_that_was_stopped_reads_the_same_likeness_again",
     ),
     (

@@ -16,6 +16,21 @@ PIPELINE = breaks_of(
         "pipeline/test_run_breaks.py::test_what_was_spent_before_an_interruption_stays_in_the_ledger",
     ),
     (
+        "private captions as prompts",
+        "Captions are part of a record, and are published word for word.",
+        "    training_time = time.monotonic() - started\n",
+        "    training_time = time.monotonic() - started\n"
+        "    from dataclasses import replace\n\n"
+        "    seen = tuple(opened.images.captions(index)[0] for index in range(settings.samples))\n"
+        "    settings = replace(settings, captions=settings.captions or seen)\n",
+        "pipeline/test_run_breaks.py::test_a_run_without_given_captions_takes_none_from_the_records",
+    ),
+)
+
+OPENING = breaks_of(
+    "pipeline/opening.py",
+    "pipeline/test_run.py",
+    (
         "codebook fitted on private data",
         "The tokenizer becomes a second release of the records, without noise.",
         '    progress.begin("images to tokens", len(images))\n',
@@ -26,22 +41,6 @@ PIPELINE = breaks_of(
         "    pixels = from_bytes(images.pixels(range(min(len(images), 96))))\n"
         '    model.tokenizer.start(analyze(pixels, 2), torch_stream(1, "codebooks"))\n',
         "pipeline/test_run_breaks.py::test_all_but_the_transformer_leaves_as_it_came",
-    ),
-    (
-        "private captions as prompts",
-        "Captions are part of a record, and are published word for word.",
-        "    training_time = time.monotonic() - started\n",
-        "    training_time = time.monotonic() - started\n"
-        "    seen = tuple(images.captions(index)[0] for index in range(settings.samples))\n"
-        "    settings = replace(settings, captions=settings.captions or seen)\n",
-        "pipeline/test_run_breaks.py::test_a_run_without_given_captions_takes_none_from_the_records",
-    ),
-    (
-        "private loss in the model's card",
-        "Every step's loss on private records is published without noise.",
-        '"started_from": dict(model.card),',
-        '"started_from": dict(model.card),\n        "curve": metrics.read_text(encoding="utf-8"),',
-        "pipeline/test_run_breaks.py::test_no_diagnostic_of_private_training_is_in_the_release",
     ),
     (
         "more records declared than there are",
@@ -63,6 +62,18 @@ PIPELINE = breaks_of(
         '(out / "private").chmod(0o700)',
         '(out / "private").chmod(0o755)',
         "pipeline/test_run_breaks.py::test_only_the_owner_may_enter_the_private_folder",
+    ),
+)
+
+LEARNING = breaks_of(
+    "pipeline/learning.py",
+    "pipeline/test_run.py",
+    (
+        "private loss in the model's card",
+        "Every step's loss on private records is published without noise.",
+        '"started_from": dict(model.card),',
+        '"started_from": dict(model.card),\n        "curve": metrics.read_text(encoding="utf-8"),',
+        "pipeline/test_run_breaks.py::test_no_diagnostic_of_private_training_is_in_the_release",
     ),
 )
 
@@ -376,6 +387,8 @@ PERSONS = breaks_of(
 BREAKS = (
     *PERSONS,
     *PIPELINE,
+    *OPENING,
+    *LEARNING,
     *RELEASE,
     *REFUSALS,
     *LEAKS,

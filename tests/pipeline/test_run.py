@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from dpwavelet.generation import Sampling
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
-from dpwavelet.pipeline import RunSettings, Silent, declared, dry_run, make_plan, run
+from dpwavelet.pipeline import RunSettings, Silent, declared, dry_run, make_plan, opening, run
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.refusals import Refusal
 from dpwavelet.privacy.verification import verify_release
@@ -310,7 +309,7 @@ class TestRehearsal:
         def broken(images: PrivateImages, *_: object, **__: object) -> None:
             raise DataError(f"{len(images)} records cannot be encoded")
 
-        monkeypatch.setattr(sys.modules["dpwavelet.pipeline.run"], "tokenize", broken)
+        monkeypatch.setattr(opening, "tokenize", broken)
         with pytest.raises(DataError, match="10 records cannot be encoded"):
             run(portraits, tmp_path / "run", settings(tiny_model), Silent())
         assert not (tmp_path / "run" / "private" / "ledger.jsonl").exists()

@@ -1,7 +1,6 @@
 """A run with a warm start: what it costs, that it is made once, and what training begins from."""
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,8 @@ from dpwavelet import cli
 from dpwavelet.checkpoint import digest, read_tensors
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.model import Model
-from dpwavelet.pipeline import RunSettings, Silent, dry_run, make_plan, run
+from dpwavelet.pipeline import RunSettings, Silent, dry_run, learning, make_plan, opening, run
+from dpwavelet.pipeline.ongoing import Ongoing
 from dpwavelet.pipeline.settings import warm_place
 from dpwavelet.pipeline.start import REHEARSAL, starting_model
 from dpwavelet.privacy.accounting import Gaussian, PoissonGaussian, epsilon_pld
@@ -183,7 +183,7 @@ class TestResuming:
         self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(sys.modules["dpwavelet.pipeline.run"], "train_privately", _stop_after(1))
+            patch.setattr(learning, "train_privately", _stop_after(1))
             with pytest.raises(Stopped):
                 run(portraits, tmp_path / "run", settings(tiny_model), Silent())
         kept = digest(tmp_path / "run" / "private" / "start.safetensors")
@@ -220,10 +220,8 @@ class TestStartingModel:
         self, model: Model, tokens: PrivateTokens, folder: Path, run: str = "one", **changes: object
     ) -> dict[str, Tensor]:
         asked = settings(Path("none"), **changes)
-        plan = make_plan(asked, 120)
-        found = starting_model(
-            model, tokens, plan, asked, lambda: Source.for_test(0), folder, run, Silent(), REHEARSAL
-        )
+        here = Ongoing(make_plan(asked, 120), asked, run, folder, Silent())
+        found = starting_model(model, tokens, here, lambda: Source.for_test(0), REHEARSAL)
         return dict(found.transformer.state_dict())
 
     def test_data_sets_with_one_noisy_sum_have_one_start(
@@ -270,7 +268,7 @@ class TestStartingModel:
     def test_more_units_than_can_be_added_up_are_refused_before_anything_is_spent(
         self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sys.modules["dpwavelet.pipeline.run"], "MOST_UNITS", 100)
+        monkeypatch.setattr(opening, "MOST_UNITS", 100)
         with pytest.raises(ConfigError, match="--warm-start"):
             run(portraits, tmp_path / "run", settings(tiny_model), Silent())
         assert not (tmp_path / "run" / "private" / "ledger.jsonl").exists()
@@ -306,11 +304,11 @@ def _stop_after(calls: int) -> Callable[..., object]:
 
 def _training_noted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
     """What each private training began from."""
-    module, given = sys.modules["dpwavelet.pipeline.run"], list[dict[str, Tensor]]()
+    given = list[dict[str, Tensor]]()
 
     def noted(transformer: ImageTransformer, *more: object, **named: object) -> ImageTransformer:
         given.append({name: value.clone() for name, value in transformer.state_dict().items()})
         return train_privately(transformer, *more, **named)
 
-    monkeypatch.setattr(module, "train_privately", noted)
+    monkeypatch.setattr(learning, "train_privately", noted)
     return given

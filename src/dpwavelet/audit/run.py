@@ -40,8 +40,7 @@ from dpwavelet.generation import Sampling, draw_tokens
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
-from dpwavelet.pipeline.refusals import check_losses
-from dpwavelet.pipeline.run import (
+from dpwavelet.pipeline.opening import (
     REHEARSED,
     check_images,
     check_writable,
@@ -49,6 +48,7 @@ from dpwavelet.pipeline.run import (
     encode,
     fingerprint_of,
 )
+from dpwavelet.pipeline.refusals import check_losses
 from dpwavelet.pipeline.settings import GRANULARITY, RunSettings, make_plan, open_model
 from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
 from dpwavelet.privacy.ledger import Charges, Ledger

@@ -9,9 +9,9 @@ from dpwavelet.comparison.methods import open_system
 from dpwavelet.comparison.settings import TableSettings
 from dpwavelet.comparison.work import begun_as
 from dpwavelet.images.private import PrivateImages
+from dpwavelet.pipeline.opening import REHEARSED, fingerprint_of
 from dpwavelet.pipeline.prints import Prints
 from dpwavelet.pipeline.refusals import check_duplicates, check_people, check_seen
-from dpwavelet.pipeline.run import REHEARSED, fingerprint_of
 from dpwavelet.privacy.budget import DataLedger, ledger_path
 from dpwavelet.privacy.refusals import Refusal, check_signal, signal_to_noise
 from dpwavelet.progress import Progress

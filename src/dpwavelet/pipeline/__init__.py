@@ -1,7 +1,9 @@
 """Complete jobs: a private run from a folder to a release, and a model that draws pictures."""
 
 from dpwavelet.pipeline.generator import Pipeline
-from dpwavelet.pipeline.run import assist, dry_run, open_ledger, run
+from dpwavelet.pipeline.learning import assist
+from dpwavelet.pipeline.opening import open_ledger
+from dpwavelet.pipeline.run import dry_run, run
 from dpwavelet.pipeline.second_look import judge_again
 from dpwavelet.pipeline.settings import RunSettings, declared, make_plan, read_captions
 from dpwavelet.progress import Progress, Silent

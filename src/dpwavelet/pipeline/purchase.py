@@ -33,6 +33,7 @@ from dpwavelet.pipeline.bought import (
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.judgement import AT_ONCE
 from dpwavelet.pipeline.likeness import Likeness
+from dpwavelet.pipeline.ongoing import Ongoing
 from dpwavelet.pipeline.settings import RunSettings, cycled, likeness_place, spread
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.progress import Progress
@@ -41,44 +42,30 @@ from dpwavelet.randomness import Source, stream
 Owners = NDArray[np.int64]
 
 
-def purchase(
-    images: PrivateImages,
-    ours: Pipeline,
-    plan: PrivacyPlan,
-    settings: RunSettings,
-    source: Source,
-    private: Path,
-    run: str,
-    progress: Progress,
-) -> list[Bought]:
+def purchase(images: PrivateImages, ours: Pipeline, here: Ongoing, source: Source) -> list[Bought]:
     """The numbers about the records that the plan pays for, made once and kept in `private`."""
+    settings, run = here.settings, here.name
     if not settings.release_metrics:
         return []
-    path, exact = private / "bought.json", private / "measured.safetensors"
+    path, exact = here.private / "bought.json", here.private / "measured.safetensors"
     if (found := kept(path, run)) is not None:
         return found
-    prepared = _once(exact, run, lambda: _prepared(images, ours, settings, progress))
+    prepared = _once(exact, run, lambda: _prepared(images, ours, settings, here.progress))
     found = buy(
-        settings.release_metrics, settings.classes, prepared, plan, source, settings.seed,
+        settings.release_metrics, settings.classes, prepared, here.plan, source, settings.seed,
         chosen=ours.drawings > 1,
     )  # fmt: skip
     return kept(path, run, found) or []
 
 
 def purchase_likeness(
-    images: PrivateImages,
-    ours: Pipeline,
-    plan: PrivacyPlan,
-    settings: RunSettings,
-    source: Source,
-    private: Path,
-    run: str,
-    progress: Progress,
+    images: PrivateImages, ours: Pipeline, here: Ongoing, source: Source
 ) -> Likeness | None:
     """What pictures are chosen by, if the plan pays for it; its exact sum is made once, kept in `private`.
 
     The noise is a function of the key of the run, so whoever resumes it reads the same likeness again.
     """
+    settings, progress = here.settings, here.progress
     if (place := likeness_place(settings)) is None:
         return None
     space = extractor()
@@ -93,9 +80,9 @@ def purchase_likeness(
         total = likenesses.measure(drawn, _rows(space, images, progress), _owners(images, settings))
         return Prepared(Generated(drawn, np.full(len(drawn), NO_CLASS)), total)
 
-    prepared = _once(private / "moments.safetensors", run, measured)
+    prepared = _once(here.private / "moments.safetensors", here.name, measured)
     rows, choices = prepared.generated.rows, settings.choices
-    return likenesses.buy(prepared.total, rows, plan, place, source, space.digest, choices)
+    return likenesses.buy(prepared.total, rows, here.plan, place, source, space.digest, choices)
 
 
 def rehearse_purchase(plan: PrivacyPlan, settings: RunSettings) -> list[Bought]:

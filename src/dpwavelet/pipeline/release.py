@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dpwavelet import __version__, report
 from dpwavelet import model as models
-from dpwavelet.checkpoint import canonical_json, whole_folder, write_bytes, write_json
+from dpwavelet.checkpoint import canonical_json, read_json, whole_folder, write_bytes, write_json
 from dpwavelet.enlargers import Enlarger
 from dpwavelet.images.sheet import png, to_bytes
 from dpwavelet.images.tones import light, main_colour
@@ -30,6 +30,7 @@ from dpwavelet.pipeline.bought import Bought, to_json
 from dpwavelet.pipeline.generator import PART, Pipeline
 from dpwavelet.pipeline.leaks import Watch
 from dpwavelet.pipeline.likeness import FILE
+from dpwavelet.pipeline.ongoing import Ongoing
 from dpwavelet.pipeline.settings import RunSettings, cycled
 from dpwavelet.privacy.certificate import (
     LIKENESS,
@@ -164,29 +165,28 @@ class Seal:
 
 def write_release(
     folder: Path,
-    *,
-    plan: PrivacyPlan,
+    here: Ongoing,
     pipeline: Pipeline,
-    public_weights: Mapping[str, str],
-    samples: Samples,
-    public_samples: Samples,
-    cost: Cost,
     ledger: Ledger,
     seal: Seal,
-    allowed: Sequence[str] = (),
+    drawn: Drawn,
+    cost: Cost,
     bought: Sequence[Bought] = (),
-    warm: bool = False,
 ) -> None:
     """Write the folder, search it for leaks and sign it.
 
-    `allowed` are refusals that the owner overruled, `bought` numbers about the records that were paid for,
-    `warm` says whether training began from a warm start.
+    `bought` are numbers about the records that were paid for. What the settings allow, refusals that the
+    owner overruled, stands in the certificate, and so does a warm start.
     """
+    here.progress.begin("writing the release", 1)
+    plan, samples, public_samples = here.plan, drawn.samples, drawn.public_samples
+    allowed, warm = here.settings.allow, here.settings.warm_start is not None
+    public_weights = public_digests(here.settings.model)
     model, enlarger = pipeline.model, pipeline.used
     public_weights = {**public_weights, **{f"enlarger {name}": d for name, d in enlarger.files.items()}}
     given = any(samples.captions)
-    drawn = "those of the samples were given" if given else "the samples were drawn without any"
-    captions = f"captions are part of a record and were trained under the same guarantee; {drawn}"
+    source = "those of the samples were given" if given else "the samples were drawn without any"
+    captions = f"captions are part of a record and were trained under the same guarantee; {source}"
     told = ReleaseReport(
         title=seal.title,
         version=__version__,
@@ -243,6 +243,12 @@ def write_release(
             secrets=seal.secrets,
         )
         write_certificate(building, certificate, seal.key)
+    here.progress.advance(1)
+
+
+def noise_key(private: Path) -> dict[str, str]:
+    """The key that training made, as one of the texts that no release may hold."""
+    return {"the key of the noise": str(read_json(private / "checkpoint" / "run.json")["key"])}
 
 
 def machine(device: str) -> str:

@@ -14,11 +14,10 @@ from torch import Tensor
 from dpwavelet.checkpoint import read_tensors, write_tensors
 from dpwavelet.errors import PrivacyError
 from dpwavelet.model import Model
-from dpwavelet.pipeline.settings import RunSettings, warm_place
+from dpwavelet.pipeline.ongoing import Ongoing
+from dpwavelet.pipeline.settings import warm_place
 from dpwavelet.privacy.bounded_sums import NAME
 from dpwavelet.privacy.clipping import ClippedSum
-from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.progress import Progress
 from dpwavelet.randomness import Source
 from dpwavelet.records import PrivateTokens
 from dpwavelet.training import check_unit
@@ -30,12 +29,8 @@ REHEARSAL = Moving(sequences=8, steps=1, batch_size=4, fit_steps=1)
 def starting_model(
     model: Model,
     tokens: PrivateTokens,
-    plan: PrivacyPlan,
-    settings: RunSettings,
+    here: Ongoing,
     source: Callable[[], Source],
-    private: Path,
-    run: str,
-    progress: Progress,
     moving: Moving | None = None,
 ) -> Model:
     """The model that training starts from; the plan and the ledger have paid for it before.
@@ -43,10 +38,11 @@ def starting_model(
     Guarantee: it is a function of public things and of one noisy sum, for which the plan's event of the warm
     start pays. That sum is made once for one run, whatever is interrupted.
     """
-    if (place := warm_place(settings)) is None:
+    if (place := warm_place(here.settings)) is None:
         return model
+    plan, run, progress = here.plan, here.name, here.progress
     check_unit(plan, tokens)
-    path, exact = private / "start.safetensors", private / "surprise.safetensors"
+    path, exact = here.private / "start.safetensors", here.private / "surprise.safetensors"
     codes = model.tokenizer.codebook(0).codes
     bound = bound_of(model.transformer, codes)
     if not path.is_file():
@@ -61,7 +57,7 @@ def starting_model(
         kept = _kept(exact, run)
         total = ClippedSum({NAME: kept[NAME]}, float(kept["sensitivity"]))
         noisy = release(total, plan, source(), bound=bound, other=place)
-        moving = moving or Moving(seed=settings.seed)
+        moving = moving or Moving(seed=here.settings.seed)
         progress.begin("warm start", moving.steps)
         started = begin_from(noisy, plan, place, model.transformer, codes, moving, progress.advance)
         _keep(path, run, started.state_dict())

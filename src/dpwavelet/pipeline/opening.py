@@ -1,0 +1,151 @@
+"""Open what a run works on, and refuse whatever is wrong with it before anything is spent."""
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from dpwavelet.enlargers import Enlarger, open_enlarger
+from dpwavelet.errors import ConfigError, OutputError, PrivacyError
+from dpwavelet.images.private import PrivateImages
+from dpwavelet.images.variants import Augment
+from dpwavelet.model import Model
+from dpwavelet.pipeline.leaks import Watch
+from dpwavelet.pipeline.prints import Prints
+from dpwavelet.pipeline.refusals import check_duplicates, check_people, check_seen
+from dpwavelet.pipeline.settings import RunSettings, declared, make_plan, open_model
+from dpwavelet.privacy.bounded_sums import MOST_UNITS
+from dpwavelet.privacy.budget import DataLedger, ledger_path
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.privacy.refusals import check_signal, signal_to_noise
+from dpwavelet.progress import Progress
+from dpwavelet.ranks import place
+from dpwavelet.records import PrivateTokens, tokenize
+from dpwavelet.training import trained_parameters
+
+REHEARSED = 10  # records
+
+
+@dataclass(frozen=True, repr=False)
+class Opened:
+    """Images that nothing is wrong with, the public model and enlarger, and the plan for them."""
+
+    data: Path
+    images: PrivateImages
+    model: Model
+    enlarger: Enlarger
+    plan: PrivacyPlan
+    watch: Watch
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the images."""
+        return fingerprint_of(self.watch.prints)
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Texts that no release may hold, by what they are, as far as they are known before training."""
+        whole = self.data.resolve()
+        paths = {"the path of the images": str(whole)} if len(whole.parts) > 2 else {}
+        return {"the fingerprint of the images": self.fingerprint, **paths}
+
+
+def open_all(data: Path, settings: RunSettings, progress: Progress, split: str | None = None) -> Opened:
+    """Open everything that the settings name, make the plan, and check what can be checked."""
+    model = open_model(settings.model, settings.private_scales).to(place(settings.device))
+    enlarger = open_enlarger(settings.enlarger, model, consistent=settings.consistent)
+    images = PrivateImages.open(data, model.image_size, split)
+    units = count_units(images, settings)
+    plan = make_plan(settings, declared(settings, units))
+    watch = check_images(data, images, units, model, plan, settings, progress)
+    return Opened(data, images, model, enlarger, plan, watch)
+
+
+def count_units(images: PrivateImages, settings: RunSettings) -> int:
+    """How many units there truly are: records, or people where the settings name a field for them."""
+    return len(set(images.group(settings.group_by))) if settings.group_by else len(images)
+
+
+def fingerprint_of(prints: Prints) -> str:
+    """What `PrivateImages.fingerprint` finds, from files that were read already."""
+    return hashlib.sha256(b"".join(sorted(prints.files))).hexdigest()
+
+
+def open_ledger(data: Path, folder: Path | None = None, split: str | None = None) -> DataLedger:
+    """The ledger of a data set, wherever its images lie now, as `run` finds it."""
+    fingerprint = PrivateImages.open(data, 1, split).fingerprint()  # at any size: it reads files, not pixels
+    return DataLedger.open(ledger_path(fingerprint, folder), fingerprint)
+
+
+def check_images(
+    data: Path,
+    images: PrivateImages,
+    units: int,
+    model: Model,
+    plan: PrivacyPlan,
+    settings: RunSettings,
+    progress: Progress,
+) -> Watch:
+    """Everything that can go wrong with the data, before anything is spent."""
+    if units < plan.records:
+        raise PrivacyError(
+            f"{plan.records} units ({plan.unit}) were declared, but the folder holds fewer; declare at most "
+            "what is there: the noise is planned for the declared number."
+        )
+    if settings.release_metrics and units > MOST_UNITS:
+        raise ConfigError(
+            f"metrics can be bought of {MOST_UNITS:,} units at most; leave out --release-metrics."
+        )
+    if settings.likeness is not None and units > MOST_UNITS:
+        raise ConfigError(f"a likeness is of {MOST_UNITS:,} units at most; leave out --likeness.")
+    if settings.warm_start is not None and units > MOST_UNITS:
+        raise ConfigError(f"a warm start adds up {MOST_UNITS:,} units at most; leave out --warm-start.")
+    trained = trained_parameters(model.transformer, settings.training)
+    noise = plan.noise_multiplier
+    signal = signal_to_noise(
+        batch_size=plan.batch_size, steps=plan.steps, noise_multiplier=noise, parameters=trained
+    )
+    check_signal(signal, settings.allow)
+    check_people(images, settings.group_by, settings.allow)
+    progress.begin("checking images", len(images))
+    prints = Prints.of_records(images, progress.advance)
+    check_seen(data, prints, settings.model, model.card)
+    check_duplicates(images, prints, settings.group_by, settings.allow)
+    watch = Watch(images, prints)
+    watch.check_captions(settings.captions)
+    return watch
+
+
+def check_writable(out: Path) -> None:
+    """Make `out/private`, for its owner alone, and find out whether files can be written below `out`."""
+    try:
+        (out / "private").mkdir(parents=True, exist_ok=True)
+        (out / "private").chmod(0o700)
+        with tempfile.TemporaryFile(dir=out) as file:
+            file.write(b"\0" * 65536)
+            file.flush()
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {out}: {error.strerror or error}; choose another --out."
+        ) from None
+
+
+def encode(
+    images: PrivateImages,
+    model: Model,
+    group_by: str | None,
+    progress: Progress,
+    augment: Augment = "none",
+) -> PrivateTokens:
+    """Every record as tokens, and whose it is where a field tells people apart."""
+    progress.begin("images to tokens", len(images))
+    tokens = tokenize(
+        images,
+        model.tokenizer,
+        model.vocabulary,
+        scales=model.private_scales,
+        caption_length=model.transformer.config.caption_length,
+        augment=augment,
+        told=progress.advance,
+    )
+    return tokens.owned_by(images.group(group_by)) if group_by else tokens
