@@ -196,6 +196,26 @@ def test_a_config_that_contradicts_itself_is_refused(
         Model.from_pretrained(copy)
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "value", "named"),
+    [
+        ("transformer", "width", 2**22, r"transformer\.safetensors does not fit"),  # hundreds of terabytes
+        ("detail", "features", 2**20, r"detail\.safetensors does not fit"),
+        ("tokenizer", "decoder_depth", 10**9, "decoder_depth must be from 0 to 1024"),
+        ("transformer", "depth", 10**9, "depth must be from 0 to 1024"),
+        ("detail", "levels", 10**9, "levels must be from 0 to 1024"),
+    ],
+)
+def test_no_config_takes_memory_or_time_that_its_files_do_not_fill(
+    copy: Path, part: str, field: str, value: int, named: str
+) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config[part][field] = value
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=named):
+        Model.from_pretrained(copy)
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", "7", '{"preset": "tiny", "private_scales": "one"}'])
 def test_a_config_of_something_else_is_refused(copy: Path, content: str) -> None:
     (copy / "config.json").write_text(content)

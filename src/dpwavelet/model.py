@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from dpwavelet.checkpoint import digest, read_json, read_tensors, whole_folder, write_json, write_tensors
 from dpwavelet.errors import ConfigError, ModelError
@@ -32,6 +32,7 @@ from dpwavelet.upsampling import DetailConfig, DetailModel
 
 PARTS = ("tokenizer", "transformer", "detail")
 CARD = "card.json"
+MOST_BLOCKS = 1024  # one after another in a network of a model folder
 FORMAT = 2
 
 
@@ -149,13 +150,29 @@ class Model:
                 f"{place / 'config.json'} has format {config['format']}, and format {FORMAT} is wanted; "
                 "use the version that made it, or make the model again."
             )
+        with torch.device("meta"):  # no config makes this process take memory that its files don't fill
+            sketch = cls._empty(config, place)
+        weights = {
+            part: _fitting(network, place / f"{part}.safetensors")
+            for part, network in sketch._networks().items()
+        }
+        model = cls._empty(config, place)
+        for part, network in model._networks().items():
+            network.load_state_dict(weights[part])
+        return model.eval()
+
+    @classmethod
+    def _empty(cls, config: Any, place: Path) -> "Model":
+        """What `config.json` describes, with weights that mean nothing yet."""
         try:
-            shape = TransformerConfig(**_tuples(config["transformer"]))
+            coder, predictor = (_tuples(config[part]) for part in ("tokenizer", "transformer"))
+            _check_depths({**coder, "depth": predictor["depth"]}, config["detail"])
+            shape = TransformerConfig(**predictor)
             model = cls(
                 preset=str(config["preset"]),
                 private_scales=int(config["private_scales"]),
                 vocabulary=Vocabulary.load(place / "vocabulary.json"),
-                tokenizer=SpectralTokenizer(TokenizerConfig(**_tuples(config["tokenizer"]))),
+                tokenizer=SpectralTokenizer(TokenizerConfig(**coder)),
                 transformer=ImageTransformer(shape),
                 detail=DetailModel(DetailConfig(**config["detail"])),
                 card=read_card(place),
@@ -174,9 +191,7 @@ class Model:
                 f"{place / 'config.json'} does not describe a model of ours: {error}."
             ) from error
         model._check(place)
-        for part, network in model._networks().items():
-            _fill(network, place / f"{part}.safetensors")
-        return model.eval()
+        return model
 
     def eval(self) -> "Model":
         """Freeze every weight and leave training mode; private training thaws what it may change."""
@@ -281,15 +296,23 @@ def digest_files(folder: Path) -> dict[str, str]:
     return {path.name: digest(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
-def _fill(network: nn.Module, path: Path) -> None:
-    """Load tensors of exactly the names and shapes that `network` has."""
-    tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
+def _fitting(network: nn.Module, path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, float32, of exactly the names and shapes that `network` has."""
+    tensors = read_tensors(path)
     wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if wanted != found:
         odd = sorted(set(wanted.items()) ^ set(found.items()))[:3]
         raise ModelError(f"{path} does not fit config.json: {odd}; the model folder is damaged or mixed up.")
-    network.load_state_dict(tensors)
+    return {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def _check_depths(*configs: Mapping[str, Any]) -> None:
+    """Refuse a network of so many blocks that making it would take for ever, even without weights."""
+    for config in configs:
+        for name, value in config.items():
+            if name.endswith(("depth", "levels")) and not 0 <= value <= MOST_BLOCKS:
+                raise ConfigError(f"{name} must be from 0 to {MOST_BLOCKS}, got {value}")
 
 
 def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
