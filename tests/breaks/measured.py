@@ -173,7 +173,7 @@ ONCE = breaks_of(
     (
         "metrics measured again after a crash",
         "A second sum with the same noise may be published, and the difference shows a record.",
-        "if (found := kept(path, run)) is not None:",
+        "if (found := kept_numbers(path, run)) is not None:",
         "if (found := None) is not None:",
         "TestResuming::test_a_run_that_was_stopped_after_buying_releases_what_it_bought",
     ),

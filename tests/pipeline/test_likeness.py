@@ -319,7 +319,7 @@ class TestRun:
 
     def test_the_exact_sum_stays_in_private(self, finished: Path) -> None:
         exact = read_tensors(finished / "private" / "moments.safetensors")
-        (total,) = (value for name, value in exact.items() if name.endswith(".total"))
+        (total,) = (value for name, value in exact.items() if name.endswith(f".{NAME}"))
         kept = Likeness.load(finished / "release" / "model" / FILE)
         assert not np.allclose(kept.records[0], (total / total[0]).numpy()[1 : 1 + COLUMNS], atol=1e-6)
         assert not list((finished / "release").rglob("moments*"))

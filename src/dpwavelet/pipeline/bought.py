@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dpwavelet.checkpoint import read_json, read_tensors, write_json, write_tensors
+from dpwavelet.checkpoint import read_json, write_json
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.evaluation.classifiers import Classifier, Part, train
 from dpwavelet.evaluation.moments import COLUMNS, Frame, noisy_frechet
 from dpwavelet.evaluation.probe import LinearProbe
+from dpwavelet.pipeline.kept import keep, kept, sum_of_tensors, sum_to_tensors
 from dpwavelet.privacy.bounded_sums import NAME, bounded_sum
 from dpwavelet.privacy.clipping import ClippedSum
 from dpwavelet.privacy.plan import PrivacyPlan
@@ -73,22 +74,16 @@ class Prepared:
 
     def save(self, path: Path, run: str) -> None:
         """Write to a safetensors file below `private/`."""
-        tensors = {
-            "rows": torch.from_numpy(self.generated.rows),
-            "classes": torch.from_numpy(self.generated.classes),
-            "total": self.total.values[NAME],
-            "sensitivity": torch.tensor(self.total.sensitivity, dtype=torch.float64),
-        }
-        write_tensors(path, {f"{run}.{name}": tensor for name, tensor in tensors.items()})
+        drawn = self.generated
+        rows = {"rows": torch.from_numpy(drawn.rows), "classes": torch.from_numpy(drawn.classes)}
+        keep(path, run, rows | sum_to_tensors(self.total))
 
     @classmethod
     def load(cls, path: Path, run: str) -> "Prepared":
         """Read what `save` wrote for this run."""
-        tensors = {name.removeprefix(f"{run}."): tensor for name, tensor in read_tensors(path).items()}
-        if "total" not in tensors:
-            raise PrivacyError(f"{path} is of another run; restore the file of this one.")
-        total = ClippedSum({NAME: tensors["total"]}, float(tensors["sensitivity"]))
-        return cls(Generated(tensors["rows"].numpy(), tensors["classes"].numpy()), total)
+        tensors = kept(path, run)
+        drawn = Generated(tensors["rows"].numpy(), tensors["classes"].numpy())
+        return cls(drawn, sum_of_tensors(tensors))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +189,7 @@ def buy(
     return sorted(found, key=lambda one: METRICS.index(one.metric))
 
 
-def kept(path: Path, run: str, found: list[Bought] | None = None) -> list[Bought] | None:
+def kept_numbers(path: Path, run: str, found: list[Bought] | None = None) -> list[Bought] | None:
     """What `run` bought, from `path`, or nothing; with `found`, write that first."""
     if found is not None:
         write_json(path, {"run": run, "bought": to_json(found)})

@@ -26,7 +26,7 @@ from dpwavelet.pipeline.bought import (
     Prepared,
     buy,
     classes_of,
-    kept,
+    kept_numbers,
     prepare,
     whose,
 )
@@ -48,14 +48,14 @@ def purchase(images: PrivateImages, ours: Pipeline, here: Ongoing, source: Sourc
     if not settings.release_metrics:
         return []
     path, exact = here.private / "bought.json", here.private / "measured.safetensors"
-    if (found := kept(path, run)) is not None:
+    if (found := kept_numbers(path, run)) is not None:
         return found
     prepared = _once(exact, run, lambda: _prepared(images, ours, settings, here.progress))
     found = buy(
         settings.release_metrics, settings.classes, prepared, here.plan, source, settings.seed,
         chosen=ours.drawings > 1,
     )  # fmt: skip
-    return kept(path, run, found) or []
+    return kept_numbers(path, run, found) or []
 
 
 def purchase_likeness(

@@ -6,18 +6,11 @@ noise, and one model to start from.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from dpwavelet.checkpoint import read_tensors, write_tensors
-from dpwavelet.errors import PrivacyError
 from dpwavelet.model import Model
+from dpwavelet.pipeline.kept import keep, kept, sum_of_tensors, sum_to_tensors
 from dpwavelet.pipeline.ongoing import Ongoing
 from dpwavelet.pipeline.settings import warm_place
-from dpwavelet.privacy.bounded_sums import NAME
-from dpwavelet.privacy.clipping import ClippedSum
 from dpwavelet.randomness import Source
 from dpwavelet.records import PrivateTokens
 from dpwavelet.training import check_unit
@@ -49,28 +42,11 @@ def starting_model(
         if not exact.is_file():
             progress.begin("measuring for the warm start", len(tokens))
             total = surprise(model.transformer, codes, tokens, progress.advance)
-            _keep(
-                exact,
-                run,
-                {**total.values, "sensitivity": torch.tensor(total.sensitivity, dtype=torch.float64)},
-            )
-        kept = _kept(exact, run)
-        total = ClippedSum({NAME: kept[NAME]}, float(kept["sensitivity"]))
+            keep(exact, run, sum_to_tensors(total))
+        total = sum_of_tensors(kept(exact, run))
         noisy = release(total, plan, source(), bound=bound, other=place)
         moving = moving or Moving(seed=here.settings.seed)
         progress.begin("warm start", moving.steps)
         started = begin_from(noisy, plan, place, model.transformer, codes, moving, progress.advance)
-        _keep(path, run, started.state_dict())
-    return model.with_transformer(with_weights(model.transformer, _kept(path, run)), model.card)
-
-
-def _keep(path: Path, run: str, tensors: dict[str, Tensor]) -> None:
-    write_tensors(path, {f"{run}.{name}": tensor for name, tensor in tensors.items()})
-
-
-def _kept(path: Path, run: str) -> dict[str, Tensor]:
-    """What this run kept in a file."""
-    tensors = {name.partition(".")[::2]: tensor for name, tensor in read_tensors(path).items()}
-    if {own for own, _ in tensors} != {run}:
-        raise PrivacyError(f"{path} is of another run; restore the file of this one.")
-    return {name: tensor for (_, name), tensor in tensors.items()}
+        keep(path, run, started.state_dict())
+    return model.with_transformer(with_weights(model.transformer, kept(path, run)), model.card)

@@ -1,0 +1,37 @@
+"""Tensors that one run keeps in `private/` for itself: whoever resumes another run does not take them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dpwavelet.checkpoint import read_tensors, write_tensors
+from dpwavelet.errors import PrivacyError
+from dpwavelet.privacy.bounded_sums import NAME
+from dpwavelet.privacy.clipping import ClippedSum
+
+
+def keep(path: Path, run: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file that names the run."""
+    write_tensors(path, {f"{run}.{name}": tensor for name, tensor in tensors.items()})
+
+
+def kept(path: Path, run: str) -> dict[str, Tensor]:
+    """What `keep` wrote for this run."""
+    tensors = {name.partition(".")[::2]: tensor for name, tensor in read_tensors(path).items()}
+    if {own for own, _ in tensors} != {run}:
+        raise PrivacyError(f"{path} is of another run; restore the file of this one.")
+    return {name: tensor for (_, name), tensor in tensors.items()}
+
+
+def sum_to_tensors(total: ClippedSum) -> dict[str, Tensor]:
+    """A bounded sum, exact, and how far one unit can move it."""
+    return {**total.values, "sensitivity": torch.tensor(total.sensitivity, dtype=torch.float64)}
+
+
+def sum_of_tensors(tensors: Mapping[str, Tensor]) -> ClippedSum:
+    """What `sum_to_tensors` took apart."""
+    if not {NAME, "sensitivity"} <= tensors.keys():
+        raise PrivacyError("what was measured was kept by another version; go on with that one.")
+    return ClippedSum({NAME: tensors[NAME]}, float(tensors["sensitivity"]))
