@@ -38,6 +38,7 @@ from _dots import Panel, svg
 from torch import Tensor
 
 from dpwavelet.checkpoint import canonical_json, read_json, write_bytes, write_json
+from dpwavelet.comparison.methods import weights_digest
 from dpwavelet.evaluation import (
     Extractor,
     Labelled,
@@ -51,7 +52,7 @@ from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes, png, sheet, to_bytes
 from dpwavelet.images.variants import Augment
 from dpwavelet.memory import keep_freed_memory
-from dpwavelet.model import Model, digests
+from dpwavelet.model import Model, find
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.settings import RunSettings, declared, make_plan, open_model, warm_place
 from dpwavelet.privacy.ledger import Ledger
@@ -143,7 +144,7 @@ def main() -> None:
         return
     torch.set_num_threads(wanted.threads)
     keep_freed_memory()
-    weights = sha256(canonical_json(digests(Path(wanted.model)))).hexdigest()[:16]
+    weights = weights_digest(find(wanted.model))[:16]
     rows: list[dict[str, Any]] = []
     for data, share, seed, epsilon, variant in itertools.product(
         wanted.sets, wanted.share, range(wanted.seeds), wanted.epsilon, wanted.variants

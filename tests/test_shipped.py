@@ -19,6 +19,14 @@ def test_the_pinned_digests_are_those_of_the_files() -> None:
     assert pins.keys() == shipped.shipped().keys()
 
 
+@pytest.mark.parametrize("name", sorted(shipped.shipped()))
+def test_a_copy_of_them_is_what_its_card_says(name: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(shipped.place(name), tmp_path / "copy"))
+    found = shipped.compare(str(folder))
+    assert found.ok, found.lines
+    assert len(found.lines) == len(list(folder.iterdir())) - 1  # all but the card
+
+
 def test_all_of_them_together_are_under_forty_megabytes() -> None:
     assert 1e6 < sum(each.size for each in shipped.shipped().values()) < 40e6
 

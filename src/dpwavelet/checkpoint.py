@@ -141,6 +141,12 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its path inside."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): digest(path) for path in files}
+
+
 @contextmanager
 def whole_folder(final: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes `final` on success and vanishes on any failure.

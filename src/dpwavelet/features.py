@@ -17,7 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dpwavelet.checkpoint import read_json, read_tensors, whole_folder, write_json, write_tensors
+from dpwavelet.checkpoint import (
+    digest_files,
+    read_json,
+    read_tensors,
+    whole_folder,
+    write_json,
+    write_tensors,
+)
 from dpwavelet.errors import ConfigError, ModelError
 
 NAME = "thumb"  # of the network that ships with the package, in the names of numbers
@@ -101,7 +108,7 @@ class FeatureNetwork(nn.Module):
         with whole_folder(folder) as building:
             write_json(building / "features.json", {"format": FORMAT, **asdict(self.config)})
             write_tensors(building / "features.safetensors", tensors)
-            write_json(building / "card.json", dict(card))
+            write_json(building / "card.json", {**card, "digests": digest_files(building)})
 
     @classmethod
     def from_pretrained(cls, folder: Path | str | None = None) -> "FeatureNetwork":

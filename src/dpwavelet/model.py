@@ -21,7 +21,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dpwavelet.checkpoint import digest, read_json, read_tensors, whole_folder, write_json, write_tensors
+from dpwavelet.checkpoint import (
+    digest_files,
+    read_json,
+    read_tensors,
+    whole_folder,
+    write_json,
+    write_tensors,
+)
 from dpwavelet.errors import ConfigError, ModelError
 from dpwavelet.images.known import write_known
 from dpwavelet.randomness import torch_stream
@@ -289,11 +296,6 @@ def read_card(folder: Path) -> dict[str, Any]:
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a model folder, by name."""
     return digest_files(find(folder))
-
-
-def digest_files(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a folder, by name."""
-    return {path.name: digest(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def _fitting(network: nn.Module, path: Path) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dpwavelet import features
 from dpwavelet import model as models
-from dpwavelet.checkpoint import read_json, write_json
+from dpwavelet.checkpoint import digest_files, read_json, write_json
 from dpwavelet.enlargers import together
 from dpwavelet.errors import ConfigError, ModelError
 
@@ -54,7 +54,7 @@ class Shipped:
     @property
     def digest(self) -> str:
         """One digest of all files."""
-        return together(models.digest_files(self.folder))
+        return together(digest_files(self.folder))
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def compare(name: str) -> Comparison:
     if not isinstance(saved, dict) or not saved:
         raise ModelError(
             f"{folder} was saved without digests, so there is nothing to compare its files with; ask whoever "
-            f"made it for them. Those it has now, together: {together(models.digest_files(folder))}."
+            f"made it for them. Those it has now, together: {together(digest_files(folder))}."
         )
     return _compared(folder, saved, f"the digests in its {CARD}", whole=False)
 
@@ -112,13 +112,13 @@ def compare(name: str) -> Comparison:
 def pin() -> Path:
     """Write the digests of all shipped files into the package."""
     path = pins()
-    write_json(path, {name: models.digest_files(each.folder) for name, each in shipped().items()})
+    write_json(path, {name: digest_files(each.folder) for name, each in shipped().items()})
     return path
 
 
 def _compared(folder: Path, known: Mapping[str, str], beside: str, *, whole: bool) -> Comparison:
     """File by file; with `whole`, a file that nothing is known of is wrong, else it is left out."""
-    found = models.digest_files(folder)
+    found = digest_files(folder)
     lines = [
         (found.get(name) == value, _word(found.get(name), value) + name) for name, value in known.items()
     ]

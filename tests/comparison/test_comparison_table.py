@@ -631,6 +631,19 @@ class TestConsent:
         assert price([cell], out).epsilon == 16.0
         assert price([SimpleNamespace(digest="new", plan=cell.plan)], out).epsilon == 24.0
 
+    def test_cells_of_another_machine_cost_what_they_did_there(
+        self, people: Path, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        """Their numbers are carried along, and their ledgers are not."""
+        out, settings = tmp_path / "out", one(asked)
+        again(people, out, settings)
+        (path,) = (out / "ledgers").iterdir()
+        plan = PrivacyPlan.from_json(only_run(path).begun["plan"])
+        path.unlink()
+        assert price([], out).epsilon == 8.0
+        assert price([], out).delta == plan.delta
+        assert price([SimpleNamespace(digest="new", plan=plan)], out).epsilon == 16.0
+
     def test_a_table_that_another_process_makes_is_left_alone(
         self, people: Path, asked: TableSettings, tmp_path: Path
     ) -> None:

@@ -430,7 +430,7 @@ def test_a_listing_that_fails_is_a_failure(release, monkeypatch):
         onerror(PermissionError(13, "denied", "hidden"))
         yield from ()
 
-    monkeypatch.setattr("dpwavelet.privacy.certificate.os.walk", walk)
+    monkeypatch.setattr("dpwavelet.privacy.release_files.os.walk", walk)
     assert any("cannot be listed" in text for text in failures(release))
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from dpwavelet import shipped
 from dpwavelet.comparison.methods import LDM, LLAMAGEN, Method, open_system
 from dpwavelet.images.known import KNOWN
 from dpwavelet.rivals.diffusion.pretrain import DiffusionPretraining
@@ -52,6 +53,12 @@ def test_every_file_is_tensors_in_two_bytes_or_json_without_paths(place: Path) -
             with safe_open(path, "pt") as tensors:
                 kinds = {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118 - not a dict
             assert kinds == {"BF16"}
+
+
+def test_every_file_is_what_the_card_says(place: Path) -> None:
+    found = shipped.compare(str(place))
+    assert found.ok, found.lines
+    assert len(found.lines) == len([path for path in place.rglob("*") if path.is_file()]) - 1
 
 
 def test_their_digests_say_which_public_pictures_they_saw(place: Path) -> None:

@@ -24,7 +24,7 @@ from dpwavelet.comparison.settings import NO_PRIVACY, TableSettings
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.privacy.ledger import Ledger
 
-LEDGERS = "ledgers"
+LEDGERS, CELLS = "ledgers", "cells"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,14 @@ def price(cells: Iterable[Cell], out: Path) -> Price:
 
 
 def begun(out: Path) -> dict[str, Price]:
-    """The price of every cell that has a ledger in `out`, by its digest."""
+    """The price of every private cell in `out`, by its digest: of those with numbers, and of those begun.
+
+    Cells that another machine computed bring no ledger along, and one that never ended has no numbers.
+    """
     found: dict[str, Price] = {}
+    for path in sorted((out / CELLS).glob("*.json")):
+        if plan := read_json(path)["identity"].get("plan"):
+            found[path.stem] = Price(epsilon=float(plan["epsilon"]), delta=float(plan["delta"]))
     for path in sorted((out / LEDGERS).glob("*.jsonl")):
         plans = [run.begun["plan"] for run in Ledger.open(path).runs.values()]
         found[path.stem] = _together(
@@ -60,7 +66,7 @@ def begun(out: Path) -> dict[str, Price]:
 
 def without_privacy(out: Path) -> bool:
     """Whether a cell in `out` was trained without privacy: then no epsilon holds for all of them."""
-    found = (read_json(path)["identity"]["epsilon"] for path in (out / "cells").glob("*.json"))
+    found = (read_json(path)["identity"]["epsilon"] for path in (out / CELLS).glob("*.json"))
     return epsilon_text(NO_PRIVACY) in found
 
 

@@ -22,7 +22,7 @@ from dpwavelet.checkpoint import canonical_json, digest
 from dpwavelet.comparison.wavelet import DpWavelet
 from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling
-from dpwavelet.model import Model, find
+from dpwavelet.model import CARD, Model, find
 from dpwavelet.pipeline.settings import open_model
 from dpwavelet.rivals.base import Rival
 
@@ -157,8 +157,11 @@ def open_system(method: Method, place: Path) -> System:
 
 
 def weights_digest(place: Path) -> str:
-    """SHA-256 of every file below a folder of weights together, with their names."""
-    files = sorted(path for path in place.rglob("*") if path.is_file())
+    """SHA-256 of every file below a folder of weights together, with their names.
+
+    Not of the card: it says what they were made from, and decides no number.
+    """
+    files = sorted(path for path in place.rglob("*") if path.is_file() and path != place / CARD)
     told = {path.relative_to(place).as_posix(): digest(path) for path in files}
     return hashlib.sha256(canonical_json(told)).hexdigest()
 
@@ -174,18 +177,20 @@ def _ours(place: Path, scales: str) -> System:
 
 
 def _llamagen(place: Path) -> System:
-    from dpwavelet.rivals.llamagen.weights import load
+    from dpwavelet.rivals.llamagen.weights import PUBLISHED_BY, load, open_published
 
-    rival = load(place)
+    rival = open_published(place) if (place / PUBLISHED_BY).is_file() else load(place)
     size = rival.tokenizer.config.image_size
     parameters = _count(rival.tokenizer, rival.transformer)
     return _system(rival, size, parameters, rival.card)
 
 
 def _ldm(place: Path) -> System:
-    from dpwavelet.rivals.diffusion import DpLdm, load
+    from dpwavelet.rivals.diffusion import DpLdm
+    from dpwavelet.rivals.diffusion.weights import DESCRIPTION, from_diffusers, load
 
-    diffusion = load(place)
+    others = not (place / DESCRIPTION).exists() and (place / "unet").is_dir()
+    diffusion = from_diffusers(place) if others else load(place)
     rival = DpLdm(diffusion).eval()
     parameters = _count(diffusion.autoencoder, diffusion.denoiser)
     return _system(rival, diffusion.image_size, parameters, diffusion.card)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dpwavelet.comparison.methods import Method, open_system
 from dpwavelet.errors import ConfigError, ModelError
 from dpwavelet.rivals.diffusion import training
 from dpwavelet.rivals.diffusion.gradients import DrawClipper
@@ -144,6 +145,11 @@ class TestDiffusers:
         assert expected.shape == (2, 3, 16, 16)
         save(model, tmp_path / "ours")
         assert torch.equal(draw(load(tmp_path / "ours"), ["a cat", ""], FEW, seed=0), expected)
+
+    def test_a_folder_of_diffusers_is_a_system_to_compare(self, stable: Path) -> None:
+        system = open_system(Method.parse("dp-ldm"), stable)
+        assert system.image_size == 16
+        assert isinstance(system.rival.diffusion.denoiser.embedder, ClipEmbedder)
 
     def test_every_gradient_of_it_is_known_record_by_record(self, stable: Path) -> None:
         model, settings = from_diffusers(stable), Finetuning(draws=2, mixed_precision=False)

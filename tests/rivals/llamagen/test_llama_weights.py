@@ -12,11 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dpwavelet.checkpoint import read_json, write_json, write_tensors
+from dpwavelet.comparison.methods import Method, open_system
 from dpwavelet.errors import ConfigError, ModelError
 from dpwavelet.rivals.llamagen import LlamaGen, create
 from dpwavelet.rivals.llamagen.sampling import LlamaSampling
 from dpwavelet.rivals.llamagen.transformer import LlamaTransformer
-from dpwavelet.rivals.llamagen.weights import from_published, load, published_transformer, save
+from dpwavelet.rivals.llamagen.weights import (
+    from_published,
+    load,
+    open_published,
+    published_transformer,
+    save,
+)
 from dpwavelet.rivals.llamagen.words import T5, ClassNames
 from dpwavelet.text import Vocabulary
 
@@ -238,6 +245,47 @@ class TestPublished:
         rival = from_published(vq, gpt, image_size=32, words=ClassNames(CLASSES), heads=HEADS)
         save(rival, tmp_path / "ours")
         assert torch.equal(load(tmp_path / "ours").draw(["dog"], 0), rival.draw(["dog"], 0))
+
+    def test_a_folder_of_published_files_is_a_system_to_compare(self, vq: Path, tmp_path: Path) -> None:
+        folder = self.folder(vq, tmp_path, classes=CLASSES)
+        rival = from_published(vq, folder / "c2i_B.pt", image_size=32, words=ClassNames(CLASSES), heads=HEADS)
+        system = open_system(Method.parse("dp-llamagen"), folder)
+        assert system.image_size == 32
+        assert torch.equal(system.rival.draw(["cat", "tree"], 0), rival.draw(["cat", "tree"], 0))
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            ({"transformer": "../c2i_B.pt"}, "no place inside"),
+            ({"transformer": "/etc/hosts"}, "no place inside"),
+            ({"tokenizer": 3}, "no place inside"),
+            ({"image_size": "32"}, "image_size must be a whole number"),
+            ({"heads": 0}, "heads must be a whole number"),
+            ({"heads": True}, "heads must be a whole number"),
+            ({"t5": "t5"}, "either t5 or classes"),
+            ({"classes": None}, "either t5 or classes"),
+            ({"more": 1}, "must tell image_size, tokenizer, transformer"),
+            ({"tokenizer": None}, "must tell image_size, tokenizer, transformer"),
+            ({"classes": "cat"}, "a list of names"),
+        ],
+    )
+    def test_a_folder_that_says_something_else_is_refused(
+        self, vq: Path, tmp_path: Path, change: dict[str, Any], told: str
+    ) -> None:
+        folder = self.folder(vq, tmp_path, **({"classes": CLASSES} | change))
+        with pytest.raises(ModelError, match=told):
+            open_published(folder)
+
+    def folder(self, vq: Path, tmp_path: Path, **change: Any) -> Path:
+        """Published files, and what `published.json` says of them; nothing of what is None."""
+        (tmp_path / "vq_ds16.pt").write_bytes(vq.read_bytes())
+        saved(tmp_path / "c2i_B.pt", gpt_tensors("classes"))
+        said = {"tokenizer": "vq_ds16.pt", "transformer": "c2i_B.pt", "image_size": 32, "heads": HEADS}
+        write_json(
+            tmp_path / "published.json",
+            {name: value for name, value in (said | change).items() if value is not None},
+        )
+        return tmp_path
 
     def test_the_wrong_words_are_refused(self, vq: Path, tmp_path: Path) -> None:
         gpt = saved(tmp_path / "x.pt", gpt_tensors("features"))

@@ -3,7 +3,8 @@
     vae/  unet/  scheduler/                    each with config.json and *.safetensors
     embedder/                                  ours: config.json, vocabulary.json, embedder.safetensors
     text_encoder/  tokenizer/                  in its place where the model is a Stable Diffusion
-    rival.json                                 the card
+    rival.json                                 the side of its pictures
+    card.json                                  what it was made from, and the digests of all other files
 
 `from_diffusers` reads a folder that others made, from this machine alone: it runs no code from the folder and
 asks no network.
@@ -20,9 +21,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dpwavelet.checkpoint import read_json, read_tensors, whole_folder, write_json, write_tensors
+from dpwavelet.checkpoint import (
+    digest_files,
+    read_json,
+    read_tensors,
+    whole_folder,
+    write_json,
+    write_tensors,
+)
 from dpwavelet.errors import ConfigError, ModelError
 from dpwavelet.images.known import write_known
+from dpwavelet.model import CARD, read_card
 from dpwavelet.rivals.diffusion.networks import (
     SCHEDULE,
     CaptionEmbedder,
@@ -35,8 +44,8 @@ from dpwavelet.rivals.diffusion.networks import (
 )
 from dpwavelet.text import Vocabulary
 
-CARD = "rival.json"
-FORMAT = 1
+DESCRIPTION = "rival.json"
+FORMAT = 2
 
 
 class ClipEmbedder(nn.Module):
@@ -94,19 +103,19 @@ def save(
             write_known(building, known)
         for file in building.rglob("*.safetensors"):
             file.chmod(0o644)  # the library makes them their owner's alone, unlike all other files
-        write_json(
-            building / CARD,
-            {"format": FORMAT, "image_size": diffusion.image_size, "card": dict(diffusion.card)},
-        )
+        write_json(building / DESCRIPTION, {"format": FORMAT, "image_size": diffusion.image_size})
+        write_json(building / CARD, {**diffusion.card, "digests": digest_files(building)})
 
 
 def load(folder: Path | str) -> LatentDiffusion:
     """Read what `save` wrote."""
     place = Path(folder)
-    told = read_json(place / CARD)
+    told = read_json(place / DESCRIPTION)
     if not isinstance(told, dict) or told.get("format") != FORMAT:
-        raise ModelError(f"{place / CARD} does not describe a latent diffusion model of ours.")
-    return _read(place, None, int(told["image_size"]), told["card"])
+        raise ModelError(
+            f"{place / DESCRIPTION} does not describe a latent diffusion model of ours, of format {FORMAT}."
+        )
+    return _read(place, None, int(told["image_size"]), read_card(place))
 
 
 def from_diffusers(

@@ -4,7 +4,11 @@
     vocabulary.json or classes.json, or neither where a text encoder reads captions
 
 Published files (`.pt`, or the same tensors as `.safetensors`) are read as plain tensors; nothing in them is
-run. Their shapes say which network they hold, all but the number of heads.
+run. Their shapes say which network they hold, all but the number of heads. A folder that holds them says in
+`published.json` what no shape says:
+
+    {"tokenizer": "vq_ds16_t2i.pt", "transformer": "t2i_XL_stage1_256.pt", "image_size": 256, "t5": "t5-xl"}
+    {"tokenizer": "vq_ds16_c2i.pt", "transformer": "c2i_B_256.pt", "image_size": 256, "classes": ["cat", ...]}
 """
 
 import re
@@ -17,10 +21,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dpwavelet.checkpoint import read_json, read_tensors, whole_folder, write_json, write_tensors
+from dpwavelet.checkpoint import (
+    digest_files,
+    read_json,
+    read_tensors,
+    whole_folder,
+    write_json,
+    write_tensors,
+)
 from dpwavelet.errors import ConfigError, ModelError
 from dpwavelet.images.known import write_known
-from dpwavelet.model import CARD, digest_files, read_card
+from dpwavelet.model import CARD, read_card
+from dpwavelet.privacy.release_files import stays_inside
 from dpwavelet.records import Words
 from dpwavelet.rivals.llamagen.rival import LlamaGen
 from dpwavelet.rivals.llamagen.sampling import PUBLISHED, PUBLISHED_CLASSES, LlamaSampling
@@ -31,6 +43,7 @@ from dpwavelet.text import Vocabulary
 from dpwavelet.torch_files import read_torch_file, weights_in
 
 FORMAT = 1
+PUBLISHED_BY = "published.json"
 WRAPPERS = ("ema", "model", "module", "state_dict")
 PREFIXES = ("module.", "_orig_mod.")
 # What files hold beside weights: a record of chosen codes, caches and tables that follow from the shape.
@@ -108,6 +121,40 @@ def from_published(
     sampling = PUBLISHED if text is not None else PUBLISHED_CLASSES
     name = f"published: {tokenizer.name}, {transformer.name}"
     return LlamaGen("published", coder, predictor, words, sampling=sampling, card={"name": name}).eval()
+
+
+def open_published(folder: Path) -> LlamaGen:
+    """The published networks in a folder, as its `published.json` names them.
+
+    tokenizer and transformer are files in the folder; image_size is the side of the pictures that the
+    transformer was trained on; t5 is a folder inside with the encoder of captions, or classes are names of
+    those it draws; heads are one for every 64 of the transformer's width unless they are given.
+    """
+    path = folder / PUBLISHED_BY
+    told = read_json(path)
+    names = {"tokenizer", "transformer", "image_size"}
+    if not isinstance(told, dict) or not names <= told.keys() <= names | {"t5", "classes", "heads"}:
+        raise ModelError(
+            f"{path} must tell {', '.join(sorted(names))}, and t5 or classes; it may tell heads."
+        )
+    if ("t5" in told) == ("classes" in told):
+        raise ModelError(f"{path} must tell either t5 or classes: how the transformer reads captions.")
+    files = [told[name] for name in ("tokenizer", "transformer", "t5") if name in told]
+    if wrong := [name for name in files if not (isinstance(name, str) and stays_inside(name))]:
+        raise ModelError(f"{path}: {wrong[0]!r} is no place inside {folder}.")
+    names_of = told.get("classes", [])
+    if not isinstance(names_of, list) or not all(isinstance(name, str) for name in names_of):
+        raise ModelError(f"{path}: classes must be a list of names.")
+    for name in ("image_size", "heads"):
+        if not (type(told.get(name, 1)) is int and told.get(name, 1) > 0):
+            raise ModelError(f"{path}: {name} must be a whole number above 0, got {told[name]!r}.")
+    return from_published(
+        folder / told["tokenizer"],
+        folder / told["transformer"],
+        image_size=told["image_size"],
+        words=T5.open(folder / told["t5"]) if "t5" in told else ClassNames(names_of),
+        heads=told.get("heads"),
+    )
 
 
 def published_tokenizer(path: Path, image_size: int, groups: int = 32) -> VQTokenizer:
