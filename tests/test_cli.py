@@ -1,6 +1,7 @@
 """The command line as a user meets it: what works, and one clear line with status 2 for what does not."""
 
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from command_line import call, refused
 from PIL import Image
 from torch import Tensor
 
-from dpwavelet import checkpoint, cli, training
+from dpwavelet import __version__, checkpoint, cli, training
 from dpwavelet.checkpoint import canonical_json
 from dpwavelet.errors import OutputError
 from dpwavelet.images.drawn import draw_to
@@ -413,6 +414,49 @@ class TestRefusals:
         (tmp_path / "certificate.json").write_bytes(canonical_json({"format": "dpwavelet certificate 1"}))
         refused(capsys, ["export", tmp_path], "does not verify")
         refused(capsys, ["export", tmp_path, "--format", "poem"], "must be one of")
+
+    def test_nothing_is_written_into_the_folder_of_images(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """What is drawn there would be the records of the next run."""
+        data = Path(shutil.copytree(portraits, tmp_path / "data"))
+        before = sorted(data.rglob("*"))
+        (tmp_path / "link").symlink_to(data)
+        for out in (data, data / "runs" / "one", tmp_path / "link" / "run"):
+            refused(capsys, ["run", data, "--out", out, *quick(tiny_model)], "the folder of images")
+            refused(capsys, ["audit", data, "--epsilon", "8", "--out", out], "the folder of images")
+            table = ["--epsilon", "8", "--methods", "dp-wavelet", "--stand-in", "--out", out]
+            refused(capsys, ["compare", data, *table], "the folder of images")
+        assert sorted(data.rglob("*")) == before
+
+    def test_a_ledger_that_is_not_there(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "certificate.json").write_text("{}")
+        refused(capsys, ["verify", tmp_path, "--ledger", tmp_path / "none.jsonl"], "there is no ledger")
+
+    def test_a_folder_for_a_key(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        more = ["--key", portraits, "--out", tmp_path / "out"]
+        refused(capsys, ["run", portraits, *quick(tiny_model), *more], "is a folder")
+
+    def test_a_stop_is_told_in_a_line(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def stopped(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(cli, "inspect", stopped)
+        status, out, err = call(capsys, "check", "anything")
+        assert (status, out) == (130, "")
+        assert err.startswith("dpwavelet: stopped.") and len(err.splitlines()) == 1
+
+    def test_the_version_needs_no_torch(self) -> None:
+        code = (
+            "import sys; sys.argv[1:] = ['--version']; from dpwavelet.__main__ import main; main(); "
+            "sys.exit('torch' in sys.modules)"
+        )
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (found.returncode, found.stdout.strip()) == (0, __version__), found.stderr
 
     def test_samples_are_not_drawn_for_a_place_where_they_cannot_go(
         self, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],

@@ -223,6 +223,12 @@ def test_a_config_of_something_else_is_refused(copy: Path, content: str) -> None
         Model.from_pretrained(copy)
 
 
+def test_the_folder_of_a_run_is_told_from_its_release(tmp_path: Path) -> None:
+    (tmp_path / "run" / "release").mkdir(parents=True)
+    with pytest.raises(ModelError, match="name its release, .*run/release"):
+        Model.from_pretrained(tmp_path / "run")
+
+
 def test_a_model_of_an_older_format_is_named_as_such(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text()) | {"format": 1}
     (copy / "config.json").write_text(json.dumps(config))

@@ -47,6 +47,7 @@ from dpwavelet.pipeline.settings import JUDGED
 from dpwavelet.privacy import registry
 from dpwavelet.privacy.certificate import statement
 from dpwavelet.privacy.keys import read_public_key
+from dpwavelet.privacy.refusals import LEAST_SIGNAL
 from dpwavelet.privacy.release_files import CERTIFICATE
 from dpwavelet.privacy.verification import read_certificate, verify_release
 from dpwavelet.ranks import joined, place
@@ -65,6 +66,7 @@ console = Console()
 USUAL = PrivateTraining()
 # What typer raises at words that it cannot read. It names no class for all of them.
 WRONG_WORDS: Any = typer.BadParameter.__mro__[1]
+INTERRUPTED = 130  # the status that typer gives a command which was stopped by Ctrl-C
 
 
 @app.command()
@@ -167,6 +169,12 @@ def plan(
         )  # fmt: skip
     console.print(table)
     print("\n".join(each.quality_text for each in forecasts))
+    for each in forecasts:
+        if each.signal_of_run < LEAST_SIGNAL:
+            print(
+                f"epsilon {each.plan.epsilon:g}: `run` refuses this (few-records): it would learn at most "
+                f"{each.signal_of_run:.3f} of the noise it adds, and {LEAST_SIGNAL:g} is the least."
+            )
 
 
 @app.command(name="run")
@@ -384,6 +392,8 @@ def verify(
     known = read_public_key(public_key) if public_key is not None else None
     if not (release / CERTIFICATE).is_file():
         raise ConfigError(f"{release} is no release: it has no {CERTIFICATE}. Name the folder that has one.")
+    if ledger is not None and not ledger.is_file():
+        raise ConfigError(f"there is no ledger {ledger}; name the owner's private/ledger.jsonl of the run.")
     result = verify_release(release, known, ledger)
     if as_json:
         print(
@@ -473,6 +483,9 @@ def main() -> None:
         _fail(" ".join(str(error).split()))
     except OSError as error:
         _fail(f"{error.strerror or error}: {error.filename or 'no file named'}")
+    if status == INTERRUPTED:
+        told = "stopped. Runs, tables and pretraining go on from there when they are asked for again."
+        errors.print(f"dpwavelet: {told}", highlight=False, soft_wrap=True)
     sys.exit(status if isinstance(status, int) else 0)
 
 

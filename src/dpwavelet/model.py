@@ -104,7 +104,7 @@ PRESETS: Mapping[str, Preset] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """Everything that turns a caption into an image, in memory."""
 
@@ -126,6 +126,10 @@ class Model:
     def private_tokens(self) -> int:
         """Image tokens of the scales that private training touches."""
         return sum(self.tokenizer.config.tokens[: self.private_scales])
+
+    def __repr__(self) -> str:
+        name = self.card.get("name", "without a name")
+        return f"Model({self.preset!r}, {self.image_size} pixels, {name})"
 
     def save_pretrained(
         self, folder: Path | str, *, half: bool = False, known: NDArray[np.int64] | None = None
@@ -282,6 +286,8 @@ def find(folder: Path | str) -> Path:
     named = bundled()
     if str(folder) in named:
         return named[str(folder)]
+    if (place / "release").is_dir():
+        raise ModelError(f"{folder} is the folder of a run; name its release, {place / 'release'}.")
     raise ModelError(
         f"no model at {folder}: it is neither a folder with config.json nor one of the bundled weights "
         f"({', '.join(named) or 'none'}); make one with `dpwavelet pretrain`."

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dpwavelet.errors import DataError
-from dpwavelet.images.inspection import inspect
+from dpwavelet.images.inspection import inspect, tells_person
 
 
 def picture(seed, size=(40, 30)):
@@ -122,3 +122,23 @@ def test_a_folder_of_broken_images_only_is_still_reported(tmp_path):
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match="holds no images"):
         inspect(tmp_path)
+
+
+def test_pictures_of_twelve_bits_in_sixteen_are_told(tmp_path):
+    for number in range(3):
+        values = np.random.default_rng(number).integers(0, 4096, (40, 40), dtype=np.uint16)
+        Image.fromarray(values * (16 if number == 2 else 1)).save(tmp_path / f"{number}.png")
+    (told,) = inspect(tmp_path).warnings
+    assert told.startswith("2 pictures of 16 bits use less than an eighth")
+
+
+@pytest.mark.parametrize(
+    ("field", "person"),
+    [
+        ("MRN", True), ("Patientennummer", True), ("patient_nr", True), ("PID", True),
+        ("Personennummer", True),
+        ("Kunden-Nr.", True), ("Versichertennummer", True), ("camera", False), ("pidgin", False),
+    ],
+)  # fmt: skip
+def test_fields_of_people_are_known_by_the_names_that_tables_have(field, person):
+    assert tells_person(field) is person

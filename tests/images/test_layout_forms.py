@@ -158,3 +158,28 @@ def test_a_folder_around_all_images_of_a_zip_is_no_class(tmp_path):
 def test_classes_under_a_folder_of_images_are_classes(tmp_path):
     write(tmp_path, "images/cat/a.png", "images/dog/b.png")
     assert [record.label for record in open_folder(tmp_path).records] == ["cat", "dog"]
+
+
+def test_many_folders_of_few_images_may_be_people(tmp_path):
+    """Then the field that protects them is the label."""
+    for number in range(40):
+        write(tmp_path / f"p{number:02d}", "a.png", "b.png")
+    folder = open_folder(tmp_path)
+    assert folder.warnings == (
+        "40 folders hold 2.0 images each on average. Their names are taken for classes; if each is a person, "
+        "protect people: --group-by label.",
+    )
+    assert len(set(folder.group("label"))) == 40
+    few = tmp_path / "few"
+    for name in ("cat", "dog"):
+        write(few / name, *(f"{number}.png" for number in range(30)))
+    assert open_folder(few).warnings == ()
+
+
+@pytest.mark.parametrize("name", ["Patienten 2024.csv", "sub/list.xlsx", "rows.tsv"])
+def test_a_table_of_another_name_is_told(tmp_path, name):
+    write(tmp_path, "a.png", "b.png")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("file_name;text\na.png;a cat\n")
+    (told,) = open_folder(tmp_path).warnings
+    assert f"{name} was not read; captions and fields come from metadata.jsonl" in told

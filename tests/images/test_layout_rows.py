@@ -167,3 +167,30 @@ def test_a_json_file_that_is_not_coco_is_refused(tmp_path, image):
     text(tmp_path / "captions_train.json", f'{{"images": [{image}], "annotations": []}}')
     with pytest.raises(DataError, match="not COCO"):
         open_folder(tmp_path)
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t"])
+def test_tables_are_read_as_spreadsheets_write_them(tmp_path, sign):
+    """Separated by semicolons where commas are decimal, and with empty rows below."""
+    rows = [
+        ["file_name", "text", "dose"],
+        ["a.png", "a cat, asleep", "0.5"],
+        ["b.png", "a dog", "1"],
+        ["", "", ""],
+    ]
+    if sign == ",":
+        rows[1][1] = '"a cat, asleep"'
+    else:
+        rows[1][2] = "0,5"
+    write(tmp_path, "a.png", "b.png")
+    (tmp_path / "metadata.csv").write_text("\ufeff" + "\r\n".join(map(sign.join, rows)) + "\r\n")
+    first, second = open_folder(tmp_path).records
+    assert (first.captions, second.captions) == (("a cat, asleep",), ("a dog",))
+    assert first.fields["dose"] == ("0.5" if sign == "," else "0,5")
+
+
+def test_a_row_of_too_many_cells_is_refused_though_most_are_empty(tmp_path):
+    write(tmp_path, "a.png")
+    (tmp_path / "metadata.csv").write_text("file_name,text\n,,x\n")
+    with pytest.raises(DataError, match="line 2: the row has not as many cells"):
+        open_folder(tmp_path)

@@ -218,6 +218,14 @@ class TestCommand:
 
         return call
 
+    def test_what_a_run_would_refuse_is_said(
+        self, plan: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert "refuses" not in plan("--epsilon", "8")
+        monkeypatch.setattr(cli, "LEAST_SIGNAL", 1e9)
+        told = " ".join(plan("--epsilon", "8").split())
+        assert "epsilon 8: `run` refuses this (few-records)" in told
+
     def test_several_epsilons_follow_one_option_or_each_their_own(self, plan: Callable[..., str]) -> None:
         listed = json.loads(plan("--epsilon", "4", "8", "--json"))
         assert [row["epsilon"] for row in listed] == [4.0, 8.0]

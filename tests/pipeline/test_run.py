@@ -369,6 +369,15 @@ class TestPipeline:
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 
+    def test_what_is_no_text_is_refused(self, finished: Path) -> None:
+        with pytest.raises(ConfigError, match="a caption must be a text, got None"):
+            Pipeline.from_pretrained(finished / "release").generate(["a woman", None])  # type: ignore[list-item]
+
+    def test_it_is_shown_in_a_line(self, finished: Path) -> None:
+        shown = repr(Pipeline.from_pretrained(finished / "release"))
+        assert "Model('tiny', 32 pixels, dpwavelet, trained under differential privacy)" in shown
+        assert len(shown) < 400
+
     @pytest.mark.parametrize("text", ["a woman", ""])
     def test_one_text_instead_of_a_list_is_refused(self, finished: Path, text: str) -> None:
         with pytest.raises(ConfigError, match="list"):

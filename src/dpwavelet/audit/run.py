@@ -42,6 +42,7 @@ from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
 from dpwavelet.pipeline.opening import (
     REHEARSED,
+    check_apart,
     check_images,
     check_writable,
     count_units,
@@ -165,6 +166,7 @@ def audit_private(
     `out/private`, which must not exist. An audit that is interrupted is not resumed: it stays charged for the
     steps it began, and holds the rest of its plan until it is abandoned.
     """
+    check_apart(data, out)
     private = out / "private"
     if private.exists():
         raise OutputError(f"{private} exists; choose another --out for an audit.")

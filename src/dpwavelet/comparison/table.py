@@ -26,6 +26,7 @@ from dpwavelet.errors import ConfigError, DataError, PrivacyError
 from dpwavelet.evaluation import Extractor, extractor
 from dpwavelet.features import NAME
 from dpwavelet.images.private import PrivateImages
+from dpwavelet.pipeline.opening import check_apart
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.progress import Progress
 
@@ -40,6 +41,7 @@ def make_table(
     on a record.
     """
     check_consent(settings, least_price(settings))
+    check_apart(data, out)
     table = _Table.open(data, out, settings)
     with alone_in(out):
         cells = table.cells(_steps(table, work))

@@ -22,7 +22,7 @@ NOISE = 0.25  # of the noise that it learned with; 0 draws the same details for 
 class DetailEnlarger:
     """See the module's first line. Bands that the coarse picture has are kept, the others are drawn."""
 
-    detail: DetailModel
+    detail: DetailModel = field(repr=False)
     side: int
     noise: float = NOISE
     name: str = "the detail model of the public weights"

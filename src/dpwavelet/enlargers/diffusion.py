@@ -5,7 +5,7 @@ They draw: each picture has a generator of its own, so it repeats whatever is dr
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class DiffusersEnlarger:
 
     name: str
     files: Mapping[str, str]
-    pipeline: Any
+    pipeline: Any = field(repr=False)
     side: int
     wavelet: str
     consistent: bool = True

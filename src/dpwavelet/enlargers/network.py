@@ -9,7 +9,7 @@ import importlib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ class NetworkEnlarger:
     name: str
     files: Mapping[str, str]
     once: Callable[[Tensor], Tensor]
-    network: nn.Module
+    network: nn.Module = field(repr=False)
     side: int
     wavelet: str
     consistent: bool = True

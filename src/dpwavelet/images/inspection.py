@@ -23,9 +23,13 @@ from dpwavelet.images.layouts import ImageFolder, open_folder
 
 PERSONS = (
     "identity", "person", "people", "individual", "participant", "patient", "subject", "student", "child",
-    "user", "client", "customer", "member", "employee", "donor", "speaker",
+    "user", "client", "customer", "member", "employee", "donor", "speaker", "mrn", "medicalrecord", "pid",
+    "ssn", "nhs", "patienten", "proband", "probanden", "personen", "kunde", "kunden", "schueler",
+    "versicherten", "mitarbeiter",
 )  # fmt: skip
 
+_ENDINGS = re.compile(r"(ids?|identifier|name|number|nummer|nr|no|key|code|hash)$")
+DARK = 32  # of 255: an eighth of the range
 _HASHED_AT_ONCE = 256
 
 
@@ -102,6 +106,11 @@ def inspect(
     for start in range(0, len(folder), _HASHED_AT_ONCE):
         indices = range(start, min(start + _HASHED_AT_ONCE, len(folder)))
         tally.add(indices, list(in_order(lambda i: _look(folder, i), indices, workers)), folder.names)
+    if tally.dark:
+        warnings.append(
+            f"{tally.dark:,} pictures of 16 bits use less than an eighth of their range and come out nearly "
+            "black: they may hold 12 bits or fewer. Stretch their values over the whole range first."
+        )
     exact, near = tally.repeats()
     names = folder.names
     records = folder.records
@@ -132,6 +141,7 @@ class _Tally:
         self.sizes, self.modes, self.formats = Counter[tuple[int, int]](), Counter[str](), Counter[str]()
         self.converted = Counter[str]()
         self.broken: dict[str, str] = {}
+        self.dark = 0  # pictures of 16 bits that hardly use any of them
         self._whole: list[int] = []
         self._digests: list[bytes] = []
         self._sketches: list[duplicates.Sketches] = []
@@ -150,6 +160,7 @@ class _Tally:
             self.modes[image.facts.mode] += 1
             self.formats[image.facts.format] += 1
             self.converted.update(image.facts.conversions)
+            self.dark += image.facts.depth == 16 and int(image.small.max()) < DARK
             self._whole.append(index)
             self._digests.append(duplicates.digest(image.small))
         if whole:
@@ -204,9 +215,7 @@ def _captions(folder: ImageFolder) -> dict[str, Any]:
 def tells_person(field: str) -> bool:
     """Whether a field is named like a person: patient, patient_id, PatientNumber."""
     plain = re.sub(r"[^a-z0-9]", "", field.lower())
-    return (
-        plain in PERSONS or re.sub(r"(ids?|identifier|name|number|no|key|code|hash)$", "", plain) in PERSONS
-    )
+    return plain in PERSONS or _ENDINGS.sub("", plain) in PERSONS
 
 
 def _people(folder: ImageFolder, group_by: str | None, warnings: list[str]) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from dpwavelet.images.layout_rows import Record, Rows, coco_entries, file_of, in
 from dpwavelet.images.layout_stores import IMAGE_FOLDERS, Store, read_text, some, suffix_of
 
 METADATA = ("metadata.jsonl", "metadata.csv")
+MANY_FOLDERS, FEW_IN_ONE = 20, 20  # so many folders of fewer images may be people, and no classes
 COCO = re.compile(r"captions_(\w+)\.json")
 
 _TEXT_FOLDERS = frozenset(("text", "texts", "captions", "celeba-caption"))
@@ -136,6 +137,12 @@ def _folders(store: Store, images: Sequence[str]) -> Found | None:
         return Found("flat folder", records, [])
     loose = [record.name for record in records if record.label is None]
     warnings = [f"{len(loose)} images lie in no class folder: {some(loose)}."] if loose else []
+    classes = len({record.label for record in labelled})
+    if classes >= MANY_FOLDERS and len(labelled) < FEW_IN_ONE * classes:
+        warnings.append(
+            f"{classes:,} folders hold {len(labelled) / classes:.1f} images each on average. Their names are "
+            "taken for classes; if each is a person, protect people: --group-by label."
+        )
     return Found("class folders", records, warnings)
 
 

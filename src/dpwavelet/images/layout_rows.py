@@ -80,10 +80,12 @@ def table_rows(store: Store, table: str) -> Iterator[tuple[int, Mapping[str, Any
     """Line number and content of every row of a .jsonl or .csv file."""
     text = read_text(store, table, TEXT_LIMIT)
     if table.endswith(".csv"):
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
         try:
             reader.fieldnames = _header(reader.fieldnames or (), table)
             for cells in reader:
+                if not any(map(_said, cells.values())):
+                    continue  # as spreadsheets leave them below a table
                 if None in cells or None in cells.values():
                     raise DataError(
                         f"{table}, line {reader.line_num}: the row has not as many cells as the header."
@@ -106,6 +108,17 @@ def table_rows(store: Store, table: str) -> Iterator[tuple[int, Mapping[str, Any
                 f"{table}, line {number}: {_short(row)} is not an object; write one object a line."
             )
         yield number, row
+
+
+def _said(cell: Any) -> bool:
+    """Whether a cell, or those beyond the header, hold anything."""
+    return any(map(str.strip, cell)) if isinstance(cell, list) else bool(cell and cell.strip())
+
+
+def _delimiter(text: str) -> str:
+    """What separates columns: a comma, or what a spreadsheet wrote into a header without any."""
+    header = text.partition("\n")[0]
+    return next((sign for sign in ",;\t" if sign in header), ",")
 
 
 def _header(cells: Sequence[str], table: str) -> list[str]:

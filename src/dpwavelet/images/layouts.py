@@ -23,6 +23,7 @@ from dpwavelet.images.layout_stores import Store, open_store, some, suffix_of
 _UNREAD_IMAGES = frozenset(
     (".heic", ".heif", ".avif", ".jp2", ".dcm", ".nii", ".svg", ".psd", ".raw", ".npy")
 )
+_TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods", ".parquet", ".jsonl", ".ndjson")
 _NEAR_METADATA = re.compile(
     r"(meta_?data|captions?|labels?|annotations?)[^/]*\.(json\w*|ndjson|[ct]sv|txt|parquet|xlsx?)",
     re.IGNORECASE,
@@ -143,7 +144,17 @@ def _left_out(store: Store, found: Found) -> list[str]:
         )
     if near:
         warnings.append(f"{some(near)} looks like metadata and was not read; {found.layout} was.")
+    if unread := [name for name in store.names if _is_unread_table(name) and name not in near]:
+        warnings.append(
+            f"{some(unread)} was not read; captions and fields come from metadata.jsonl or metadata.csv."
+        )
     return warnings
+
+
+def _is_unread_table(name: str) -> bool:
+    """Whether a file is a table, by its suffix, that no form of image set reads."""
+    base = posixpath.basename(name)
+    return suffix_of(name) in _TABLES and base not in METADATA and not COCO.fullmatch(base)
 
 
 def _is_near_metadata(name: str, layout: str) -> bool:

@@ -198,3 +198,5 @@ class Pipeline:
 def _check_list(captions: Sequence[str]) -> None:
     if isinstance(captions, str):
         raise ConfigError("captions must be a list of texts, got one text; write [caption].")
+    if wrong := [caption for caption in captions if not isinstance(caption, str)]:
+        raise ConfigError(f"a caption must be a text, got {wrong[0]!r}; an empty one asks for anything.")

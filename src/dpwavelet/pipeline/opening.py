@@ -116,6 +116,15 @@ def check_images(
     return watch
 
 
+def check_apart(data: Path, out: Path) -> None:
+    """Refuse to write into the folder of images: what is drawn there would be taken for records later."""
+    images, place = data.resolve(), out.resolve()
+    if images == place or images in place.parents:
+        raise ConfigError(
+            f"{out} lies in {data}, the folder of images, which must stay as it is; choose another --out."
+        )
+
+
 def check_writable(out: Path) -> None:
     """Make `out/private`, for its owner alone, and find out whether files can be written below `out`."""
     try:

@@ -24,7 +24,7 @@ from dpwavelet.pipeline.dress_rehearsal import rehearse
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.learning import learn
 from dpwavelet.pipeline.ongoing import Ongoing
-from dpwavelet.pipeline.opening import Opened, check_writable, encode, open_all
+from dpwavelet.pipeline.opening import Opened, check_apart, check_writable, encode, open_all
 from dpwavelet.pipeline.owner_parts import Released
 from dpwavelet.pipeline.owner_report import judge
 from dpwavelet.pipeline.purchase import purchase, purchase_likeness
@@ -37,17 +37,17 @@ from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
 from dpwavelet.privacy.keys import KEY, key_file, signing_key
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.progress import Progress
+from dpwavelet.progress import Progress, Silent
 from dpwavelet.ranks import ALONE, Ranks, place
 from dpwavelet.records import PrivateTokens
 from dpwavelet.training import Checkpoint
 
 
 def run(
-    data: Path,
-    out: Path,
+    data: Path | str,
+    out: Path | str,
     settings: RunSettings,
-    progress: Progress,
+    progress: Progress | None = None,
     split: str | None = None,
     ranks: Ranks = ALONE,
 ) -> Path:
@@ -57,6 +57,8 @@ def run(
     work in. Nothing is charged to the ledgers, that of the data set and the run's own, before everything that
     can be checked without spending has been checked.
     """
+    data, out, progress = Path(data), Path(out), progress or Silent()
+    check_apart(data, out)
     with alone_in(out):
         if (out / "release").exists():
             _finish(data, out, settings, progress, split, ranks)
@@ -118,13 +120,18 @@ def _run(
 
 
 def dry_run(
-    data: Path, settings: RunSettings, progress: Progress, split: str | None = None, title: str = "rehearsal"
+    data: Path | str,
+    settings: RunSettings,
+    progress: Progress | None = None,
+    split: str | None = None,
+    title: str = "rehearsal",
 ) -> PrivacyPlan:
     """Check everything and rehearse; spends and keeps nothing. The plan that is returned is the real one.
 
     `title` is what the release would be called: it must tell nothing of the records.
     """
-    opened = open_all(data, settings, progress, split)
+    progress = progress or Silent()
+    opened = open_all(Path(data), settings, progress, split)
     rehearse(opened, settings, progress, title)
     return opened.plan
 

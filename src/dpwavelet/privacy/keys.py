@@ -33,6 +33,8 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
     """The owner's key in the PEM file `path`, made on first use and readable by the owner alone."""
     if not path.exists():
         _write_secret(path, _pem(Ed25519PrivateKey.generate()))
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; name a file for the key that signs.")
     try:
         if os.name == "posix" and path.stat().st_mode & 0o077:
             raise PrivacyError(

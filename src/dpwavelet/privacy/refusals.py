@@ -140,7 +140,7 @@ def check_signal(signal: float, allow: Collection[str]) -> None:
     if signal < LEAST_SIGNAL and "few-records" not in allow:
         raise Refusal(
             "few-records",
-            f"all that the run can learn is at most {signal:.2g} of the noise it adds, and {LEAST_SIGNAL:g} "
+            f"all that the run can learn is at most {signal:.3g} of the noise it adds, and {LEAST_SIGNAL:g} "
             "is the least",
             "Take more records, a larger epsilon, more steps, or fewer trained parameters.",
         )
