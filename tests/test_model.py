@@ -225,7 +225,7 @@ def test_a_config_of_something_else_is_refused(copy: Path, content: str) -> None
 
 def test_the_folder_of_a_run_is_told_from_its_release(tmp_path: Path) -> None:
     (tmp_path / "run" / "release").mkdir(parents=True)
-    with pytest.raises(ModelError, match="name its release, .*run/release"):
+    with pytest.raises(ModelError, match=r"name its release, .*run/release"):
         Model.from_pretrained(tmp_path / "run")
 
 

@@ -379,4 +379,5 @@ def _check_files(folder: Path, files: Any) -> list[tuple[bool, str]]:
     whole = sorted((listed & present) - links)
     changed = [path for path in whole if digest(folder / path) != files[path]]
     lines += [(False, f"{path} has been changed") for path in changed]
-    return [*lines, (not lines, f"{len(whole) - len(changed)} of {len(files)} files are as certified")]
+    same = len(whole) - len(changed)
+    return [*lines, (same == len(files), f"{same} of {len(files)} files are as certified")]
