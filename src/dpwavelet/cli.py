@@ -379,10 +379,7 @@ def sample(
 @app.command()
 def verify(
     release: Annotated[Path, typer.Argument(help="The release folder.")],
-    public_key: Annotated[
-        str | None,
-        typer.Option(help="The owner's public key: 64 hexadecimal digits, or a file from `key export`."),
-    ] = None,
+    public_key: option.PublicKey = None,
     ledger: Annotated[
         Path | None, typer.Option(help="The owner's ledger of the run, private/ledger.jsonl.")
     ] = None,
@@ -414,11 +411,13 @@ def export(
     form: Annotated[
         str, typer.Option("--format", help=f"One of {', '.join(registry.FORMATS)}.")
     ] = registry.FORMATS[0],
+    public_key: option.PublicKey = None,
 ) -> None:
     """Print a verified certificate as an entry for a registry, or in the words of NIST SP 800-226."""
     registry.check_format(form)
     certificate = read_certificate(release)
-    wrong = [text for ok, text in verify_release(release).lines if not ok]
+    known = read_public_key(public_key) if public_key is not None else None
+    wrong = [text for ok, text in verify_release(release, known).lines if not ok]
     if wrong:
         raise OutputError(f"{release} does not verify, so nothing is exported: {'; '.join(wrong)}.")
     print(json.dumps(registry.export(certificate, form), indent=2, ensure_ascii=False))

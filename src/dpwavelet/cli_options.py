@@ -17,6 +17,10 @@ Data = Annotated[
     Path, typer.Argument(help="Folder, tar or zip of images, with captions or labels if there are any.")
 ]
 Split = Annotated[str | None, typer.Option(help="Use only records whose metadata says this split.")]
+PublicKey = Annotated[
+    str | None,
+    typer.Option(help="The owner's public key: 64 hexadecimal digits, or a file from `key export`."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 Epsilon = Annotated[float, typer.Option(help="The privacy budget. Small is strong: 1 is strong, 8 is weak.")]
 Delta = Annotated[float | None, typer.Option(help="Chance that the promise fails; N^-1.1 unless given.")]

@@ -316,6 +316,14 @@ BUDGET = breaks_of(
         "TestCap::test_check_room_takes_several_plans_together",
     ),
     (
+        "people by two fields added up",
+        "Somebody is three people by another field, and pays three times what is told.",
+        'return f"{unit} by {field}" if field else str(unit)',
+        "return str(unit)",
+        "TestCap::test_people_by_two_fields_are_two_units"
+        " TestCap::test_people_by_another_field_are_not_admitted_under_a_cap",
+    ),
+    (
         "cap not asked",
         "Runs on the same images may cost more than their owner allows.",
         "if not _affords(self.cap, after):",

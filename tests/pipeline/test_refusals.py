@@ -185,6 +185,20 @@ class TestPeople:
         write_rows(copy, table)
         refused("several-per-person", copy, tiny_model, "--group-by patient_id", "one has 3 records")
 
+    def test_somebody_who_is_several_people_by_the_field_that_was_named_is_refused(
+        self, copy: Path, tiny_model: Path
+    ) -> None:
+        table = rows(copy)
+        for index, row in enumerate(table):
+            row |= {"patient": index // 3, "photo": index, "ward": index // 30}
+        write_rows(copy, table)
+        told = ("--group-by patient", "one has 3 different ones by 'photo'")
+        refused("several-per-person", copy, tiny_model, *told, group_by="photo")
+        images = PrivateImages.open(copy, 32)
+        check_people(images, "photo", ("several-per-person",))
+        for coarser in ("patient", "ward"):
+            check_people(images, coarser, ())
+
     def test_records_without_the_field_are_nobodys(self, copy: Path) -> None:
         table = rows(copy)
         table[0]["patient"] = "x"
@@ -242,6 +256,25 @@ class TestSameData:
         check_seen(portraits, prints(images), str(model), loaded.card)
         with pytest.raises(Refusal, match="CelebA faces"):
             check_seen(tmp_path / "celeba_faces.tar.xz", prints(images), str(model), loaded.card)
+
+    @pytest.mark.parametrize(
+        ("known", "place", "refuses"),
+        [
+            ("MNIST", "mnist", True), ("FFHQ", "ffhq.zip", True), ("celeba_faces", "celeba", True),
+            ("CelebA", "celeba_faces/images", True), ("MNIST", "fashion_mnist", False),
+            ("x", "photos", False), ("Tiny ImageNet", "images", False), ("!!!", "photos", False),
+        ],
+    )  # fmt: skip
+    def test_a_folder_that_is_named_like_what_a_card_names(
+        self, model: Path, portraits: Path, tmp_path: Path, known: str, place: str, refuses: bool
+    ) -> None:
+        card = {"trained_on": {"names": [known]}}
+        asked = (tmp_path / place, prints(PrivateImages.open(portraits, 32)), str(model), card)
+        if refuses:
+            with pytest.raises(Refusal, match="say that they learned from"):
+                check_seen(*asked)
+        else:
+            check_seen(*asked)
 
 
 class TestLosses:

@@ -69,9 +69,13 @@ def test_only_the_owner_may_enter_the_private_folder(finished: Path) -> None:
     assert (finished / "private").stat().st_mode & 0o077 == 0
 
 
-def test_the_report_gives_two_figures_of_the_training_time() -> None:
+def test_no_release_tells_how_long_its_training_took(finished: Path) -> None:
+    """It follows how many records were drawn, and nothing pays for that."""
     facts = Cost(training=7418.3, sampling=61.77, machine="CPU").facts(samples=3)
-    assert [fact.value for fact in facts] == ["about 2.1 hours", "about 62 seconds", "CPU"]
+    assert [fact.value for fact in facts] == ["about 62 seconds", "CPU"]
+    for name in ("card.md", "report.html", "report.json", "certificate.json"):
+        assert "Private training" not in (finished / "release" / name).read_text()
+    assert "Private training" in (finished / "private" / "report.html").read_text()
 
 
 def test_what_was_spent_before_an_interruption_stays_in_the_ledger(

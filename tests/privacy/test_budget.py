@@ -237,6 +237,46 @@ class TestCap:
         with pytest.raises(PrivacyError, match="person and record do not add up"):
             ledger.set_cap(Cap(50.0, DELTA))
 
+    def test_people_by_two_fields_are_two_units(self, ledger: DataLedger) -> None:
+        """One of the first may be many of the second, and paid as many times."""
+        by_name, by_photo = (
+            replace(PLAN, unit="person", group_by=field) for field in ("identity", "photo_id")
+        )
+        spend(ledger, "a", by_name)
+        spend(ledger, "b", by_photo)
+        assert ledger.units == ["person by identity", "person by photo_id"]
+        assert ledger.held("person by identity") == (PLAN.event,)
+        assert summary(ledger)["together"].keys() == {"person by identity", "person by photo_id"}
+        with pytest.raises(PrivacyError, match="person by identity and person by photo_id do not add up"):
+            ledger.set_cap(Cap(50.0, DELTA))
+
+    def test_people_by_another_field_are_not_admitted_under_a_cap(self, ledger: DataLedger) -> None:
+        by_name, by_photo = (
+            replace(PLAN, unit="person", group_by=field) for field in ("identity", "photo_id")
+        )
+        ledger.set_cap(Cap(50.0, DELTA))
+        spend(ledger, "a", by_name)
+        with pytest.raises(PrivacyError, match="do not add up"):
+            ledger.check_room(by_photo)
+        with pytest.raises(PrivacyError, match="do not add up"):
+            ledger.append(begun("b", by_photo, IMAGES))
+        ledger.check_room(by_name)
+
+    @pytest.mark.parametrize(
+        "change", [{"delta": "1e-5"}, {"unit": 3}, {"unit": None}, {"group_by": ["identity"]}]
+    )
+    def test_a_run_that_does_not_say_what_it_protects_is_refused(
+        self, ledger: DataLedger, change: dict[str, Any]
+    ) -> None:
+        entry = begun("a", PLAN, IMAGES)
+        entry["plan"] = entry["plan"] | change
+        with pytest.raises(PrivacyError, match="run a "):
+            ledger.append(entry)
+        del entry["plan"]["unit"]
+        with pytest.raises(PrivacyError, match=r"line 1.*edited or damaged"):
+            Ledger.open(ledger.path).append(entry)
+            DataLedger.open(ledger.path)
+
     def test_a_run_of_another_unit_is_not_admitted_under_a_cap(self, ledger: DataLedger) -> None:
         ledger.set_cap(Cap(50.0, DELTA))
         spend(ledger, "a")

@@ -41,7 +41,7 @@ def ledger(tmp_path):
     """The ledger of two runs, of which the second is certified."""
     ledger = Ledger.open(tmp_path / "private" / "ledger.jsonl")
     for run, plan in (("first", replace(PLAN, epsilon=3.0)), ("second", PLAN)):
-        ledger.append(begun(run, plan, "images"))
+        ledger.append(begun(run, plan, "images", allowed=["duplicates"]))
         ledger.append({"kind": "charged", "run": run, "steps": 50})
         ledger.append({"kind": "finished", "run": run})
     return ledger
@@ -226,10 +226,10 @@ def quieter_by_less_than_versions_differ(certificate):
 class TestLedger:
     """`verify --ledger`: the certified place is the end of this very run."""
 
-    def test_the_owners_ledger_confirms_the_run_and_tells_of_others(self, release, ledger):
+    def test_the_owners_ledger_confirms_the_run(self, release, ledger):
         result = verify_release(release, public_bytes(OWNER), ledger.path)
         assert result.ok, result.lines
-        assert result.lines[-1][1] == "the ledger holds this run at entry 5, and 1 other runs"
+        assert result.lines[-1][1] == "the ledger holds this run at entry 5"
         assert not any("give the ledger" in sentence for sentence in result.cannot_prove)
         assert any("give the ledger" in sentence for sentence in verify_release(release).cannot_prove)
 
@@ -256,9 +256,20 @@ class TestLedger:
         assert "line 6" in failures(release, ledger=ledger.path)[0]
         assert failures(release, ledger=tmp_path / "nowhere.jsonl")
 
+    def test_a_run_that_overruled_other_refusals_fails(self, release, tmp_path):
+        for allowed, fails in (([], True), (["few-records"], True), (["duplicates"], False)):
+            ledger = Ledger.open(tmp_path / f"{allowed}.jsonl")
+            ledger.append(begun("second", PLAN, "images", allowed=allowed))
+            ledger.append({"kind": "charged", "run": "second", "steps": 50})
+            ledger.append({"kind": "finished", "run": "second"})
+            resign(release, lambda c, ledger=ledger: c["ledger"].update(position=2, head=ledger.head))
+            found = failures(release, ledger=ledger.path)
+            assert bool(found) == fails
+            assert not fails or "overruled other refusals" in found[0]
+
     def test_a_run_that_was_not_charged_whole_fails(self, release, tmp_path):
         ledger = Ledger.open(tmp_path / "short.jsonl")
-        ledger.append(begun("second", PLAN, "images"))
+        ledger.append(begun("second", PLAN, "images", allowed=["duplicates"]))
         ledger.append({"kind": "charged", "run": "second", "steps": 49})
         ledger.append({"kind": "finished", "run": "second"})
         resign(release, lambda c: c["ledger"].update(position=2, head=ledger.head))

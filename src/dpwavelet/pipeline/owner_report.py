@@ -23,7 +23,7 @@ from dpwavelet.pipeline.settings import RunSettings
 from dpwavelet.privacy.certificate import statement
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.progress import Progress
-from dpwavelet.report import Fact, Missing, PrivateFact, PrivateReport, private_json, render_private
+from dpwavelet.report import Fact, Missing, PrivateFact, PrivateReport, about, private_json, render_private
 from dpwavelet.report.measured import roc, score_table, training
 
 CHOSEN = "one of {} pictures, by a likeness of the records: distances by the same features flatter that"
@@ -77,13 +77,17 @@ def owner_report(
         delta=plan.delta,
         unit=plan.unit,
         facts=_facts(plan, evidence),
-        cost=cost.facts(len(released.captions)) if cost is not None else (),
+        cost=_cost(cost, len(released.captions)) if cost is not None else (),
         training=list(training(_steps(private / "metrics.jsonl"), plan.batch_size)),
         epsilon_curve=[(step, plan.epsilon_spent(step)) for step in marks(plan.steps)],
         audit=_audit(audit or private / "audit.json"),
         provenance=software_facts(),
         **parts,
     )
+
+
+def _cost(cost: Cost, samples: int) -> list[Fact | PrivateFact]:
+    return [PrivateFact("Private training", about(cost.training)), *cost.facts(samples)]
 
 
 def measured(part: Callable[[Evidence], Blocks], evidence: Evidence) -> Blocks:

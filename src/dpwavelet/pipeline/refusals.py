@@ -25,6 +25,7 @@ from dpwavelet.training.resuming import KEY, STATE
 
 NEAR_SHARE = 0.002  # of the records may be nearly like another by chance, as a few drawn portraits are
 SEEN_SHARE = 0.01  # of the records may be among the public model's pictures: a few that everybody has
+TELLING = 6  # letters of a name: shorter ones stand within many others
 NOT_FINITE_SHARE = 0.1  # of the rehearsed records may have a loss that is not finite
 _NAMED = 4  # records in a message
 _ONE_OF_EACH = "Leave one of each; `dpwavelet check --json` lists them all."
@@ -54,17 +55,27 @@ def check_duplicates(
 
 
 def check_people(images: PrivateImages, group_by: str | None, allow: Collection[str]) -> None:
-    """Refuse records of which several belong to one person, as a field with a telling name has it."""
-    if group_by or "several-per-person" in allow:
+    """Refuse records of which several belong to one person, as a field with a telling name has it.
+
+    Where people are told apart by a field, nobody may be several of them by another such field.
+    """
+    if "several-per-person" in allow:
         return
     records = images.folder.records
     for field in sorted({name for record in records for name in record.fields if tells_person(name)}):
-        counts = Counter(filter(None, (record.named(field) for record in records)))
-        if counts and max(counts.values()) > 1:
+        owned = [(person, record) for record in records if (person := record.named(field)) is not None]
+        most = Counter(person for person, _ in owned)
+        what = "records"
+        if group_by:
+            most = Counter(
+                person for person, _ in {(person, record.named(group_by)) for person, record in owned}
+            )
+            what = f"different ones by {group_by!r}"
+        if most and max(most.values()) > 1:
             raise Refusal(
                 "several-per-person",
-                f"by the field {field!r} there are {len(counts):,} people, and one has "
-                f"{max(counts.values()):,} records",
+                f"by the field {field!r} there are {len(most):,} people, and one has "
+                f"{max(most.values()):,} {what}",
                 f"Protect people instead: --group-by {field}.",
             )
 
@@ -82,9 +93,10 @@ def check_seen(
     share = share_known(read_known(find(weights)), digests)
     if share > SEEN_SHARE:
         raise Refusal("same-data", f"the weights {weights} have seen {share:.0%} of the pictures", advice)
-    name = _plain(data.resolve().name.split(".")[0])
+    place = data.resolve()
+    names = {_plain(part.name.split(".")[0]) for part in (place, place.parent)}
     for known in _trained_on(card):
-        if len(_plain(known)) >= 6 and _plain(known) in name:
+        if any(_alike(_plain(known), name) for name in names):
             raise Refusal(
                 "same-data", f"the weights {weights} say that they learned from {known}, as {data} is named",
                 advice,
@@ -148,6 +160,13 @@ def _trained_on(card: Mapping[str, Any]) -> list[str]:
 def _names(images: PrivateImages, records: Sequence[int]) -> str:
     shown = ", ".join(images.folder.records[index].name for index in records[:_NAMED])
     return shown + (" and others" if len(records) > _NAMED else "")
+
+
+def _alike(known: str, name: str) -> bool:
+    """Whether a folder is named like a data set: the same, or one name within the other."""
+    if min(len(known), len(name)) < TELLING:
+        return known == name != ""
+    return known in name or name in known
 
 
 def _plain(text: str) -> str:

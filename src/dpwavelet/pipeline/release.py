@@ -135,17 +135,19 @@ def draw_samples(ours: Pipeline, public: Pipeline, settings: RunSettings, progre
 
 @dataclass(frozen=True)
 class Cost:
-    """Clock times of a run in seconds, and where they were spent."""
+    """Clock times of a run in seconds, and where they were spent.
+
+    That of training follows how many records were drawn, to which no noise was added: it is for the owner.
+    """
 
     training: float
     sampling: float
     machine: str
 
     def facts(self, samples: int) -> list[Fact]:
-        """As the report lists them; times are rounded, because exact ones follow the drawn batches."""
-        found = [Fact("Private training", about(self.training))]
-        if samples:
-            found.append(Fact(f"Drawing {samples} images, with and without your data", about(self.sampling)))
+        """As the report of a release lists them."""
+        drawn = f"Drawing {samples} images, with and without your data"
+        found = [Fact(drawn, about(self.sampling))] if samples else []
         return [*found, Fact("Machine", self.machine)]
 
 

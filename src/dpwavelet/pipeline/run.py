@@ -99,7 +99,7 @@ def _run(
     if here.name not in own.runs:  # tokens from before the ledger knew the run may be of other images
         kept.unlink(missing_ok=True)
     tokens = _tokens(opened, kept, here)
-    account = Account.open(spendings, own, here.name, plan, fingerprint, out.name)
+    account = Account.open(spendings, own, here.name, plan, fingerprint, out.name, settings.allow)
     check_accountant(account.own, here.name, checkpoint.folder)
     started = time.monotonic()
     source_of = partial(checkpoint.source, tokens.digest)
@@ -132,6 +132,8 @@ def dry_run(
     """
     progress = progress or Silent()
     opened = open_all(Path(data), settings, progress, split)
+    fingerprint = opened.fingerprint
+    DataLedger.open(ledger_path(fingerprint, settings.ledger), fingerprint).check_room(opened.plan)
     rehearse(opened, settings, progress, title)
     return opened.plan
 

@@ -73,8 +73,10 @@ def _home() -> Path:
         ) from None
 
 
-def begun(run: str, plan: PrivacyPlan, images: str, name: str = "") -> dict[str, Any]:
-    """The entry that begins a run; `name` is for the owner's eyes."""
+def begun(
+    run: str, plan: PrivacyPlan, images: str, name: str = "", allowed: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The entry that begins a run; `name` is for the owner's eyes, `allowed` are refusals overruled."""
     return {
         "kind": "begun",
         "run": run,
@@ -82,6 +84,7 @@ def begun(run: str, plan: PrivacyPlan, images: str, name: str = "") -> dict[str,
         "images": images,
         "plan": plan.to_json(),
         "events": [event_to_json(event) for event in plan.events],
+        "allowed": sorted(allowed),
     }
 
 
@@ -150,11 +153,13 @@ class DataLedger(Ledger):
         """Refuse plans that the cap leaves no room for, together; only `append` decides for good."""
         self._read()
         self._check_room(
-            [event for plan in plans for event in plan.events], [plan.unit for plan in plans], len(plans)
+            [event for plan in plans for event in plan.events],
+            [_unit(plan.to_json()) for plan in plans],
+            len(plans),
         )
 
     def spent(self, unit: str) -> tuple[Event, ...]:
-        """Every mechanism charged so far to runs that protect this unit."""
+        """Every mechanism charged so far to runs that protect this unit, one of `units`."""
         return self._events(unit, lambda run: run.charged)
 
     def held(self, unit: str) -> tuple[Event, ...]:
@@ -164,10 +169,10 @@ class DataLedger(Ledger):
     @property
     def units(self) -> list[str]:
         """What the runs protect, each kind once."""
-        return list(dict.fromkeys(_unit(run) for run in self.runs.values()))
+        return list(dict.fromkeys(_unit(run.begun["plan"]) for run in self.runs.values()))
 
     def _events(self, unit: str, steps: Callable[[Run], int]) -> tuple[Event, ...]:
-        runs = (run for run in self.runs.values() if _unit(run) == unit)
+        runs = (run for run in self.runs.values() if _unit(run.begun["plan"]) == unit)
         return tuple(event for run in runs for event in events_until(run.begun, steps(run)))
 
     def _admit(self, entry: Mapping[str, Any]) -> None:
@@ -179,6 +184,10 @@ class DataLedger(Ledger):
             raise PrivacyError(f"{self.path} is the ledger of other images; each data set has its own.")
         if entry["kind"] == "cap":
             Cap(entry["epsilon"], entry["delta"])
+        elif not isinstance(entry["plan"].get("group_by"), str | None):
+            raise PrivacyError(f"run {entry['run']} names no field by which people are told apart.")
+        elif not (type(entry["plan"]["delta"]) is float and type(entry["plan"]["unit"]) is str):
+            raise PrivacyError(f"run {entry['run']} does not say what it protects, or at which delta.")
         elif not events_until(entry, 1):
             raise PrivacyError(f"run {entry['run']} names no mechanism, so its cost cannot be told.")
 
@@ -191,7 +200,7 @@ class DataLedger(Ledger):
 
     def _allow(self, entry: Mapping[str, Any]) -> None:
         if entry["kind"] == "begun":
-            self._check_room(map(event_from_json, entry["events"]), [entry["plan"]["unit"]])
+            self._check_room(map(event_from_json, entry["events"]), [_unit(entry["plan"])])
         elif entry["kind"] == "cap":
             self._check_cap(Cap(entry["epsilon"], entry["delta"]))
 
@@ -237,14 +246,21 @@ class Account:
 
     @classmethod
     def open(
-        cls, data: DataLedger, own: Ledger, run: str, plan: PrivacyPlan, images: str, name: str = ""
+        cls,
+        data: DataLedger,
+        own: Ledger,
+        run: str,
+        plan: PrivacyPlan,
+        images: str,
+        name: str = "",
+        allowed: Iterable[str] = (),
     ) -> "Account":
         """Begin a run in both ledgers, or go on with one that was interrupted.
 
         Refuses a run whose two accounts contradict each other: one of them was lost or replaced, and going on
         would take steps that nobody pays for.
         """
-        entry = begun(run, plan, images, name)
+        entry = begun(run, plan, images, name, allowed)
         there, here = data.runs.get(run), own.runs.get(run)
         if here and here.begun.get("images") != images:
             raise PrivacyError(
@@ -320,7 +336,7 @@ def summary(ledger: DataLedger, delta: float | None = None) -> dict[str, Any]:
         {
             "run": name,
             "name": run.begun.get("name", ""),
-            "unit": _unit(run),
+            "unit": _unit(run.begun["plan"]),
             "state": run.closed or "in flight",
             "steps": run.charged,
             "planned": run.planned,
@@ -377,8 +393,10 @@ def _check_one_unit(units: list[str]) -> None:
         )
 
 
-def _unit(run: Run) -> str:
-    return str(run.begun["plan"]["unit"])
+def _unit(plan: Mapping[str, Any]) -> str:
+    """What a plan protects. By another field people are others, and one of them may be many of the first."""
+    unit, field = plan["unit"], plan.get("group_by")
+    return f"{unit} by {field}" if field else str(unit)
 
 
 def _or_none(epsilon: float) -> float | None:

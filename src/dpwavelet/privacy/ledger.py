@@ -254,7 +254,7 @@ class Ledger:
             if (value["position"], value["previous"]) != (position, self.head):
                 raise ValueError("it does not follow from the line before it")
             self._admit(value["entry"])
-        except (ValueError, KeyError, TypeError, DpwaveletError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DpwaveletError) as error:
             raise PrivacyError(
                 f"{self.path}, line {position + 1}: edited or damaged ({error}); what was spent on this data "
                 "can no longer be told. Restore the ledger from a copy."

@@ -332,12 +332,14 @@ def _check_ledger(path: Path, certificate: Mapping[str, Any]) -> tuple[bool, str
         (begun,) = (e for e in ledger.entries if (e.get("kind"), e.get("run")) == ("begun", entry["run"]))
         if any(begun[name] != certificate[name] for name in ("plan", "events")):
             return False, f"entry {position} of the ledger finishes a run of another plan"
+        overruled = sorted(rule["name"] for rule in certificate["allowed"])
+        if begun.get("allowed", overruled) != overruled:
+            return False, f"entry {position} of the ledger finishes a run that overruled other refusals"
         if ledger.charged_steps(entry["run"]) != begun["plan"]["steps"]:
             return False, f"entry {position} of the ledger finishes a run that was not charged whole"
     except (OSError, DpwaveletError, KeyError, TypeError, ValueError) as error:
         return False, f"the ledger {path} does not confirm the run: {error}"
-    others = sum(e.get("kind") == "begun" for e in ledger.entries) - 1
-    return True, f"the ledger holds this run at entry {position}, and {others} other runs"
+    return True, f"the ledger holds this run at entry {position}"
 
 
 def _covers(name: str, claimed: float, cost: float, tolerance: float) -> tuple[bool, str]:
