@@ -40,6 +40,7 @@ from dpwavelet.pipeline import (
     read_captions,
     run,
 )
+from dpwavelet.pipeline.bought import METRICS
 from dpwavelet.pipeline.forecast import forecast_all
 from dpwavelet.pipeline.likeness import CHOICES
 from dpwavelet.pipeline.release import write_pictures
@@ -122,6 +123,7 @@ def plan(
     rank: option.Rank = USUAL.rank,
     warm_start: option.WarmStart = None,
     likeness: option.LikenessEpsilon = None,
+    metrics_epsilon: option.MetricsEpsilon = None,
     timing: Annotated[
         bool,
         typer.Option(
@@ -147,7 +149,8 @@ def plan(
         RunSettings(
             epsilon=budget, delta=delta, records=records, model=preset, batch_size=batch_size, steps=steps,
             passes=passes, group_by=group_by, training=training, private_scales=private_scales,
-            warm_start=warm_start, likeness=likeness,
+            warm_start=warm_start, likeness=likeness, metrics_epsilon=metrics_epsilon,
+            release_metrics=() if metrics_epsilon is None else METRICS[:1],  # any: one noise
         )
         for budget in epsilon
     ]  # fmt: skip

@@ -226,6 +226,13 @@ class TestCommand:
         told = " ".join(plan("--epsilon", "8").split())
         assert "epsilon 8: `run` refuses this (few-records)" in told
 
+    def test_what_metrics_cost_is_part_of_it(self, plan: Callable[..., str]) -> None:
+        (plain,), (less,) = (
+            json.loads(plan("--epsilon", "8", "--json", *more)) for more in ((), ("--metrics-epsilon", "2"))
+        )
+        assert less["noise_multiplier"] > plain["noise_multiplier"]
+        assert len(less["others"]) == 1 and not plain["others"]
+
     def test_several_epsilons_follow_one_option_or_each_their_own(self, plan: Callable[..., str]) -> None:
         listed = json.loads(plan("--epsilon", "4", "8", "--json"))
         assert [row["epsilon"] for row in listed] == [4.0, 8.0]
