@@ -22,7 +22,7 @@ from dpwavelet.pipeline.bought import (
     Prepared,
     buy,
     class_of,
-    kept,
+    kept_numbers,
     prepare,
 )
 from dpwavelet.privacy.accounting import Gaussian, PoissonGaussian, epsilon_pld
@@ -258,11 +258,11 @@ class TestKept:
     def test_what_was_bought_is_read_back(self, tmp_path: Path):
         found = purchased(("fd",), Measured(*drawn(500, 1), None), planned())
         path = tmp_path / "bought.json"
-        assert kept(path, "one") is None
-        assert kept(path, "one", found) == found
-        assert kept(path, "one") == found
+        assert kept_numbers(path, "one") is None
+        assert kept_numbers(path, "one", found) == found
+        assert kept_numbers(path, "one") == found
         with pytest.raises(PrivacyError, match="another run"):
-            kept(path, "another")
+            kept_numbers(path, "another")
 
     def test_the_exact_sum_is_read_back_bit_for_bit_and_by_its_run_alone(self, tmp_path: Path):
         made = prepare(METRICS, CLASSES, GENERATED, Measured(*drawn(50, 1), None), 0)
