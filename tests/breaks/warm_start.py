@@ -81,7 +81,7 @@ START = breaks_of(
         "starting model from the exact sum",
         "The noise is made, and not used: the model shows the records themselves.",
         "started = begin_from(noisy, plan,",
-        "started = begin_from(total.values[NAME], plan,",
+        "started = begin_from(total.values['sum'], plan,",
         "TestStartingModel::test_the_start_follows_the_noise_and_not_the_sum_alone "
         "TestStartingModel::test_data_sets_with_one_noisy_sum_have_one_start",
     ),
