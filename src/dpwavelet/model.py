@@ -177,7 +177,7 @@ class Model:
         """What `config.json` describes, with weights that mean nothing yet."""
         try:
             coder, predictor = (_tuples(config[part]) for part in ("tokenizer", "transformer"))
-            _check_depths({**coder, "depth": predictor["depth"]}, config["detail"])
+            _check_depths(coder, predictor, config["detail"])
             shape = TransformerConfig(**predictor)
             model = cls(
                 preset=str(config["preset"]),

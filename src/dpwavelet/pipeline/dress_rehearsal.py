@@ -10,6 +10,7 @@ from dpwavelet.pipeline.ongoing import Ongoing
 from dpwavelet.pipeline.opening import REHEARSED, Opened, encode
 from dpwavelet.pipeline.purchase import rehearse_likeness, rehearse_purchase
 from dpwavelet.pipeline.refusals import check_losses
+from dpwavelet.pipeline.rehearsal import RUN
 from dpwavelet.pipeline.release import Cost, Seal, draw_samples, machine, noise_key, write_release
 from dpwavelet.pipeline.settings import RunSettings
 from dpwavelet.pipeline.start import REHEARSAL, starting_model
@@ -18,8 +19,6 @@ from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.progress import Progress, Silent
 from dpwavelet.ranks import place
 from dpwavelet.training import Checkpoint
-
-RUN = "rehearsal"
 
 
 def rehearse(opened: Opened, settings: RunSettings, progress: Progress, title: str) -> None:
