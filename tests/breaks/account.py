@@ -179,6 +179,13 @@ ACCOUNTING = breaks_of(
         "privacy/test_breaks.py::test_calibration_takes_no_noise_that_nearly_reaches_the_target",
     ),
     (
+        "any grid will do",
+        "Calibration stops where the bound is far above the cost: far more noise than was paid for.",
+        "if excess <= GRID_ERROR * min(slope, 1.0):",
+        "if excess <= 1.0:",
+        "test_calibration_needs_the_finest_grid_where_steps_are_many_and_rates_small",
+    ),
+    (
         "what cannot be bounded is promised",
         "An infinite epsilon passes for a number.",
         "if not math.isfinite(epsilon) or epsilon < 0:",

@@ -5,15 +5,17 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
 
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.privacy.accounting import (
+    SEARCH_GRIDS,
     Gaussian,
     PoissonGaussian,
+    _epsilon_pld,
     attack_bound,
     best_true_positive_rate,
     calibrate_noise,
@@ -198,6 +200,42 @@ def least(spent, epsilon, noise):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if spent(middle) > epsilon else (low, middle)
     return high
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "rate", "steps"), [(20.0, 0.06, 96), (50.0, 0.01, 100), (20.0, 1e-4, 1000), (50.0, 1.0, 3)]
+)
+def test_large_budgets_find_the_least_noise_too(epsilon, rate, steps):
+    """Where Renyi accounting of whole orders says that these cost hundreds or thousands."""
+
+    def spent(noise):
+        return epsilon_pld_quick([PoissonGaussian(rate, noise, steps)], DELTA)
+
+    noise = calibrate_noise(epsilon=epsilon, delta=DELTA, sampling_rate=rate, steps=steps)
+    assert noise <= 1.001 * least(spent, epsilon, noise * (1 + 1e-5))
+
+
+@settings(max_examples=12, deadline=None)
+@given(noise=st.floats(0.4, 30), rate=st.one_of(st.floats(1e-4, 1), st.just(1.0)), steps=st.integers(1, 3000))
+def test_a_finer_grid_never_costs_more(noise, rate, steps):
+    """So what a coarse one allowed, the one of every report allows."""
+    event = PoissonGaussian(rate, noise, steps)
+    assume(epsilon_rdp([event], DELTA) < 60)
+    costs = [_epsilon_pld((event,), DELTA, grid) for grid in SEARCH_GRIDS]
+    assert costs == sorted(costs, reverse=True) or costs == pytest.approx(costs[-1:] * len(costs), rel=1e-9)
+
+
+def test_calibration_needs_the_finest_grid_where_steps_are_many_and_rates_small():
+    """There a coarse one told half as much again, and so would ask for more noise than needed."""
+    event = {"sampling_rate": 1e-3, "steps": 20_000}
+    noise = calibrate_noise(epsilon=0.5, delta=DELTA, **event)
+    coarse = _epsilon_pld((PoissonGaussian(event["sampling_rate"], noise, event["steps"]),), DELTA, 1e-2)
+    assert coarse > 0.75
+    assert (
+        0.998 * 0.5
+        < epsilon_pld([PoissonGaussian(event["sampling_rate"], noise, event["steps"])], DELTA)
+        <= 0.5
+    )
 
 
 @pytest.mark.parametrize(("epsilon", "rate", "steps"), [(2.0, 1.0, 10), (0.3, 0.05, 60), (0.5, 0.01, 300)])
