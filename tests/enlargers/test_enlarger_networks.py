@@ -1,5 +1,6 @@
 """Super-resolution networks from files: the compact family here, others through spandrel."""
 
+import importlib
 import sys
 import types
 from collections.abc import Callable
@@ -290,6 +291,22 @@ class TestSpandrel:
         monkeypatch.setitem(sys.modules, "spandrel", None)
         with pytest.raises(ConfigError, match=r"pip install 'dpwavelet\[spandrel\]'"):
             self.opened(tmp_path)
+
+
+def test_the_real_spandrel_opens_an_esrgan_by_its_names(tmp_path: Path) -> None:
+    """Without a stand-in: what its own class makes is found again in a file, and drawn with as it is."""
+    try:
+        architectures = importlib.import_module("spandrel.architectures.ESRGAN")
+    except (ImportError, RuntimeError) as error:  # a torchvision of another torch raises the second
+        pytest.skip(f"spandrel cannot be imported: {error}; pip install 'dpwavelet[spandrel]'")
+    network = architectures.ESRGAN(num_filters=8, num_blocks=1, scale=4).eval()
+    save_file(network.state_dict(), tmp_path / "esrgan.safetensors")
+    enlarger = open_network(tmp_path / "esrgan.safetensors", 32, "haar", consistent=False)
+    few = pictures(2, 8)
+    with torch.inference_mode():
+        wanted = 2 * network((few + 1) / 2).clamp(0, 1) - 1
+    assert torch.allclose(enlarger(few, captions=["", ""], seed=0, first=0), wanted, atol=1e-5)
+    assert enlarger.name == "the network ESRGAN x4 in esrgan.safetensors"
 
 
 @pytest.mark.data
