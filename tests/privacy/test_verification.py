@@ -90,6 +90,14 @@ def test_an_extra_file_fails(release, path):
     assert f"{path} is not in the certificate" in failures(release)
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "samples/._00001.png", "Thumbs.db"])
+def test_what_a_file_browser_left_is_named_as_such_and_still_counts(release, name):
+    (release / name).parent.mkdir(exist_ok=True)
+    (release / name).write_bytes(b"seen")
+    told = failures(release)
+    assert any(f"{name} is not in the certificate; a file browser leaves" in text for text in told)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="POSIX links")
 @pytest.mark.parametrize("name", ["samples.jsonl", "linked", CERTIFICATE])
 def test_a_link_fails_even_if_it_leads_to_the_right_content(release, tmp_path, name):

@@ -53,6 +53,7 @@ from dpwavelet.privacy.release_files import (
 ROUNDING = 1e-9  # two machines may differ by this when they add up the same epsilon
 REFINEMENT = 1e-3  # two versions of the accounting library may differ by this in what they found to be needed
 NOISE_TOLERANCE = 2e-3  # and in the noise that they found a plan to need
+LEFT_BEHIND = (".DS_Store", "Thumbs.db", "desktop.ini")
 SUMS = {"likeness": LIKENESS, "warm_start": WARM_START}  # noisy ones that a certificate tells of
 SAID = ("captions", "versions", "public_weights", "measured")  # what the owner says and no check can confirm
 
@@ -361,6 +362,13 @@ def _is_public(certificate: Mapping[str, Any]) -> bool | None:
     )
 
 
+def _hint(path: str) -> str:
+    """What to do about a file that a file browser leaves wherever it looks."""
+    name = PurePosixPath(path).name
+    left = name.startswith("._") or name in LEFT_BEHIND
+    return "; a file browser leaves such files, so remove it and ask again" if left else ""
+
+
 def _check_files(folder: Path, files: Any) -> list[tuple[bool, str]]:
     """Every file must be listed, present, inside the folder and unchanged."""
     if not isinstance(files, dict) or not all(isinstance(value, str) for value in files.values()):
@@ -377,7 +385,7 @@ def _check_files(folder: Path, files: Any) -> list[tuple[bool, str]]:
     lines += [(False, f"{path} is a folder without a certified file") for path in sorted(folders - used)]
     lines += [(False, f"{path} is a link or no plain file") for path in sorted(links)]
     lines += [(False, f"{path} is missing") for path in sorted(listed - present)]
-    lines += [(False, f"{path} is not in the certificate") for path in sorted(present - listed)]
+    lines += [(False, f"{path} is not in the certificate{_hint(path)}") for path in sorted(present - listed)]
     whole = sorted((listed & present) - links)
     changed = [path for path in whole if digest(folder / path) != files[path]]
     lines += [(False, f"{path} has been changed") for path in changed]
