@@ -67,6 +67,11 @@ class Source:
         """The secret, for the private checkpoint only."""
         return self._key
 
+    @property
+    def digest(self) -> str:
+        """What tells this key from others, and nothing of its stream: for ledgers."""
+        return hashlib.sha256(b"dpwavelet: the key of a source " + self._key).hexdigest()
+
     def __repr__(self) -> str:
         return "Source(key=<hidden>)"
 

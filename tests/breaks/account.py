@@ -219,6 +219,13 @@ LEDGER = breaks_of(
         "privacy/test_budget.py::TestComposition::test_a_run_whose_steps_were_not_all_charged_is_not_finished",
     ),
     (
+        "a run takes another key",
+        "Two copies of a folder each learn, with noise of their own, from every step that was charged once.",
+        'if kind == "keyed" and known.key not in ("", entry["key"]):',
+        "if False:",
+        "test_a_run_is_bound_to_one_key_and_every_reader_knows_it",
+    ),
+    (
         "ledger not synced",
         "After a power cut, steps that were taken are not in the ledger.",
         "        os.fsync(file)\n        if not size:",
@@ -301,6 +308,13 @@ LEDGER = breaks_of(
 BUDGET = breaks_of(
     "privacy/budget.py",
     "privacy/test_budget.py",
+    (
+        "a key noted in the run's own ledger alone",
+        "A copy of the folder, whose own ledger is older, takes the steps of another by its own noise.",
+        "        self.data.bind(run, key)\n",
+        "",
+        "TestAccount::test_of_two_copies_with_keys_of_their_own_one_learns",
+    ),
     (
         "a copy of a folder goes on after the other has finished",
         "Both train under the charges of one, each with the noise of its key.",

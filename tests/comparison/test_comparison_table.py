@@ -418,7 +418,13 @@ class TestCells:
         again(people, out, settings)
         run = only_run(ledger)
         assert (run.charged, run.closed) == (12, "finished")
-        assert [e["kind"] for e in Ledger.open(ledger).entries] == ["begun", "charged", "charged", "finished"]
+        assert [e["kind"] for e in Ledger.open(ledger).entries] == [
+            "begun",
+            "keyed",
+            "charged",
+            "charged",
+            "finished",
+        ]
         assert not (out / "work" / ledger.stem).exists()
 
     def test_a_cell_whose_key_is_gone_is_not_trained_again_for_nothing(

@@ -98,7 +98,7 @@ class TestRelease:
 
     def test_the_ledger_holds_the_run_from_beginning_to_end(self, finished: Path) -> None:
         entries = Ledger.open(finished / "private" / "ledger.jsonl").entries
-        assert [entry["kind"] for entry in entries] == ["begun", "charged", "charged", "charged", "finished"]
+        assert [entry["kind"] for entry in entries] == ["begun", "keyed", *["charged"] * 3, "finished"]
         assert [entry["steps"] for entry in entries if entry["kind"] == "charged"] == [2, 4, 5]
 
     def test_config_yaml_says_what_was_asked(self, finished: Path) -> None:

@@ -95,7 +95,7 @@ def test_what_was_spent_before_an_interruption_stays_in_the_ledger(
         run(portraits, tmp_path, settings(tiny_model), Stop())
     path = tmp_path / "private" / "ledger.jsonl"
     spent = path.read_bytes()
-    assert [entry["kind"] for entry in Ledger.open(path).entries] == ["begun", "charged"]
+    assert [entry["kind"] for entry in Ledger.open(path).entries] == ["begun", "keyed", "charged"]
     run(portraits, tmp_path, settings(tiny_model), Silent())
     assert path.read_bytes().startswith(spent)
 

@@ -218,7 +218,7 @@ def test_large_budgets_find_the_least_noise_too(epsilon, rate, steps):
 @settings(max_examples=12, deadline=None)
 @given(noise=st.floats(0.4, 30), rate=st.one_of(st.floats(1e-4, 1), st.just(1.0)), steps=st.integers(1, 3000))
 def test_a_finer_grid_never_costs_more(noise, rate, steps):
-    """So what a coarse one allowed, the one of every report allows."""
+    """So the answer of a coarse one stands on the one of every report, and calibration ends there."""
     event = PoissonGaussian(rate, noise, steps)
     assume(epsilon_rdp([event], DELTA) < 60)
     costs = [_epsilon_pld((event,), DELTA, grid) for grid in SEARCH_GRIDS]
@@ -303,7 +303,7 @@ def test_calibration_never_spends_more_than_asked(epsilon, delta, rate, steps):
 
 def test_calibration_raises_when_no_noise_is_enough():
     with pytest.raises((ConfigError, PrivacyError)):
-        calibrate_noise(epsilon=1e-7, delta=1e-12, sampling_rate=1.0, steps=1)
+        calibrate_noise(epsilon=1e-7, delta=1e-10, sampling_rate=1.0, steps=1)
 
 
 @pytest.mark.parametrize("number", [0.0, -1.0, math.nan, math.inf, -math.inf, True, "1", None])
@@ -321,9 +321,45 @@ def test_no_setting_may_be_zero_negative_or_not_a_number(number):
             bound((Gaussian(1.0, 1),), number)
 
 
-def test_a_delta_too_small_to_bound_is_refused_and_not_promised():
+@pytest.mark.parametrize("delta", [1e-30, 1.2e-12, 9.9e-11])
+def test_a_delta_too_small_to_bound_is_refused_and_not_promised(delta):
+    """At 1.2e-12 the first of these events costs more than epsilon 2, as an attack in closed form shows."""
+    event = PoissonGaussian(3.889e-4, 0.7844, 17_160)
+    for bound in (epsilon_pld, epsilon_pld_quick, epsilon_rdp):
+        with pytest.raises(ConfigError, match="at least 1e-10"):
+            bound([event], delta)
+    with pytest.raises(ConfigError, match="at least 1e-10"):
+        calibrate_noise(epsilon=2.0, delta=delta, sampling_rate=0.001, steps=100)
+
+
+def test_an_epsilon_that_is_not_finite_is_refused(monkeypatch):
+    monkeypatch.setattr(
+        "dp_accounting.pld.privacy_loss_distribution.PrivacyLossDistribution.get_epsilon_for_delta",
+        lambda self, delta: math.inf,
+    )
     with pytest.raises(PrivacyError, match="finite epsilon"):
-        epsilon_pld([PoissonGaussian(RATE, 1.0, STEPS)], 1e-30)
+        epsilon_pld([PoissonGaussian(RATE, 1.37, STEPS)], DELTA)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    rate=st.floats(1e-4, 0.02),
+    noise=st.floats(0.6, 1.2),
+    log_steps=st.floats(2, 4.3),
+    log_delta=st.floats(-10, -6),
+)
+def test_epsilon_is_never_below_what_one_attack_proves(rate, noise, log_steps, log_delta):
+    """It says yes if any released value is large: a lower bound of delta in closed form, by no grid."""
+    steps, delta = int(10**log_steps), 10**log_delta
+    epsilon = epsilon_pld([PoissonGaussian(rate, noise, steps)], delta)
+
+    def advantage(threshold):
+        without = norm.sf(threshold / noise)
+        within = (1 - rate) * without + rate * norm.sf((threshold - 1) / noise)
+        said_within, said_without = (-math.expm1(steps * math.log1p(-p)) for p in (within, without))
+        return said_within - math.exp(epsilon) * said_without
+
+    assert max(advantage(threshold) for threshold in np.linspace(1, 12, 111)) <= delta * (1 + 1e-6)
 
 
 def test_a_mechanism_with_hardly_any_noise_is_refused_at_once():

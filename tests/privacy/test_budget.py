@@ -558,6 +558,22 @@ class TestAccount:
         with pytest.raises(PrivacyError, match="another copy of the folder has taken its steps"):
             house.open()
 
+    @pytest.mark.parametrize("taken", [0, 15, PLAN.steps])
+    def test_of_two_copies_with_keys_of_their_own_one_learns(self, house: House, taken: int) -> None:
+        """Also where the first has charged all and not finished, so that the second charges nothing."""
+        house.open()
+        copy = house.own.path.read_bytes()
+        account = house.open()
+        account.bind("a", "0a" * 32)
+        if taken:
+            account.append(charged(taken))
+        house.own.path.write_bytes(copy)
+        other = house.open()
+        with pytest.raises(PrivacyError, match="another copy of its folder takes its steps"):
+            other.bind("a", "0b" * 32)
+        other.bind("a", "0a" * 32)  # a copy of the key goes on with the same noise
+        assert [house.own.runs["a"].key, house.data.runs["a"].key] == ["0a" * 32] * 2
+
     def test_an_abandoned_run_cannot_go_on(self, house: House) -> None:
         house.open().append(charged(15))
         house.data.abandon("a")

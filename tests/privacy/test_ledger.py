@@ -272,6 +272,43 @@ def test_nothing_is_charged_to_a_finished_run(path):
         ledger.append(charged(60))
 
 
+KEYS = ("0a" * 32, "0b" * 32)
+
+
+def test_a_run_is_bound_to_one_key_and_every_reader_knows_it(path, ledger):
+    ledger.bind("a", KEYS[0])
+    ledger.bind("a", KEYS[0])  # as after an interruption
+    assert [entry["kind"] for entry in ledger.entries] == ["begun", "charged", "charged", "keyed"]
+    for known in (ledger, Ledger.open(path)):
+        with pytest.raises(PrivacyError, match=r"another key.*another copy of its folder takes its steps"):
+            known.bind("a", KEYS[1])
+    ledger.append({"kind": "finished", "run": "a"})
+    ledger.bind("a", KEYS[0])
+    with pytest.raises(PrivacyError, match="another key"):
+        ledger.bind("a", KEYS[1])
+    assert len(Ledger.open(path).entries) == 5
+
+
+def test_of_two_who_bind_a_run_the_second_finds_the_first(path, ledger):
+    beside = Ledger.open(path)
+    ledger.bind("a", KEYS[0])
+    with pytest.raises(PrivacyError, match="another key"):
+        beside.bind("a", KEYS[1])
+
+
+@pytest.mark.parametrize("key", ["", "0a", "0A" * 32, None, 7])
+def test_a_key_is_told_by_its_digest_alone(ledger, key):
+    with pytest.raises(PrivacyError, match="by a SHA-256"):
+        ledger.append({"kind": "keyed", "run": "a", "key": key})
+
+
+def test_a_run_that_was_finished_before_ledgers_told_keys_stays_as_it_is(path, ledger):
+    ledger.append({"kind": "finished", "run": "a"})
+    ledger.bind("a", KEYS[0])
+    assert Ledger.open(path).entries == ledger.entries
+    assert ledger.entries[-1]["kind"] == "finished"
+
+
 def test_the_head_says_nothing_about_the_entries(tmp_path):
     heads = []
     for name in ("one", "two"):

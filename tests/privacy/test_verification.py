@@ -15,6 +15,7 @@ from dpwavelet.privacy.keys import public_bytes
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.release_files import CERTIFICATE, SIGNATURE, digest_release
 from dpwavelet.privacy.verification import verify_release
+from dpwavelet.rounded import up
 
 PLAN = PrivacyPlan(epsilon=1.0, delta=1e-4, records=2000, batch_size=64, steps=50, max_norm=1.0)
 OWNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -52,7 +53,14 @@ def failures(folder, public_key=None):
 def promise_of(certificate):
     """What report.json tells of it."""
     told = {"promise": "statement", "epsilon": "epsilon", "delta": "delta", "unit": "unit"}
-    return {name: certificate[field] for name, field in told.items()}
+    shown = {"epsilon": up(certificate["epsilon"]), "delta": up(certificate["delta"])}
+    return {name: certificate[field] for name, field in told.items()} | {"shown": shown, "sections": []}
+
+
+def with_measurements(certificate):
+    """The same with a number that looks bought."""
+    table = {"title": "Measured with noise", "rows": [["Accuracy", 0.913]]}
+    return promise_of(certificate) | {"sections": [{"id": "bought", "blocks": [table]}]}
 
 
 def resign(folder, change, key=OWNER):
@@ -389,6 +397,8 @@ def test_public_weights_that_are_named_badly_prove_nothing(release, weights):
         ("report.json", lambda c: promise_of(c) | {"epsilon": 0.1}),
         ("report.json", lambda c: promise_of(c) | {"promise": "Nobody can tell anything."}),
         ("report.json", lambda c: promise_of(c) | {"unit": "person"}),
+        ("report.json", lambda c: promise_of(c) | {"shown": {"epsilon": "0.1", "delta": "1e-9"}}),
+        ("report.json", with_measurements),
         ("report.json", lambda c: {}),
         ("report.json", lambda c: []),
         ("model/card.json", lambda c: {"plan": c["plan"] | {"epsilon": 0.1}}),
@@ -414,6 +424,16 @@ def test_the_same_promise_in_other_files_passes_and_is_told(release):
     assert certificate["statement"] in lines
     assert "report.json tells the same promise" in lines
     assert any("card.md" in sentence for sentence in result.cannot_prove)
+
+
+def test_a_certified_file_of_an_unknown_kind_is_named_as_unproved(release):
+    (release / "raw").mkdir()
+    (release / "raw" / "exact_means.npz").write_bytes(b"private" * 100)
+    write_certificate(release, certify(release), OWNER)
+    result = verify_release(release)
+    assert result.ok
+    (said,) = [each for each in result.cannot_prove if "raw/exact_means.npz" in each]
+    assert "of a kind that no release of this version holds" in said
 
 
 def test_a_release_writes_no_lines_of_its_own(release):

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpwavelet.report.figures import about, at_most, measured, plain, rounded_up, up
+from dpwavelet.report.figures import about, at_most, measured, plain
+from dpwavelet.rounded import rounded_up, up
 
 DIGITS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 

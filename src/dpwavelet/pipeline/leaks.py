@@ -29,14 +29,8 @@ from dpwavelet.images.files import decode
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.pipeline.prints import Prints, alike
 from dpwavelet.privacy.refusals import Refusal
+from dpwavelet.privacy.release_files import has_a_place
 
-PLACES = (  # every file that a release may hold; another kind needs a line here, and a reason
-    r"card\.md|report\.(html|json)",
-    r"model/(config|vocabulary|card)\.json",
-    r"model/(tokenizer|transformer|detail|reference)\.safetensors",
-    r"model/likeness\.safetensors",  # a noisy sum that the plan paid for, and what was read off it
-    r"samples/(\d{6}\.png|metadata\.jsonl)",
-)
 TELLING_WORDS = 5  # in a row, which so many records have that they could be anybody's:
 COMMON = 5
 _ADVICE = "Nothing was sealed, and there is no release."
@@ -89,7 +83,7 @@ class Watch:
             self._check_text("certificate.json", text, known, secrets)
         for path in sorted(file for file in folder.rglob("*") if file.is_file()):
             place, content = path.relative_to(folder).as_posix(), path.read_bytes()
-            if not any(re.fullmatch(pattern, place) for pattern in PLACES):
+            if not has_a_place(place):
                 _refuse(place, self._whose(content) or "a file of a kind that no release has")
             if hashlib.sha256(content).digest() in drawn:
                 continue
@@ -194,7 +188,7 @@ class Watch:
         phrases = Phrases()
         for record in self.images.folder.records:
             name = PurePosixPath(record.name)
-            if not re.fullmatch(PLACES[-1], f"samples/{name.name}"):
+            if not has_a_place(f"samples/{name.name}"):
                 phrases.add(name.name, f"the file name {record.name}", verbatim=True)
             if len(name.stem) >= 8 and re.search(r"\d", name.stem) and re.search(r"[^\W\d_]", name.stem):
                 phrases.add(name.stem, f"the file name {record.name}", verbatim=True)

@@ -136,7 +136,8 @@ def check_accountant(ledger: Ledger, run: str, folder: Path) -> None:
             f"this run was finished, but what it trained, {state}, is gone",
             "Restore it, or begin anew in another --out: training it again would spend what nobody counts.",
         )
-    if not key.is_file() and (ledger.charged_steps(run) or state.exists()):
+    keyed = run in ledger.runs and bool(ledger.runs[run].key)
+    if not key.is_file() and (keyed or ledger.charged_steps(run) or state.exists()):
         raise Refusal(
             "lost-accountant",
             f"this run was charged {ledger.charged_steps(run)} steps, but the key of its noise, "

@@ -38,6 +38,7 @@ from dpwavelet.privacy.keys import KEY, key_file, signing_key
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.progress import Progress, Silent
+from dpwavelet.randomness import Source
 from dpwavelet.ranks import ALONE, Ranks, place
 from dpwavelet.records import PrivateTokens
 from dpwavelet.training import Checkpoint
@@ -102,7 +103,7 @@ def _run(
     account = Account.open(spendings, own, here.name, plan, fingerprint, out.name, settings.allow)
     check_accountant(account.own, here.name, checkpoint.folder)
     started = time.monotonic()
-    source_of = partial(checkpoint.source, tokens.digest)
+    source_of = partial(_bound_source, checkpoint, tokens, account)
     trained = learn(starting_model(model, tokens, here, source_of), tokens, here, account, ranks)
     training_time = time.monotonic() - started
     source, public = source_of(), Pipeline(model, opened.enlarger)
@@ -117,6 +118,13 @@ def _run(
     # Last, so that nothing measured without noise decides whether there is a release.
     shown = Released.of(drawn.samples)
     judge(private, out.name, plan, opened.images, ours, public, settings, shown, cost, progress)
+
+
+def _bound_source(checkpoint: Checkpoint, tokens: PrivateTokens, account: Account) -> Source:
+    """The run's own randomness, once both ledgers know whose it is."""
+    source = checkpoint.source(tokens.digest)
+    account.bind(checkpoint.run, source.digest)
+    return source
 
 
 def dry_run(

@@ -24,6 +24,9 @@ from dpwavelet.errors import ConfigError, PrivacyError
 FINE_GRID = 1e-4  # discretisation of the privacy loss in every reported epsilon
 COARSE_GRID = 1e-3  # still an upper bound, ten times faster: for searching and for progress bars
 LARGEST_EPSILON = 100.0  # far beyond any meaning; refusing more keeps the grids small
+SMALLEST_DELTA = (
+    1e-10  # a thousand times what rounding may hide; the usual choice for a thousand million records
+)
 NOISE_MULTIPLIERS = (1e-2, 1e5)  # where the library's arithmetic is well conditioned
 SEARCH_GRIDS = (1e-2, 3e-3, COARSE_GRID, 3e-4, FINE_GRID)  # where calibration looks, until one will do
 FINER_GAINS = 10  # each has about this part of the error of the one before, once errors are small
@@ -89,9 +92,8 @@ def calibrate_noise(
 ) -> float:
     """The smallest noise multiplier, to 0.1 percent, of a `PoissonGaussian` that leaves room for `others`.
 
-    Guarantee: an upper bound of what that event costs, followed by `others`, was computed by PLD and is at
-    most `epsilon`; if no noise brings it there, this raises. Where a coarser grid than that of `epsilon_pld`
-    tells it as well, the bound is by that one, in a fraction of the time; the finer is never above it.
+    Guarantee: `epsilon_pld` of that event followed by `others` was computed and is at most `epsilon`; if no
+    noise brings it there, this raises. Near the largest epsilon more noise than the least may be found.
     """
     check_epsilon(epsilon)
     check_delta(delta)
@@ -160,10 +162,15 @@ def check_epsilon(epsilon: float) -> None:
 
 
 def check_delta(delta: float) -> None:
-    """Refuse what is no probability of failure."""
-    if not _is_number(delta) or not 0 < delta < 1:
+    """Refuse what is no probability of failure, and what the arithmetic cannot tell from none.
+
+    Distributions are composed by Fourier transforms, whose rounding is 1e-13 to 1e-12 whatever the grid. With
+    a delta below 1e-11 the epsilon found was seen to lie under a proven lower bound.
+    """
+    if not _is_number(delta) or not SMALLEST_DELTA <= delta < 1:
         raise ConfigError(
-            f"delta must lie between 0 and 1, got {delta!r}; the usual choice is records**-1.1."
+            f"delta must be below 1 and at least {SMALLEST_DELTA:g}, under which no accounting here can be "
+            f"trusted; got {delta!r}. The usual choice is records**-1.1."
         )
 
 
@@ -288,7 +295,7 @@ def _finite(method: str, epsilon: float) -> float:
 def _calibrated(
     epsilon: float, delta: float, sampling_rate: float, steps: int, others: tuple[Event, ...]
 ) -> float:
-    """Find the neighbourhood on coarse grids, and the answer on the first that is fine enough."""
+    """Find the answer on the first grid that is fine enough, and see that it is one on the finest."""
     if others and (alone := epsilon_pld(others, delta)) >= epsilon:
         raise PrivacyError(
             f"the other mechanisms alone cost epsilon {alone:.4g}, which leaves nothing of {epsilon:g} for "
@@ -311,16 +318,14 @@ def _calibrated(
             noise, slope = _smallest(cost(grid), epsilon, noise, slope, ROUGHLY)
         except PrivacyError:
             continue  # A coarse upper bound may exceed a small epsilon whatever the noise; the next is finer.
-        if coarser:
-            told = cost(grid)(noise)
-            excess = cost(coarser)(noise) / told - 1 if told else 1.0
-            if excess <= GRID_ERROR * min(slope, 1.0):
-                break
-            noise *= (1 + min(excess, 1.0) / FINER_GAINS) ** (-1 / slope)
+        told = cost(grid)(noise)
+        excess = cost(coarser)(noise) / told - 1 if coarser and told else 0.0
+        if (coarser or not told) and excess <= GRID_ERROR * min(slope, 1.0):
+            noise, slope = _smallest(cost(grid), epsilon, noise, slope, SLACK)
+            break
+        noise = _within(noise * (1 + min(excess, 1.0) / FINER_GAINS) ** (-1 / slope), *NOISE_MULTIPLIERS)
         coarser = grid
-    else:
-        grid = FINE_GRID
-    return _smallest(cost(grid), epsilon, noise, slope, SLACK)[0]
+    return _smallest(cost(FINE_GRID), epsilon, noise, slope, SLACK)[0]
 
 
 def _smallest(
@@ -350,10 +355,11 @@ def _smallest(
                 break
         if passed <= failed * (1 + slack):
             break
-        guess = noise * math.exp(_clamp(too_little / slope + slack / 2, math.log(FURTHEST)))
+        furthest = math.log(FURTHEST)
+        guess = noise * math.exp(_within(too_little / slope + slack / 2, -furthest, furthest))
         if not failed < guess < passed or (tried % 4 == 3 and failed and passed < math.inf):
             guess = math.sqrt(failed * passed)
-        noise = min(max(guess, lowest), highest)
+        noise = _within(guess, lowest, highest)
     if passed == math.inf:
         raise PrivacyError(
             f"no noise multiplier reaches epsilon {target:g}; use fewer steps or a larger delta."
@@ -368,5 +374,5 @@ def _slope(one: tuple[float, float], other: tuple[float, float]) -> float:
     return max(-math.log(other[1] / one[1]) / math.log(other[0] / one[0]), 0.0)
 
 
-def _clamp(value: float, most: float) -> float:
-    return min(max(value, -most), most)
+def _within(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)

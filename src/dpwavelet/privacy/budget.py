@@ -311,6 +311,11 @@ class Account:
         self.data.append(entry)
         return self.own.append(entry)
 
+    def bind(self, run: str, key: str) -> None:
+        """Bind the run to the key of its noise in both ledgers, or refuse another key than they know."""
+        self.data.bind(run, key)
+        self.own.bind(run, key)
+
     def finish(self, run: str) -> int:
         """Close the run in both ledgers, once; the position of that entry in the run's own."""
         self.data.finish(run)

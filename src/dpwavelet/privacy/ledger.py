@@ -5,10 +5,11 @@ from the middle or slipped in is found by number; the head digest, written into 
 against someone who recomputes them all. Each line carries a random salt, so a published digest says nothing
 about the entries under it. The ledger itself is private.
 
-A run is begun, charged in blocks of steps before they are taken, and finished:
+A run is begun, bound to the key of its noise, charged in blocks of steps before they are taken, and finished:
 
     ledger = Ledger.open(private / "ledger.jsonl")
     ledger.append({"kind": "begun", "run": run, "plan": plan.to_json()})
+    ledger.bind(run, source.digest)
     ledger.append({"kind": "charged", "run": run, "steps": 50})  # before steps 0 to 49
     ledger.append({"kind": "finished", "run": run})
 
@@ -20,6 +21,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import sys
 from codecs import getincrementaldecoder
@@ -51,6 +53,9 @@ class Charges(Protocol):
     def append(self, entry: Mapping[str, Any]) -> int:
         """Add an entry and return its position; on return the disk has it."""
 
+    def bind(self, run: str, key: str) -> None:
+        """Note by which key, told by its digest, the run draws its noise; from then on refuse any other."""
+
 
 @dataclass(frozen=True)
 class Mend:
@@ -67,6 +72,7 @@ class Run:
 
     begun: Mapping[str, Any]  # the entry
     charged: int = 0  # steps
+    key: str = ""  # digest of the key of its noise, as soon as that is used
     closed: str = ""  # finished, abandoned, or nothing while it may go on
     last: int = 0  # position of its latest entry
 
@@ -169,6 +175,17 @@ class Ledger:
         """What this run was begun with, as `PrivacyPlan.to_json` gives it; empty if it was not begun."""
         return self.runs[run].begun["plan"] if run in self.runs else {}
 
+    def bind(self, run: str, key: str) -> None:
+        """Note by which key, told by its digest, the run draws its noise; from then on refuse any other.
+
+        Two copies of a folder with keys of their own would each learn from every step that was charged once.
+        """
+        self._read()
+        known = self.runs.get(run)
+        if known and (known.key == key or (known.closed and not known.key)):
+            return  # as noted, or closed before ledgers told keys
+        self.append({"kind": "keyed", "run": run, "key": key})
+
     def finish(self, run: str) -> int:
         """Close a run whose steps were all charged, once; the position of the entry that closed it."""
         known = self.runs.get(run)
@@ -196,7 +213,7 @@ class Ledger:
             raise PrivacyError(
                 f"a ledger entry says its kind, such as begun, charged or finished; got {entry!r}."
             )
-        if kind not in ("begun", "charged", "finished", "abandoned"):
+        if kind not in ("begun", "keyed", "charged", "finished", "abandoned"):
             return
         if not isinstance(run, str) or not run:
             raise PrivacyError(f"a ledger entry of kind {kind} names its run; got {entry!r}.")
@@ -209,6 +226,13 @@ class Ledger:
             return
         if not known:
             raise PrivacyError(f"run {run} was never begun in {self.path}.")
+        if kind == "keyed" and not re.fullmatch("[0-9a-f]{64}", str(entry.get("key"))):
+            raise PrivacyError(f"run {run} tells the key of its noise by a SHA-256; got {entry!r}.")
+        if kind == "keyed" and known.key not in ("", entry["key"]):
+            raise PrivacyError(
+                f"run {run} draws its noise by another key, as {self.path} says: another copy of its folder "
+                "takes its steps. Go on with that copy, or begin another run in another --out."
+            )
         if known.closed:
             raise PrivacyError(
                 f"run {run} was {known.closed}; nothing more can be charged to it. Begin another."
@@ -269,10 +293,12 @@ class Ledger:
         kind = entry["kind"]
         if kind == "begun":
             self.runs[entry["run"]] = Run(entry, last=position)
-        elif kind in ("charged", "finished", "abandoned"):
+        elif kind in ("keyed", "charged", "finished", "abandoned"):
             run = self.runs[entry["run"]]
             run.last = position
-            if kind == "charged":
+            if kind == "keyed":
+                run.key = entry["key"]
+            elif kind == "charged":
                 run.charged = entry["steps"]
             else:
                 run.closed = kind

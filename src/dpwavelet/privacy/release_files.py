@@ -9,6 +9,13 @@ from dpwavelet.checkpoint import digest
 from dpwavelet.errors import OutputError
 
 CERTIFICATE, SIGNATURE = "certificate.json", "certificate.sig"
+PLACES = (  # every file that a release may hold; another kind needs a line here, and a reason
+    r"card\.md|report\.(html|json)",
+    r"model/(config|vocabulary|card)\.json",
+    r"model/(tokenizer|transformer|detail|reference)\.safetensors",
+    r"model/likeness\.safetensors",  # a noisy sum that the plan paid for, and what was read off it
+    r"samples/(\d{6}\.png|metadata\.jsonl)",
+)
 
 
 def digest_release(folder: Path) -> dict[str, str]:
@@ -19,6 +26,11 @@ def digest_release(folder: Path) -> dict[str, str]:
             f"{folder / links[0]} is a link or no plain file; a release holds copies, not links."
         )
     return {path: digest(folder / path) for path in paths}
+
+
+def has_a_place(path: str) -> bool:
+    """Whether this is a file of a kind that a release of this version holds, beside its certificate."""
+    return any(re.fullmatch(pattern, path) for pattern in PLACES)
 
 
 def paths_in(folder: Path) -> Iterator[str]:

@@ -45,10 +45,12 @@ from dpwavelet.privacy.release_files import (
     CERTIFICATE,
     SIGNATURE,
     folders_in,
+    has_a_place,
     is_plain,
     paths_in,
     stays_inside,
 )
+from dpwavelet.rounded import up
 
 ROUNDING = 1e-9  # two machines may differ by this when they add up the same epsilon
 REFINEMENT = 1e-3  # two versions of the accounting library may differ by this in what they found to be needed
@@ -63,8 +65,10 @@ CANNOT_PROVE = (
     "go by two names)",
     "that the public models saw only public images",
     "that nobody trained on the same records elsewhere; every run on them adds to the privacy loss",
-    "that card.md and report.html, which are made for reading, say no more than is said here",
+    "that card.md, report.html and the sections of report.json, which are made for reading, say no more "
+    "than is said here",
 )
+BOUGHT = "bought"  # the section of report.json that measurements stand in
 MOST_SCALES = 64  # that a model may have
 TOLD = {"promise": "statement", "epsilon": "epsilon", "delta": "delta", "unit": "unit"}  # of report.json
 UNITS = {"record": "records", "person": "people"}
@@ -128,6 +132,7 @@ def verify_release(
     lines += _check_told(folder, certificate)
     files = _check_files(folder, certificate.get("files"))
     lines += files
+    cannot_prove += _unknown_files(certificate.get("files"))
     if (known := _is_public(certificate)) is not None:
         known &= all(ok for ok, _ in files)
         lines += [(True, _PUBLIC)] if known else []
@@ -308,12 +313,27 @@ def _check_told(folder: Path, certificate: Mapping[str, Any]) -> list[tuple[bool
         try:
             found = json.loads((folder / path).read_bytes())
             wrong = [name for name, value in claim.items() if found[name] != value]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            if path == "report.json":
+                shown = {name: up(certificate[name]) for name in ("epsilon", "delta")}
+                wrong += [] if found["shown"] == shown else ["epsilon or delta as shown"]
+                measured = any(each["blocks"] for each in found["sections"] if each["id"] == BOUGHT)
+                wrong += [] if not measured or certificate.get("measured") else ["set of measurements"]
+        except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
             lines.append((False, f"{path} cannot be read: {error!s:.100}"))
             continue
         told = f"tells another {' and '.join(wrong)}" if wrong else "tells the same promise"
         lines.append((not wrong, f"{path} {told}"))
     return lines
+
+
+def _unknown_files(files: Any) -> list[str]:
+    """Certified files of a kind that no release of this version holds: nobody here can say what they tell."""
+    odd = (
+        sorted(path for path in files if stays_inside(path) and not has_a_place(path))
+        if isinstance(files, dict)
+        else []
+    )
+    return [f"what is told by {path}, a file of a kind that no release of this version holds" for path in odd]
 
 
 def _check_ledger(path: Path, certificate: Mapping[str, Any]) -> tuple[bool, str]:

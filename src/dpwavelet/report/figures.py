@@ -1,24 +1,10 @@
-"""Numbers as the pages write them: bounds are rounded up, clock times coarse, measurements by their error."""
+"""Numbers as the pages write them: shares are rounded up, clock times coarse, measurements by their error."""
 
 import math
-from decimal import ROUND_CEILING, Decimal
 
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+from dpwavelet.rounded import RAISED
+
 MOST_DECIMALS = 8
-
-
-def rounded_up(value: float) -> Decimal:
-    """The next number with three figures, so that a bound stays one: 7.9996 becomes 8."""
-    exact = Decimal(str(value))
-    return exact.quantize(Decimal(1).scaleb(exact.adjusted() - 2), rounding=ROUND_CEILING).normalize()
-
-
-def up(value: float) -> str:
-    """The same as text."""
-    rounded = rounded_up(value)
-    if rounded == 0 or rounded >= Decimal("0.001"):
-        return f"{rounded:f}"
-    return f"{rounded.scaleb(-rounded.adjusted()):f}×10{str(rounded.adjusted()).translate(_RAISED)}"
 
 
 def at_most(share: float) -> str:
@@ -41,7 +27,7 @@ def plain(value: float) -> str:
     if 1e-4 <= abs(value) < 1e15:
         return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
     mantissa, _, power = f"{value:.3e}".partition("e")
-    return f"{float(mantissa):g}×10{str(int(power)).translate(_RAISED)}"
+    return f"{float(mantissa):g}×10{str(int(power)).translate(RAISED)}"
 
 
 def measured(

@@ -12,9 +12,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from dpwavelet.report import charts, figures
+from dpwavelet.report import charts
 from dpwavelet.report.blocks import Number, Section, pixels
 from dpwavelet.report.origins import Origin, PrivateOrigin
+from dpwavelet.rounded import up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ def template(name: str, *, escape: bool) -> Template:
         data_uri=data_uri,
         pixels=pixels,
         markdown=as_markdown,
-        up=figures.up,
+        up=up,
     )
     environment.globals.update(
         bars=charts.bars, dots=charts.dots, plot=charts.plot, listed=charts.listed, shown=shown

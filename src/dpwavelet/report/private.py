@@ -12,12 +12,12 @@ from typing import Any
 
 from dpwavelet.privacy.accounting import check_delta, check_epsilon
 from dpwavelet.report.blocks import Block, Fact, Missing, Section
-from dpwavelet.report.figures import up
 from dpwavelet.report.measured import AnyOrigin, PrivateFact, any_facts
 from dpwavelet.report.origins import MEANINGS
 from dpwavelet.report.page import Page, render
 from dpwavelet.report.release import budget_lines
 from dpwavelet.report.twins import FORMAT, pictures, sections_json
+from dpwavelet.rounded import up
 
 WARNING = (
     "Private: this page is as sensitive as your images.",

@@ -32,10 +32,11 @@ from dpwavelet.report.blocks import (
     Words,
     facts_table,
 )
-from dpwavelet.report.figures import at_most, rounded_up, up
+from dpwavelet.report.figures import at_most
 from dpwavelet.report.origins import MEANINGS, Origin, check_publishable
 from dpwavelet.report.page import Page, render, template
 from dpwavelet.report.twins import FORMAT, pictures, sections_json
+from dpwavelet.rounded import rounded_up, up
 
 FALSE_ALARMS = (0.001, 0.01, 0.1)
 

@@ -87,6 +87,7 @@ def train_privately(
     start = int(ranks.share(lambda: str(checkpoint.load(optimizer)).encode()))
     ranks.follow([*module.state_dict().values(), *optimizer.state().values()])
     if ranks.lead:
+        ledger.bind(run, source.digest)
         charge(ledger, run, start)
     for step, batch in plan.batches(records=records.units, source=source, start=start):
         if ranks.lead and ledger.charged_steps(run) <= step:

@@ -39,7 +39,7 @@ class Checkpoint:
         more: Mapping[str, Any] | None = None,
     ) -> None:
         """`more` is what else decides the sums that noise is added to."""
-        self.folder, self.key_path, self.state_path = folder, folder / KEY, folder / STATE
+        self.run, self.folder, self.key_path, self.state_path = run, folder, folder / KEY, folder / STATE
         self.identity: dict[str, Any] = {"run": run, "plan": plan.to_json(), "settings": asdict(settings)}
         # Another number of ranks, or another device, would add up the same batch to a slightly different sum.
         self.identity |= {"ranks": ranks, "device": device}

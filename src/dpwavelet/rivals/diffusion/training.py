@@ -152,6 +152,7 @@ def train_privately(
     clipper.check(exact, *_made_up(learned, settings.draws))
     optimizer = Adam(parameters, settings.adam, plan.steps)
     start = checkpoint.load(optimizer)
+    ledger.bind(run, source.digest)
     charge(ledger, run, start)
     for step, batch in plan.batches(records=len(records), source=source, start=start):
         if ledger.charged_steps(run) <= step:
