@@ -96,7 +96,7 @@ def _product(A: Tensor, G: Tensor, room: Tensor | None) -> ParameterGradient:
         A = A.to(torch.bfloat16)  # as the layer took it, and a function of its own record alone
     # Measured: while this holds, two T x T Gram matrices cost less than writing B x i x o numbers.
     if T * (i + o) < (_share_of_short(G.device) if short else 0.6) * i * o:
-        return GramGradient(_single(A), _single(G), short)
+        return GramGradient(A, G, short)
     if not short:
         A, G = _single(A), _single(G)
     fits = room is not None and room.shape == (B, o, i) and room.dtype == A.dtype
@@ -220,7 +220,7 @@ class GramGradient:
     the largest row of G G^T adds up to, signs left out.
     """
 
-    A: Tensor  # [B, T, i]
+    A: Tensor  # [B, T, i], made wide only while it is used: all layers wide at once would fill memory
     G: Tensor  # [B, T, o]
     short: bool
 
@@ -231,7 +231,9 @@ class GramGradient:
 
     def squared_norms(self, rounding: float) -> Tensor:
         """Two Gram matrices [B, T, T] and what rounding may hide."""
-        AA, GG = self.A @ self.A.mT, self.G @ self.G.mT
+        A, G = _single(self.A), _single(self.G)
+        AA, GG = A @ A.mT, G @ G.mT
+        del A, G
         a, g = (gram.diagonal(dim1=1, dim2=2).sqrt() + _FLOOR for gram in (AA, GG))  # lengths [B, T]
         R = (a * g).sum(1)
         accumulation = _accumulation(R, self.A.shape[2] + self.G.shape[2] + 2 * self.A.shape[1])
@@ -245,7 +247,7 @@ class GramGradient:
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """One product over records and positions."""
-        A, G, each = self.A, self.G, factors[:, None, None]
+        A, G, each = _single(self.A), _single(self.G), factors[:, None, None]
         A, G = (A * each, G) if self._weighs_inputs else (A, G * each)
         return G.flatten(0, 1).mT @ A.flatten(0, 1)
 
