@@ -450,6 +450,17 @@ class TestRefusals:
         assert (status, out) == (130, "")
         assert err.startswith("dpwavelet: stopped.") and len(err.splitlines()) == 1
 
+    def test_help_needs_no_accounting_library(self) -> None:
+        code = (
+            "import sys; sys.argv[1:] = ['--help']; from dpwavelet import cli\n"
+            "try: cli.main()\n"
+            "except SystemExit: pass\n"
+            "sys.exit('dp_accounting' in sys.modules or 'scipy' in sys.modules)"
+        )
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert found.returncode == 0, found.stderr
+        assert "sample" in found.stdout
+
     def test_the_version_needs_no_torch(self) -> None:
         code = (
             "import sys; sys.argv[1:] = ['--version']; from dpwavelet.__main__ import main; main(); "

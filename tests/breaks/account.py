@@ -179,9 +179,16 @@ ACCOUNTING = breaks_of(
         "privacy/test_breaks.py::test_calibration_takes_no_noise_that_nearly_reaches_the_target",
     ),
     (
+        "a coarse answer is taken without a last look",
+        "What a coarse grid allows may cost more on the one of every report.",
+        "return _smallest(cost(FINE_GRID), epsilon, noise, slope, SLACK)[0]",
+        "return noise",
+        "test_what_calibration_returns_was_looked_at_on_the_finest_grid",
+    ),
+    (
         "any grid will do",
         "Calibration stops where the bound is far above the cost: far more noise than was paid for.",
-        "if excess <= GRID_ERROR * min(slope, 1.0):",
+        "if (coarser or not told) and excess <= GRID_ERROR * min(slope, 1.0):",
         "if excess <= 1.0:",
         "test_calibration_needs_the_finest_grid_where_steps_are_many_and_rates_small",
     ),

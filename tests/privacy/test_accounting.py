@@ -11,6 +11,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from dpwavelet.errors import ConfigError, PrivacyError
+from dpwavelet.privacy import accounting
 from dpwavelet.privacy.accounting import (
     SEARCH_GRIDS,
     Gaussian,
@@ -223,6 +224,18 @@ def test_a_finer_grid_never_costs_more(noise, rate, steps):
     assume(epsilon_rdp([event], DELTA) < 60)
     costs = [_epsilon_pld((event,), DELTA, grid) for grid in SEARCH_GRIDS]
     assert costs == sorted(costs, reverse=True) or costs == pytest.approx(costs[-1:] * len(costs), rel=1e-9)
+
+
+def test_what_calibration_returns_was_looked_at_on_the_finest_grid(monkeypatch):
+    """Should a coarser grid tell less, as rounding can make it, its noise is not the answer."""
+    truth = accounting._epsilon_pld
+
+    def told(events, delta, grid):
+        return truth(events, delta, grid) * (1.0 if grid == accounting.FINE_GRID else 0.95)
+
+    monkeypatch.setattr(accounting, "_epsilon_pld", told)
+    noise = accounting._calibrated.__wrapped__(1.0, DELTA, 0.05, 50, ())
+    assert 0.998 < truth((PoissonGaussian(0.05, noise, 50),), DELTA, accounting.FINE_GRID) <= 1.0
 
 
 def test_calibration_needs_the_finest_grid_where_steps_are_many_and_rates_small():

@@ -12,14 +12,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, reduce
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
-import dp_accounting
 import numpy as np
-from dp_accounting.pld import privacy_loss_distribution as pld
-from dp_accounting.rdp import RdpAccountant
 
 from dpwavelet.errors import ConfigError, PrivacyError
+
+if TYPE_CHECKING:
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
 FINE_GRID = 1e-4  # discretisation of the privacy loss in every reported epsilon
 COARSE_GRID = 1e-3  # still an upper bound, ten times faster: for searching and for progress bars
@@ -228,6 +228,9 @@ def _epsilon_rdp(events: tuple[Event, ...], delta: float) -> float:
 
 
 def _renyi(events: tuple[Event, ...], delta: float, orders: Sequence[float]) -> float:
+    import dp_accounting  # late, here and below: a second, that drawing and help need not wait for
+    from dp_accounting.rdp import RdpAccountant
+
     accountant = RdpAccountant(orders)
     for event in events:
         gaussian = dp_accounting.GaussianDpEvent(event.noise_multiplier)
@@ -260,16 +263,20 @@ def _renyi_near_one(events: tuple[Event, ...], delta: float) -> float:
     return (total - math.log(delta)) / (k - 1)
 
 
-def _privacy_loss(events: tuple[Event, ...], grid: float) -> pld.PrivacyLossDistribution:
+def _privacy_loss(events: tuple[Event, ...], grid: float) -> "PrivacyLossDistribution":
     """The distribution of the privacy loss of all events, for neighbours that add or remove one unit."""
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
     if not events:
         return pld.identity(grid)
     return reduce(lambda loss, more: loss.compose(more), (_loss_of(event, grid) for event in events))
 
 
 @lru_cache(maxsize=8)
-def _loss_of(event: Event, grid: float) -> pld.PrivacyLossDistribution:
+def _loss_of(event: Event, grid: float) -> "PrivacyLossDistribution":
     """Of one event; kept, as calibration asks again and again for those that it does not change."""
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
     if isinstance(event, Gaussian):
         return pld.from_gaussian_mechanism(
             event.noise_multiplier / math.sqrt(event.count), value_discretization_interval=grid
