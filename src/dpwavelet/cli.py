@@ -43,15 +43,17 @@ from dpwavelet.pipeline import (
 from dpwavelet.pipeline.bought import METRICS
 from dpwavelet.pipeline.forecast import forecast_all
 from dpwavelet.pipeline.likeness import CHOICES
+from dpwavelet.pipeline.opening import check_data, cut_captions
 from dpwavelet.pipeline.release import write_pictures
-from dpwavelet.pipeline.settings import JUDGED
+from dpwavelet.pipeline.settings import JUDGED, open_model
 from dpwavelet.privacy import registry
 from dpwavelet.privacy.certificate import statement
 from dpwavelet.privacy.keys import read_public_key
-from dpwavelet.privacy.refusals import LEAST_SIGNAL
+from dpwavelet.privacy.refusals import LEAST_SIGNAL, below
 from dpwavelet.privacy.release_files import CERTIFICATE
 from dpwavelet.privacy.verification import read_certificate, verify_release
 from dpwavelet.ranks import joined, place
+from dpwavelet.rounded import up
 from dpwavelet.training import PrivateTraining
 
 app = typer.Typer(
@@ -80,6 +82,7 @@ def check(
     as_json: option.AsJson = False,
 ) -> None:
     """Say what a folder holds: form, counts, sizes, captions, broken files, duplicates."""
+    check_data(data)
     report = inspect(data, split, group_by)
     if as_json:
         print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
@@ -142,7 +145,10 @@ def plan(
     is what runs on public stand-ins of about this signal to noise gained.
     """
     option.use(threads)
+    check_data(data)
     folder = open_folder(data, split)
+    for line in [*folder.lines(), *cut_captions(folder, open_model(preset, private_scales))]:
+        errors.print(line, highlight=False, markup=False, soft_wrap=True)
     found = len(set(folder.group(group_by))) if group_by else len(folder)
     training = _training(per_unit=per_person, views=views, augment=augment, parameters=parameters, rank=rank)
     asked = [
@@ -160,7 +166,7 @@ def plan(
         print(json.dumps([each.to_json() for each in forecasts], indent=2))
         return
     units = "people" if group_by else "records"
-    table = Table(title=f"{plans[0].records:,} declared {units}, delta {plans[0].delta:.3g}")
+    table = Table(title=f"{plans[0].records:,} declared {units}, delta {up(plans[0].delta)}")
     columns = ("epsilon", "batch", "steps", "noise multiplier", "signal to noise", "by RDP", "time", "memory")
     for column in columns:
         table.add_column(column, justify="right")
@@ -176,7 +182,8 @@ def plan(
         if each.signal_of_run < LEAST_SIGNAL:
             print(
                 f"epsilon {each.plan.epsilon:g}: `run` refuses this (few-records): it would learn at most "
-                f"{each.signal_of_run:.3f} of the noise it adds, and {LEAST_SIGNAL:g} is the least."
+                f"{below(each.signal_of_run, LEAST_SIGNAL)} of the noise it adds, and {LEAST_SIGNAL:g} is "
+                "the least."
             )
 
 
@@ -247,7 +254,7 @@ def run_command(
             return
         with Bars() as bars:
             if dry:
-                planned = dry_run(data, settings, bars, split, out.name)
+                planned = dry_run(data, settings, bars, split, out)
                 bars.progress.stop()
                 print(
                     "every stage works on ten records; nothing was spent or kept. The real run would promise:"
@@ -257,6 +264,9 @@ def run_command(
             release = run(data, out, settings, bars, split, ranks)
     report = verify_release(release)
     print("\n".join(("ok    " if ok else "WRONG ") + text for ok, text in report.lines))
+    print(f"hand over   {release}")
+    print(f"keep        {out / 'private'}, with your own report: {out / 'private' / 'report.html'}")
+    print(f"delete now  {out / 'private' / 'checkpoint' / 'run.json'}: whoever holds it can remove the noise")
     print(release / "report.html")
     if not report.ok:
         raise OutputError(f"{release} does not verify as written; do not hand it over.")

@@ -10,7 +10,7 @@ from dpwavelet import cli_options as option
 from dpwavelet.audit.report import text, write_drawn, write_private
 from dpwavelet.audit.run import AuditSettings, audit_drawn, audit_private, expected_members
 from dpwavelet.cli_progress import Bars
-from dpwavelet.errors import ConfigError
+from dpwavelet.errors import ConfigError, OutputError
 from dpwavelet.model import Model
 from dpwavelet.pipeline import RunSettings, make_plan
 from dpwavelet.training import PrivateTraining
@@ -52,6 +52,8 @@ def audit(
     results kept private.
     """
     option.use(threads)
+    if data is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out} is not an empty folder; choose another --out for an audit.")
     epsilons = epsilon or [1.0, 4.0, 8.0]
     if data is not None and len(epsilons) > 1:
         raise ConfigError("each claim is a run that is charged to these images; give one --epsilon.")

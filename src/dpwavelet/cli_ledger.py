@@ -15,6 +15,7 @@ from dpwavelet.pipeline import RunSettings, declared, open_ledger
 from dpwavelet.privacy.accounting import delta_for
 from dpwavelet.privacy.budget import Cap, DataLedger, summary
 from dpwavelet.privacy.ledger import Ledger
+from dpwavelet.rounded import up
 
 app = typer.Typer(no_args_is_help=True, help="Show and limit what all runs on the same images cost together.")
 console = Console()
@@ -45,7 +46,7 @@ def cap(
     if delta is None:
         delta = delta_for(declared(RunSettings(epsilon=epsilon), len(open_folder(data, split))))
     books.set_cap(Cap(epsilon, delta))
-    print(f"all runs on these images may cost epsilon {epsilon:g} at delta {delta:.3g}; kept in {books.path}")
+    print(f"all runs on these images may cost epsilon {epsilon:g} at delta {up(delta)}; kept in {books.path}")
 
 
 @app.command()
@@ -130,18 +131,23 @@ def _print(path: Path, found: dict[str, Any]) -> None:
                 _epsilon(run["epsilon"]), _epsilon(run["epsilon_planned"]),
             )  # fmt: skip
         console.print(table)
-    else:
+    elif path.exists():
         print("no run has touched these images")
+    else:
+        print(
+            "there is no such file: by this account, with this --ledger and --split, no run on these images "
+            "was ever begun"
+        )
     for unit, cost in found["together"].items():
         print(
             f"to one {unit}, all runs together: epsilon {_epsilon(cost['charged'])} charged, "
-            f"{_epsilon(cost['held'])} with what runs in flight have reserved, at delta {found['delta']:.3g}"
+            f"{_epsilon(cost['held'])} with what runs in flight have reserved, at delta {up(found['delta'])}"
         )
     if len(found["together"]) > 1:
         print("these protect different units and do not add up to one epsilon")
     if found["caps"]:
         last = found["caps"][-1]
-        print(f"cap: epsilon {last['epsilon']:g} at delta {last['delta']:.3g}; {found['left']:.4g} is left")
+        print(f"cap: epsilon {last['epsilon']:g} at delta {up(last['delta'])}; {found['left']:.4g} is left")
     else:
         print("no cap; set one with `dpwavelet ledger cap DATA --epsilon E`")
 

@@ -45,6 +45,10 @@ class Bars:
         if time.monotonic() - self.told > SECONDS_BETWEEN_LINES:
             self._say(note)
 
+    def tell(self, line: str) -> None:
+        """Print a line above the bars."""
+        errors.print(line, highlight=False, markup=False, soft_wrap=True)
+
     def _say(self, note: str) -> None:
         if not errors.is_terminal:
             self.told = time.monotonic()

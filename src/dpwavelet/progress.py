@@ -12,6 +12,9 @@ class Progress(Protocol):
     def advance(self, done: int, note: str = "") -> None:
         """`done` more units of the stage are finished."""
 
+    def tell(self, line: str) -> None:
+        """Something that whoever watches should know before anything is spent."""
+
 
 class Silent:
     """Watches nothing."""
@@ -20,4 +23,7 @@ class Silent:
         """Say nothing."""
 
     def advance(self, done: int, note: str = "") -> None:
+        """Say nothing."""
+
+    def tell(self, line: str) -> None:
         """Say nothing."""

@@ -203,7 +203,7 @@ class TestInterruption:
             run(data, out, settings(tiny_model), Silent())
         assert not Ledger.open(out / "private" / "ledger.jsonl").entries
         with pytest.raises(Refusal, match="the file name"):
-            dry_run(data, settings(tiny_model), Silent(), title=out.name)
+            dry_run(data, settings(tiny_model), Silent(), out=out)
 
     def test_other_images_do_not_continue_it(self, portraits: Path, tiny_model: Path, tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):

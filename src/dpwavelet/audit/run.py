@@ -43,6 +43,7 @@ from dpwavelet.model import Model
 from dpwavelet.pipeline.opening import (
     REHEARSED,
     check_apart,
+    check_data,
     check_images,
     check_writable,
     count_units,
@@ -166,6 +167,7 @@ def audit_private(
     `out/private`, which must not exist. An audit that is interrupted is not resumed: it stays charged for the
     steps it began, and holds the rest of its plan until it is abandoned.
     """
+    check_data(data)
     check_apart(data, out)
     private = out / "private"
     if private.exists():

@@ -24,6 +24,8 @@ _UNREAD_IMAGES = frozenset(
     (".heic", ".heif", ".avif", ".jp2", ".dcm", ".nii", ".svg", ".psd", ".raw", ".npy")
 )
 _TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods", ".parquet", ".jsonl", ".ndjson")
+_LOOKED_AT = 3  # files without a suffix, to tell what all of them are
+WORDS_OF_A_CAPTION = 3  # from so many on a text is taken for one
 _NEAR_METADATA = re.compile(
     r"(meta_?data|captions?|labels?|annotations?)[^/]*\.(json\w*|ndjson|[ct]sv|txt|parquet|xlsx?)",
     re.IGNORECASE,
@@ -61,6 +63,16 @@ class ImageFolder:
             return record.captions
         return (f"a photo of a {record.label.replace('_', ' ')}",)
 
+    def lines(self) -> list[str]:
+        """What was found, as a person wants to know it before anything is made of it: a fact a line."""
+        captioned = sum(bool(record.captions) for record in self.records)
+        labels = {record.label for record in self.records} - {None}
+        told = f"captions on {captioned:,}" if captioned else "no captions"
+        if labels and captioned < len(self):
+            told += f", else from {len(labels):,} labels"
+        found = f"{len(self):,} images, read as {self.layout}; {told}"
+        return [found, *(f"warning: {warning}" for warning in self.warnings)]
+
     def group(self, name: str) -> list[str]:
         """The value of one field for every record, as text; a record without it is a DataError."""
         values = [record.named(name) for record in self.records]
@@ -84,6 +96,7 @@ def open_folder(path: str | Path, split: str | None = None) -> ImageFolder:
     found = _recognise(store, path)
     warnings = [*found.warnings, *_left_out(store, found)]
     records = _of_split(sorted(found.records, key=lambda record: record.name), split, path)
+    warnings += _unread_captions(records)
     return ImageFolder(
         records=tuple(records),
         layout=f"{found.layout} in {archive}" if archive else found.layout,
@@ -99,7 +112,8 @@ def _recognise(store: Store, path: Path) -> Found:
             raise DataError(f"{path} holds a file named {name!r}; rename it to readable UTF-8.")
     images = [name for name in store.names if suffix_of(name) in SUFFIXES]
     if not images and not store.leaving:
-        raise DataError(f"{path} holds no images ({' '.join(sorted(SUFFIXES))}); check the path.")
+        there = "; ".join(_unread_kinds(store)) or "check the path"
+        raise DataError(f"{path} holds no images ({' '.join(sorted(SUFFIXES))}): {there.rstrip('.')}.")
     for form in FORMS:
         found = form(store, images)
         if found is None:
@@ -132,9 +146,7 @@ def _of_split(records: list[Record], split: str | None, path: Path) -> list[Reco
 def _left_out(store: Store, found: Found) -> list[str]:
     """Warnings on files that look as if they were meant; captions that would be lost are a DataError."""
     warnings = []
-    kinds = Counter(suffix_of(name) for name in store.names if suffix_of(name) in _UNREAD_IMAGES)
-    for kind, count in sorted(kinds.items()):
-        warnings.append(f"{count} {kind} files are not read; save them as PNG, JPEG or TIFF.")
+    warnings += _unread_kinds(store)
     near = [name for name in store.names if _is_near_metadata(name, found.layout)]
     top = [name for name in near if "/" not in name]
     if top and found.layout == "flat folder":
@@ -149,6 +161,43 @@ def _left_out(store: Store, found: Found) -> list[str]:
             f"{some(unread)} was not read; captions and fields come from metadata.jsonl or metadata.csv."
         )
     return warnings
+
+
+def _unread_kinds(store: Store) -> list[str]:
+    """How many files are images of kinds that are not read; those of DICOM often have no suffix."""
+    kinds = Counter(suffix_of(name) for name in store.names if suffix_of(name) in _UNREAD_IMAGES)
+    bare = [name for name in store.names if not re.fullmatch(r"\.[a-z]\w*", suffix_of(name))]
+    if bare and all(_is_dicom(store, name) for name in bare[:_LOOKED_AT]):
+        kinds[".dcm"] += len(bare)
+    return [
+        f"{count:,} {kind} file{' is' if count == 1 else 's are'} not read; save them as PNG, JPEG or TIFF."
+        for kind, count in sorted(kinds.items())
+    ]
+
+
+def _is_dicom(store: Store, name: str) -> bool:
+    """Whether a file begins as those of DICOM do."""
+    try:
+        return store.read(name, BYTES_LIMIT)[128:132] == b"DICM"
+    except DataError:
+        return False
+
+
+def _unread_captions(records: Sequence[Record]) -> list[str]:
+    """A warning where no record has a caption, and most have a field that reads like one."""
+    if any(record.captions for record in records):
+        return []
+    texts = Counter(
+        key
+        for record in records
+        for key, value in record.fields.items()
+        if isinstance(value, str) and len(value.split()) >= WORDS_OF_A_CAPTION
+    )
+    likely = [key for key, count in texts.most_common() if 2 * count > len(records)]
+    return [
+        f"no captions are read, and the field {key!r} looks like them: rename it to 'text'."
+        for key in likely[:1]
+    ]
 
 
 def _is_unread_table(name: str) -> bool:

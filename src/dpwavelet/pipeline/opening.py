@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dpwavelet.enlargers import Enlarger, open_enlarger
 from dpwavelet.errors import ConfigError, OutputError, PrivacyError
+from dpwavelet.images.layouts import ImageFolder
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.variants import Augment
 from dpwavelet.model import Model
@@ -18,6 +19,7 @@ from dpwavelet.privacy.bounded_sums import MOST_UNITS
 from dpwavelet.privacy.budget import DataLedger, ledger_path
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import check_signal, signal_to_noise
+from dpwavelet.privacy.release_files import CERTIFICATE
 from dpwavelet.progress import Progress
 from dpwavelet.ranks import place
 from dpwavelet.records import PrivateTokens, tokenize
@@ -52,9 +54,12 @@ class Opened:
 
 def open_all(data: Path, settings: RunSettings, progress: Progress, split: str | None = None) -> Opened:
     """Open everything that the settings name, make the plan, and check what can be checked."""
+    check_data(data)
     model = open_model(settings.model, settings.private_scales).to(place(settings.device))
     enlarger = open_enlarger(settings.enlarger, model, consistent=settings.consistent)
     images = PrivateImages.open(data, model.image_size, split)
+    for line in [*images.folder.lines(), *cut_captions(images.folder, model)]:
+        progress.tell(line)
     units = count_units(images, settings)
     plan = make_plan(settings, declared(settings, units))
     watch = check_images(data, images, units, model, plan, settings, progress)
@@ -66,6 +71,19 @@ def count_units(images: PrivateImages, settings: RunSettings) -> int:
     return len(set(images.group(settings.group_by))) if settings.group_by else len(images)
 
 
+def cut_captions(folder: ImageFolder, model: Model) -> list[str]:
+    """A warning where captions are longer than what the model reads of one."""
+    most = model.transformer.config.caption_length
+    captions = [caption for index in range(len(folder)) for caption in folder.captions(index)]
+    cut = sum(len(model.vocabulary.ids(caption, most + 1)) > most for caption in captions)
+    if not cut:
+        return []
+    return [
+        f"warning: {cut:,} of {len(captions):,} captions are longer than the {most} words and pieces of "
+        "words that the model reads; what stands after them is not learned. Put first what matters."
+    ]
+
+
 def fingerprint_of(prints: Prints) -> str:
     """What `PrivateImages.fingerprint` finds, from files that were read already."""
     return hashlib.sha256(b"".join(sorted(prints.files))).hexdigest()
@@ -73,6 +91,7 @@ def fingerprint_of(prints: Prints) -> str:
 
 def open_ledger(data: Path, folder: Path | None = None, split: str | None = None) -> DataLedger:
     """The ledger of a data set, wherever its images lie now, as `run` finds it."""
+    check_data(data)
     fingerprint = PrivateImages.open(data, 1, split).fingerprint()  # at any size: it reads files, not pixels
     return DataLedger.open(ledger_path(fingerprint, folder), fingerprint)
 
@@ -109,11 +128,29 @@ def check_images(
     check_people(images, settings.group_by, settings.allow)
     progress.begin("checking images", len(images))
     prints = Prints.of_records(images, progress.advance)
+    if prints.dark:
+        progress.tell(
+            f"warning: {prints.dark:,} of {len(images):,} pictures come out nearly black. Files of 16 bits "
+            "may hold 12 or fewer: stretch their values over the whole range first."
+        )
     check_seen(data, prints, settings.model, model.card)
     check_duplicates(images, prints, settings.group_by, settings.allow)
     watch = Watch(images, prints)
     watch.check_captions(settings.captions)
     return watch
+
+
+def check_data(data: Path) -> None:
+    """Refuse the folder of a run, or a release: their samples are no records."""
+    kind = ""
+    if (data / "config.yaml").is_file() and (data / "private").is_dir():
+        kind = "the folder of a run"
+    elif (data / CERTIFICATE).is_file():
+        kind = "a release"
+    if kind:
+        raise ConfigError(
+            f"{data} is {kind}, whose pictures are samples; name the images that it was made of."
+        )
 
 
 def check_apart(data: Path, out: Path) -> None:
@@ -123,6 +160,21 @@ def check_apart(data: Path, out: Path) -> None:
         raise ConfigError(
             f"{out} lies in {data}, the folder of images, which must stay as it is; choose another --out."
         )
+
+
+def check_place(path: Path) -> None:
+    """Find out whether a file or folder can be made, or a file written to, at this place; leaves nothing."""
+    try:
+        there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+        if there.is_file():
+            with there.open("ab"):
+                return
+        with tempfile.TemporaryFile(dir=there):
+            return
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {path}: {error.strerror or error}; choose another place."
+        ) from None
 
 
 def check_writable(out: Path) -> None:

@@ -106,6 +106,7 @@ def _facts(plan: PrivacyPlan, evidence: Evidence | None) -> list[Fact | PrivateF
         return found
     return [
         *found,
+        *(PrivateFact("Read", line) for line in evidence.images.folder.lines()),
         PrivateFact("Records whose features were measured", f"{len(evidence.records):,}"),
         PrivateFact("Pictures drawn with captions of records", f"{len(evidence.places):,}"),
         *([Fact("Chosen", CHOSEN.format(evidence.drawings))] if evidence.drawings > 1 else []),

@@ -25,6 +25,7 @@ from dpwavelet.images.files import decode, in_order
 from dpwavelet.images.private import PrivateImages
 
 SAME_COLOURS = 0.99  # cosine of two 8x8 colour thumbnails less their mean
+DARK = 32  # of 255
 GREY = 1.0  # mean difference of the channels, in levels, under which a picture has no colours to compare
 _AT_ONCE = 512
 
@@ -37,6 +38,7 @@ class Prints:
     pixels: Sequence[bytes]  # SHA-256 of the decoded picture
     sketches: duplicates.Sketches
     colours: NDArray[np.float16]  # [N, 192], of length one, or zero for a grey picture
+    dark: int = 0  # how many use less than an eighth of the range
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -52,6 +54,7 @@ class Prints:
             [duplicates.digest(image.numpy()) for image in pixels],
             duplicates.sketch(small.round().byte().numpy()),
             F.normalize(flat, eps=1e-6).half().numpy(),
+            int((pixels.amax((1, 2, 3)) < DARK).sum()),
         )
 
     @classmethod
@@ -73,6 +76,7 @@ class Prints:
             [digest for part in parts for digest in part.pixels],
             duplicates.joined([part.sketches for part in parts]),
             np.concatenate([part.colours for part in parts]),
+            sum(part.dark for part in parts),
         )
 
     def take(self, indices: Sequence[int]) -> "Prints":

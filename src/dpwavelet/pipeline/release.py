@@ -146,7 +146,7 @@ class Cost:
 
     def facts(self, samples: int) -> list[Fact]:
         """As the report of a release lists them."""
-        drawn = f"Drawing {samples} images, with and without your data"
+        drawn = f"Drawing {samples} images, with and without the private data"
         found = [Fact(drawn, about(self.sampling))] if samples else []
         return [*found, Fact("Machine", self.machine)]
 
@@ -276,7 +276,11 @@ def _facts(plan: PrivacyPlan, pipeline: Pipeline, captions: str, allowed: Sequen
         Fact("Epsilon by Rényi accounting (second opinion)", f"{plan.rdp_epsilon:.4f}"),
         Fact("Members found at 1% false alarms, by these mechanisms", f"at most {members:g}%"),
         *(Fact(f"Allowed by the owner: {rule['name']}", rule["sentence"]) for rule in allowed_json(allowed)),
-        Fact("Learnt from your images", f"the coarse image, {side} x {side} pixels, and captions", Origin.DP),
+        Fact(
+            "Learnt from the private images",
+            f"the coarse image, {side} x {side} pixels, and captions",
+            Origin.DP,
+        ),
         Fact("Added by public models", _added(side, model.image_size)),
         Fact("What added it", _enlarged_by(pipeline.used)),
         Fact("Captions", captions),
@@ -301,7 +305,17 @@ def _provenance(public_weights: Mapping[str, str], model: Model) -> list[Fact]:
     weights = [
         Fact(f"Public weights, {name}", f"sha256 {value[:16]}…") for name, value in public_weights.items()
     ]
-    return [Fact("Preset", model.preset), *weights, *software_facts()]
+    return [Fact("Preset", model.preset), *_terms(model.card), *weights, *software_facts()]
+
+
+def _terms(card: Mapping[str, Any]) -> list[Fact]:
+    """What the public weights learned from, and under which terms, as their cards say it."""
+    found = list[Fact]()
+    while isinstance(before := card.get("started_from"), dict):
+        card = before
+        if isinstance(said := card.get("data"), str):
+            found.append(Fact("Public weights learned from", said))
+    return found
 
 
 def software_facts() -> list[Fact]:

@@ -24,7 +24,7 @@ from dpwavelet.pipeline.dress_rehearsal import rehearse
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.learning import learn
 from dpwavelet.pipeline.ongoing import Ongoing
-from dpwavelet.pipeline.opening import Opened, check_apart, check_writable, encode, open_all
+from dpwavelet.pipeline.opening import Opened, check_apart, check_place, check_writable, encode, open_all
 from dpwavelet.pipeline.owner_parts import Released
 from dpwavelet.pipeline.owner_report import judge
 from dpwavelet.pipeline.purchase import purchase, purchase_likeness
@@ -88,6 +88,7 @@ def _run(
     key = signing_key(key_file(settings.key) or private / "keys" / KEY)
     fingerprint = opened.fingerprint
     spendings = DataLedger.open(ledger_path(fingerprint, settings.ledger), fingerprint)
+    check_place(spendings.path)
     if not (out / "config.yaml").exists():
         spendings.check_room(plan)
         rehearse(opened, settings, progress, out.name)
@@ -132,17 +133,26 @@ def dry_run(
     settings: RunSettings,
     progress: Progress | None = None,
     split: str | None = None,
-    title: str = "rehearsal",
+    out: Path | str | None = None,
 ) -> PrivacyPlan:
     """Check everything and rehearse; spends and keeps nothing. The plan that is returned is the real one.
 
-    `title` is what the release would be called: it must tell nothing of the records.
+    `out` is where the run would go. Its name is that of the release, so it must tell nothing of the records.
     """
-    progress = progress or Silent()
+    progress, named = progress or Silent(), None if out is None else Path(out)
+    if named is not None:
+        check_apart(Path(data), named)
+        if (named / "release").exists():
+            raise ConfigError(f"{named / 'release'} is a finished release; choose another --out.")
+        check_place(named)
+    if (key := key_file(settings.key)) is not None and key.exists():
+        signing_key(key)
     opened = open_all(Path(data), settings, progress, split)
     fingerprint = opened.fingerprint
-    DataLedger.open(ledger_path(fingerprint, settings.ledger), fingerprint).check_room(opened.plan)
-    rehearse(opened, settings, progress, title)
+    spendings = DataLedger.open(ledger_path(fingerprint, settings.ledger), fingerprint)
+    check_place(spendings.path)
+    spendings.check_room(opened.plan)
+    rehearse(opened, settings, progress, "rehearsal" if named is None else named.name)
     return opened.plan
 
 

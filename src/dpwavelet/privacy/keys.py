@@ -59,6 +59,11 @@ def read_public_key(given: str) -> bytes:
         text = given if _is_hex(given) else Path(given).read_text(encoding="utf-8").strip()
         if _is_hex(text):
             return bytes.fromhex(text)
+        if "PRIVATE KEY" in text:
+            raise ConfigError(
+                f"{given} holds a private key, which nobody but its owner should have; give the public one, "
+                "which `dpwavelet key export` writes."
+            )
         key = load_pem_public_key(text.encode())
     except (OSError, ValueError) as error:
         raise ConfigError(

@@ -135,12 +135,17 @@ def signal_to_noise(*, batch_size: int, steps: int, noise_multiplier: float, par
     return batch_size * math.sqrt(steps / parameters) / noise_multiplier
 
 
+def below(value: float, least: float) -> str:
+    """A number that is less than another, with as many digits as show it."""
+    return next(text for digits in range(2, 18) if float(text := f"{value:.{digits}g}") < least)
+
+
 def check_signal(signal: float, allow: Collection[str]) -> None:
     """Refuse a run that would pay for noise alone."""
     if signal < LEAST_SIGNAL and "few-records" not in allow:
         raise Refusal(
             "few-records",
-            f"all that the run can learn is at most {signal:.3g} of the noise it adds, and {LEAST_SIGNAL:g} "
-            "is the least",
+            f"all that the run can learn is at most {below(signal, LEAST_SIGNAL)} of the noise it adds, and "
+            f"{LEAST_SIGNAL:g} is the least",
             "Take more records, a larger epsilon, more steps, or fewer trained parameters.",
         )

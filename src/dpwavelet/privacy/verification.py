@@ -134,7 +134,7 @@ def verify_release(
     lines += files
     cannot_prove += _unknown_files(certificate.get("files"))
     if (known := _is_public(certificate)) is not None:
-        known &= all(ok for ok, _ in files)
+        known &= _unchanged(folder, _REFERENCE, certificate["files"])
         lines += [(True, _PUBLIC)] if known else []
         cannot_prove += [] if known else [_NOT_PUBLIC]
     if ledger is not None:
@@ -380,6 +380,14 @@ def _is_public(certificate: Mapping[str, Any]) -> bool | None:
         named.get("transformer.safetensors"),
         named.get("reference.safetensors"),
     )
+
+
+def _unchanged(folder: Path, path: str, files: Mapping[str, str]) -> bool:
+    """Whether this one file is there and as certified, whatever else is wrong."""
+    try:
+        return is_plain(folder, path) and digest(folder / path) == files[path]
+    except OSError:
+        return False
 
 
 def _hint(path: str) -> str:

@@ -38,6 +38,7 @@ from dpwavelet.report.page import Page, render, template
 from dpwavelet.report.twins import FORMAT, pictures, sections_json
 from dpwavelet.rounded import rounded_up, up
 
+LICENSE_NAME = "see Provenance: the terms of the public weights hold"
 FALSE_ALARMS = (0.001, 0.01, 0.1)
 
 
@@ -137,6 +138,7 @@ def render_card(report: ReleaseReport) -> str:
     """The model card, as Markdown under a YAML header."""
     header = {
         "license": report.license,
+        "license_name": LICENSE_NAME,
         "library_name": "dpwavelet",
         "pipeline_tag": "text-to-image",
         "tags": ["differential-privacy", "dp-sgd", "synthetic-data", "image-generation", "wavelet"],
