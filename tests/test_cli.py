@@ -220,6 +220,14 @@ class TestLedger:
         assert call(capsys, "run", portraits, *quick(tiny_model, "--dry-run"))[0] == 0
         assert not ledgers.exists()
 
+    def test_a_ledger_that_is_not_there_is_no_proof_that_nothing_was_spent(
+        self, portraits: Path, ledgers: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        status, text, _ = call(capsys, "ledger", "show", portraits)
+        assert (status, ledgers.exists()) == (0, False)
+        assert "there is no such file" in text
+        assert "no run has touched" not in text
+
     def test_verify_finds_the_line_that_was_edited_or_torn(
         self, portraits: Path, ledgers: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -460,6 +468,28 @@ class TestRefusals:
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert found.returncode == 0, found.stderr
         assert "sample" in found.stdout
+
+    @pytest.mark.parametrize(
+        ("words", "told"),
+        [
+            (["--epsilon", "eight"], "'--epsilon': 'eight' is no number. See dpwavelet plan --help."),
+            (["--epsilon", "4,8"], "'4,8' is no number; several stand apart, as in --epsilon 1 4 8."),
+        ],
+    )
+    def test_a_word_in_the_place_of_a_number_is_shown(
+        self, words: list[str], told: str, portraits: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        refused(capsys, ["plan", portraits, *words], told)
+
+    def test_a_question_ends_as_one(self, capsys: pytest.CaptureFixture[str]) -> None:
+        refused(capsys, ["sampel"], "Did you mean 'sample'? See dpwavelet --help.")
+
+    def test_an_audit_does_not_write_into_a_folder_of_something_else(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "config.yaml").write_text("run: a\n")
+        refused(capsys, ["audit", "--epsilon", "1", "--out", tmp_path], "is not an empty folder")
+        refused(capsys, ["audit", "--epsilon", "1", "--out", tmp_path / "config.yaml"], "not an empty folder")
 
     def test_the_version_needs_no_torch(self) -> None:
         code = (

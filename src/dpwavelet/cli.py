@@ -1,8 +1,11 @@
 """The command line: parse, call, print. Exits 2 with one clear line on anything that a user can put right."""
 
+import itertools
 import json
+import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -488,7 +491,7 @@ def main() -> None:
         if not sys.argv[1:] or type(error).__name__.startswith("NoArgs"):  # the help is what was wanted
             error.show()
             sys.exit(2)
-        _fail(f"{' '.join(error.format_message().split()).rstrip('.')}. {_help_of(error)}".strip())
+        _fail(f"{_sentence(error.format_message(), sys.argv)} {_help_of(error)}".strip())
     except typer.Abort:
         sys.exit(1)
     except DpwaveletError as error:
@@ -499,6 +502,21 @@ def main() -> None:
         told = "stopped. Runs, tables and pretraining go on from there when they are asked for again."
         errors.print(f"dpwavelet: {told}", highlight=False, soft_wrap=True)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _sentence(message: str, words: Sequence[str]) -> str:
+    """One sentence of a parser that tells what came where a number was wanted."""
+    told = " ".join(message.split()).rstrip(".")
+    option_, found = re.search(r"'(--[\w-]+)'", told), None
+    if "unable to parse string as" in told and option_ and option_[1] in words:
+        given = itertools.takewhile(
+            lambda word: not word.startswith("--"), words[words.index(option_[1]) + 1 :]
+        )
+        found = next((word for word in given if not option.is_number(word)), None)
+    if found is not None:
+        apart = f"; several stand apart, as in {option_[1]} 1 4 8" if option_ and "," in found else ""
+        told = f"{told.partition(':')[0]}: {found!r} is no number{apart}"
+    return told if told.endswith("?") else f"{told}."
 
 
 def _help_of(error: Any) -> str:

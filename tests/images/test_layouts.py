@@ -30,7 +30,7 @@ def test_an_empty_folder_a_missing_one_and_one_without_images_are_refused(tmp_pa
     text(tmp_path / "notes.md", "x")
     with pytest.raises(DataError, match="holds no images"):
         open_folder(tmp_path)
-    with pytest.raises(DataError, match="neither a folder nor an archive"):
+    with pytest.raises(DataError, match="there is no"):
         open_folder(tmp_path / "gone")
     with pytest.raises(DataError, match="neither a folder nor an archive"):
         open_folder(tmp_path / "notes.md")
@@ -46,7 +46,7 @@ def test_metadata_that_matches_no_image_is_refused(tmp_path):
 def test_images_of_kinds_that_are_not_read_are_reported(tmp_path):
     write(tmp_path, "a.png")
     (tmp_path / "b.heic").write_bytes(b"x")
-    assert open_folder(tmp_path).warnings == ("1 .heic files are not read; save them as PNG, JPEG or TIFF.",)
+    assert open_folder(tmp_path).warnings == ("1 .heic file is not read; save them as PNG, JPEG or TIFF.",)
 
 
 def test_a_group_field_that_a_record_lacks_is_refused(tmp_path):
@@ -65,3 +65,32 @@ def test_a_group_is_named_alike_however_its_number_was_written(tmp_path):
 
 def test_the_repr_of_a_folder_shows_no_record(tmp_path):
     assert repr(open_folder(write(tmp_path, "secret.png"))) == "ImageFolder(layout='flat folder')"
+
+
+@pytest.mark.parametrize(("field", "told"), [("description", True), ("site", False)])
+def test_a_field_that_reads_like_captions_is_named_where_none_are_read(tmp_path, field, told):
+    write(tmp_path, "a.png", "b.png")
+    said = ("frontal view of a chest", "a hand, left side") if told else ("north", "south")
+    rows = [{"file_name": f"{name}.png", field: text} for name, text in zip("ab", said, strict=True)]
+    jsonl(tmp_path / "metadata.jsonl", *rows)
+    found = open_folder(tmp_path)
+    assert [f"the field '{field}' looks like them" in warning for warning in found.warnings] == [True] * told
+    jsonl(tmp_path / "metadata.jsonl", rows[0] | {"text": "a chest"}, rows[1])
+    assert not open_folder(tmp_path).warnings
+
+
+def test_a_folder_says_what_was_found_in_it(tmp_path):
+    write(tmp_path, "cat/a.png", "dog/b.png", "dog/c.png")
+    (tmp_path / "dog" / "d.heic").write_bytes(b"x")
+    first, *others = open_folder(tmp_path).lines()
+    assert first == "3 images, read as class folders; no captions, else from 2 labels"
+    assert others == ["warning: 1 .heic file is not read; save them as PNG, JPEG or TIFF."]
+
+
+@pytest.mark.parametrize("name", ["scan.dcm", "IM0001", "1.2.840.10008"])
+def test_a_folder_of_dicom_is_told_what_it_holds(tmp_path, name):
+    for number in range(4):
+        text(tmp_path / f"{number}" / name, "")
+        (tmp_path / f"{number}" / name).write_bytes(bytes(128) + b"DICM" + bytes(40))
+    with pytest.raises(DataError, match=r"4 \.dcm files are not read; save them as PNG"):
+        open_folder(tmp_path)

@@ -239,6 +239,15 @@ class TestSecondLook:
             judge_again(out, portraits, 24, Silent())
         assert asked[0].sampling == Sampling(doubt=0.0)
 
+    def test_so_few_pictures_that_nothing_is_compared_leave_the_page_as_it_is(
+        self, finished: Path, portraits: Path
+    ) -> None:
+        page = finished / "private" / "report.html"
+        before = page.read_bytes()
+        with pytest.raises(ConfigError, match="fewer than 20 pictures are compared with nothing"):
+            judge_again(finished, portraits, 19, Silent())
+        assert page.read_bytes() == before
+
     def test_other_images_are_refused(self, finished: Path, tmp_path: Path) -> None:
         draw_to(tmp_path / "others", 130, seed=9, size=32)
         with pytest.raises(ConfigError, match="not those of the run"):

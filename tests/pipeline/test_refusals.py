@@ -22,7 +22,7 @@ from dpwavelet.pipeline import RunSettings, Silent, dry_run, make_plan, run
 from dpwavelet.pipeline.prints import Prints, alike, exact_repeats, near_repeats
 from dpwavelet.pipeline.refusals import check_duplicates, check_losses, check_people, check_seen
 from dpwavelet.privacy.budget import Account
-from dpwavelet.privacy.refusals import RULES, Refusal
+from dpwavelet.privacy.refusals import RULES, Refusal, below
 from dpwavelet.privacy.verification import read_certificate, verify_release
 from dpwavelet.records import PrivateTokens
 from dpwavelet.training import PrivateTraining
@@ -437,3 +437,11 @@ def test_one_key_signs_all_runs(portraits: Path, tiny_model: Path, tmp_path: Pat
     assert not (tmp_path / "a" / "private" / "keys").exists()
     other = run(portraits, tmp_path / "c", replace(settings(tiny_model, steps=1), key=None), Silent())
     assert read_json(other / "certificate.sig")["public_key"] not in signers
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.0999, "0.1"), (0.09996, "0.1"), (0.05, "0.1"), (1e-9, "0.1")]
+)
+def test_a_number_below_the_least_is_written_so_that_it_is_below(value: float, shown: str) -> None:
+    assert float(below(value, float(shown))) < float(shown)
+    assert float(below(value, float(shown))) == pytest.approx(value, rel=0.01)

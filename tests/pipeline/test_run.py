@@ -382,3 +382,97 @@ class TestPipeline:
     def test_one_text_instead_of_a_list_is_refused(self, finished: Path, text: str) -> None:
         with pytest.raises(ConfigError, match="list"):
             Pipeline.from_pretrained(finished / "release").generate(text)
+
+
+class Told(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def tell(self, line: str) -> None:
+        self.lines.append(line)
+
+
+class TestBeforeAnythingIsSpent:
+    """What was found is told, and a dry run refuses what the run would."""
+
+    def test_form_captions_and_warnings_are_told(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        data = tmp_path / "data"
+        shutil.copytree(portraits, data)
+        rows = [json.loads(line) for line in (data / "metadata.jsonl").read_text().splitlines()]
+        for number, row in enumerate(rows):
+            row["text"] = "word " * (60 if number < 3 else 2)
+        (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        dark = Image.fromarray(np.full((32, 32), 3000, np.uint16))
+        dark.save(data / rows[0]["file_name"])
+        (data / "scan.heic").write_bytes(b"x")
+        watcher = Told()
+        dry_run(data, settings(tiny_model), watcher)
+        assert watcher.lines[0].startswith("130 images, read as metadata")
+        (heic, cut, black) = watcher.lines[1:]
+        assert "1 .heic file" in heic
+        assert "3 of 130 captions are longer than the 24 words" in cut
+        assert "1 of 130 pictures come out nearly black" in black
+
+    def test_a_dry_run_refuses_a_place_where_the_run_cannot_go(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, finished: Path
+    ) -> None:
+        (tmp_path / "file").write_text("x")
+        for out, words in (
+            (portraits / "run", "the folder of images"),
+            (finished, "finished release"),
+            (tmp_path / "file" / "run", "cannot write to"),
+        ):
+            with pytest.raises((ConfigError, OutputError), match=words):
+                dry_run(portraits, settings(tiny_model), Silent(), out=out)
+        with pytest.raises(OutputError, match="cannot write to"):
+            dry_run(portraits, settings(tiny_model, ledger=tmp_path / "file" / "ledgers"), Silent())
+        assert not (portraits / "run").exists()
+
+    def test_a_dry_run_refuses_a_key_that_others_can_read(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        key = tmp_path / "key.pem"
+        key.write_text("x")
+        key.chmod(0o644)
+        with pytest.raises(PrivacyError, match="can be read by others"):
+            dry_run(portraits, settings(tiny_model, key=key), Silent())
+        dry_run(portraits, settings(tiny_model, key=tmp_path / "new.pem"), Silent())
+        assert not (tmp_path / "new.pem").exists()
+
+    def test_a_run_leaves_nothing_where_its_ledger_cannot_be_written(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(OutputError, match="cannot write to"):
+            run(
+                portraits,
+                tmp_path / "run",
+                settings(tiny_model, ledger=tmp_path / "file" / "ledgers"),
+                Silent(),
+            )
+        assert not (tmp_path / "run" / "config.yaml").exists()
+
+    def test_a_run_and_a_release_are_no_data(self, finished: Path, tiny_model: Path, tmp_path: Path) -> None:
+        for data, words in ((finished, "the folder of a run"), (finished / "release", "a release")):
+            for refused in (
+                lambda data=data: run(data, tmp_path / "run", settings(tiny_model), Silent()),
+                lambda data=data: opening.open_ledger(data, tmp_path),
+            ):
+                with pytest.raises(ConfigError, match=words):
+                    refused()
+
+    def test_the_receiver_reads_under_which_terms_the_public_weights_stand(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        model = Model.from_pretrained(tiny_model)
+        model.with_transformer(
+            model.transformer, {"data": "Pictures of nothing; not commercial"}
+        ).save_pretrained(tmp_path / "model")
+        release = run(portraits, tmp_path / "run", settings(tmp_path / "model", steps=1, samples=0), Silent())
+        for name in ("card.md", "report.html"):
+            assert "Pictures of nothing; not commercial" in (release / name).read_text()
+        assert "license_name: " in (release / "card.md").read_text()

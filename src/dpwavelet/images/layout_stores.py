@@ -56,6 +56,8 @@ def open_store(path: Path) -> tuple[Store, str]:
         return FolderStore(path), ""
     archives = (*_TARS, _ZIP)
     kind = next((suffix for suffix in archives if path.name.lower().endswith(suffix)), None)
+    if not path.exists():
+        raise DataError(f"there is no {path}; name a folder of images or an archive ({', '.join(archives)}).")
     if kind is None or not path.is_file():
         raise DataError(
             f"{path} is neither a folder nor an archive ({', '.join(archives)}); give one of these."

@@ -166,7 +166,7 @@ def check_place(path: Path) -> None:
     """Find out whether a file or folder can be made, or a file written to, at this place; leaves nothing."""
     try:
         there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-        if there.is_file():
+        if there == path.absolute() and there.is_file():
             with there.open("ab"):
                 return
         with tempfile.TemporaryFile(dir=there):

@@ -191,7 +191,11 @@ def _check_signature(path: Path, content: bytes, public_key: bytes | None) -> tu
         if claim["algorithm"] != "Ed25519":
             return False, f"the signature uses {claim['algorithm']!r}, not Ed25519"
         if public_key is not None and public_key != embedded:
-            return False, "the certificate is signed with another key than the one given"
+            given, own = public_key.hex()[:16], embedded.hex()[:16]
+            return (
+                False,
+                f"the certificate is signed with another key ({own}...) than the one given ({given}...)",
+            )
         Ed25519PublicKey.from_public_bytes(embedded).verify(bytes.fromhex(claim["signature"]), content)
     except InvalidSignature:
         return False, "the signature does not fit the certificate"
