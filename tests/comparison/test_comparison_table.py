@@ -33,8 +33,8 @@ from dpwavelet.privacy.budget import Cap, DataLedger, ledger_path
 from dpwavelet.privacy.ledger import Ledger, Run
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.progress import Silent
-from dpwavelet.report.figures import up
 from dpwavelet.rivals.llamagen.weights import load, save
+from dpwavelet.rounded import up
 
 
 def cells(out: Path) -> list[dict[str, Any]]:
