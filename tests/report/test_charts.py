@@ -45,6 +45,11 @@ def test_axes_start_at_zero_unless_the_values_are_far_from_it(values, ticks):
     assert [text for _, text in linear_axis(values).ticks] == ticks
 
 
+def test_a_share_that_is_always_whole_ends_at_one():
+    assert [text for _, text in linear_axis([1.0, 1.0, 1.0]).ticks][-1] == "1"
+    assert linear_axis([1.0]).at(1.0) == 100
+
+
 @given(low=FINITE, length=st.floats(1e-3, 1e6))
 def test_round_numbers_reach_over_both_ends_by_less_than_a_step(low, length):
     found = round_numbers(low, low + length)

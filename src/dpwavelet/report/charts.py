@@ -29,10 +29,10 @@ class Axis(NamedTuple):
 
 
 def linear_axis(values: Iterable[float]) -> Axis:
-    """From zero, unless the values are far from it and near to each other; the ends are round numbers."""
+    """From zero, unless the values are far from it and near each other, not alike; the ends are round."""
     values = list(values)
     low, high = min(values), max(values)
-    if low >= 0 and low < 0.6 * high:
+    if low >= 0 and (low < 0.6 * high or high - low <= 1e-9 * high):
         low = 0.0
     marks = round_numbers(low, high)
     start, length = marks[0], marks[-1] - marks[0]
