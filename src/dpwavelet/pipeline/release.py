@@ -257,7 +257,8 @@ def machine(device: str) -> str:
     """The kind of machine that trained, in words, without its name."""
     used = place(device)
     gpu = f"{torch.cuda.get_device_name(used)}, " if used.type == "cuda" else ""
-    return f"{gpu}CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{gpu}CPU, {threads} thread{'s' * (threads != 1)}"
 
 
 def _facts(plan: PrivacyPlan, pipeline: Pipeline, captions: str, allowed: Sequence[str]) -> list[Fact]:

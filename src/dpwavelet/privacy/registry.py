@@ -135,8 +135,9 @@ def _unprotected(certificate: Mapping[str, Any]) -> str:
 
 
 def _composition(certificate: Mapping[str, Any]) -> str:
+    kinds = len(certificate["events"])
     return (
-        f"{len(certificate['events'])} kinds of mechanism, composed by privacy-loss distributions "
+        f"{kinds} kind{'s' * (kinds != 1)} of mechanism, composed by privacy-loss distributions "
         "(dp_accounting, pessimistic), with Rényi accounting as a second opinion."
     )
 
