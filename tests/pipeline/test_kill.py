@@ -97,7 +97,7 @@ class TestKill:
         self, outcomes: list[Outcome]
     ) -> None:
         charges = [("charged", steps) for steps in range(CHARGED, STEPS + 1, CHARGED)]
-        whole = [("begun", None), *charges, ("finished", None)]
+        whole = [("begun", None), ("keyed", None), *charges, ("finished", None)]
         for outcome in outcomes:
             assert outcome.moments[-1].ledgers == [whole, whole]
             assert outcome.moments[-1].release is True  # its epsilon was computed anew
