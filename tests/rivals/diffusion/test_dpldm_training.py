@@ -191,7 +191,7 @@ class TestInterruption:
     ) -> None:
         expected = weights(trained(diffusion, records, tmp_path))
         path = tmp_path / "ledger.jsonl"
-        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
         assert Ledger.open(path).charged_steps("a") == 2
         assert torch.equal(weights(trained(diffusion, records, tmp_path)), expected)
         assert Ledger.open(path).charged_steps("a") == PLAN.steps
