@@ -5,8 +5,8 @@
 
 One row for each number of records and epsilon, with batch and steps as `dpwavelet plan` chooses them: the
 noise multiplier, seconds of processor time (nothing is kept between rows), and the least noise, found by
-bisection with `epsilon_pld`, the bound of every certificate. Exits 1 if a noise costs more than epsilon or is more than
-0.1 percent above the least.
+bisection with `epsilon_pld`, the bound of every certificate. Exits 1 if a noise costs more than epsilon or is
+more than 0.1 percent above the least.
 """
 
 import argparse

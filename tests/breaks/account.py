@@ -186,6 +186,13 @@ ACCOUNTING = breaks_of(
         "test_what_calibration_returns_was_looked_at_on_the_finest_grid",
     ),
     (
+        "a delta that rounding hides",
+        "The epsilon found lies below what an attack in closed form proves.",
+        "if not _is_number(delta) or not SMALLEST_DELTA <= delta < 1:",
+        "if not _is_number(delta) or not 0 < delta < 1:",
+        "test_a_delta_too_small_to_bound_is_refused_and_not_promised",
+    ),
+    (
         "any grid will do",
         "Calibration stops where the bound is far above the cost: far more noise than was paid for.",
         "if (coarser or not told) and excess <= GRID_ERROR * min(slope, 1.0):",

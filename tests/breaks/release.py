@@ -208,6 +208,20 @@ VERIFICATION = breaks_of(
         "privacy/test_certificate_fields.py::TestLedger::test_a_run_that_overruled_other_refusals_fails",
     ),
     (
+        "another epsilon shown in the report accepted",
+        "Programs and people read a smaller epsilon than the certificate has, and verify says ok.",
+        'wrong += [] if found["shown"] == shown else ["epsilon or delta as shown"]',
+        "wrong += []",
+        "test_another_promise_in_another_file_fails",
+    ),
+    (
+        "measurements that nobody paid for accepted in the report",
+        "A number about the records stands in a release, and no mechanism made it.",
+        'wrong += [] if not measured or certificate.get("measured") else ["set of measurements"]',
+        "wrong += []",
+        "test_another_promise_in_another_file_fails",
+    ),
+    (
         "another promise in the report accepted",
         "A signed release tells its readers a smaller epsilon than its certificate, and still verifies.",
         "wrong = [name for name, value in claim.items() if found[name] != value]",

@@ -9,6 +9,13 @@ LOOP = breaks_of(
     "training/loop.py",
     "test_training.py",
     (
+        "a key used before the ledger knows it",
+        "Copies of a folder, each with a key of its own, learn from every step that was charged once.",
+        "        ledger.bind(run, source.digest)\n",
+        "",
+        "TestInterruption::test_steps_that_an_older_copy_of_the_ledger_lacks_are_charged_again",
+    ),
+    (
         "charged after the step",
         "A run that is killed has taken a step that nobody was charged for.",
         "ledger.charged_steps(run) <= step:",
