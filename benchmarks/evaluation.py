@@ -49,6 +49,7 @@ from dpwavelet.evaluation import (
 from dpwavelet.images.degradations import DEGRADATIONS
 from dpwavelet.images.drawn import draw_to, portraits, render
 from dpwavelet.memory import keep_freed_memory
+from dpwavelet.progress import Silent
 from dpwavelet.randomness import stream
 
 PARTS = ("time", "degradations", "sets", "agreement")
@@ -141,14 +142,11 @@ def time_and_memory(wanted: argparse.Namespace) -> None:
     print()
 
 
-class Clock:
+class Clock(Silent):
     """Notes when the last stage began."""
 
     def begin(self, stage: str, total: int) -> None:
         self.began = time.monotonic()
-
-    def advance(self, done: int, note: str = "") -> None:
-        pass
 
 
 def measure(real: Path, generated: Path, ours: Extractor) -> dict[str, float]:
