@@ -488,6 +488,6 @@ class TestRun:
             command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("report.html") == 1  # the lead alone speaks
+        assert done.stdout.count("hand over ") == 1  # the lead alone speaks
         assert read_json(out / "private" / "checkpoint" / "run.json")["ranks"] == 2
         assert verify_release(out / "release").ok

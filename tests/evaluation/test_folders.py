@@ -86,7 +86,7 @@ def test_files_that_were_left_out_are_mentioned(others, by, tmp_path):
     found = evaluate(
         Pictures.open(folder, 32), Pictures.open(others, 32), by, ComparisonSettings(bootstrap=FEW)
     )
-    assert any(note.startswith("Of the real set: 1 .heic files") for note in found.notes)
+    assert any(note.startswith("Of the real set: 1 .heic file") for note in found.notes)
 
 
 def test_rows_of_both_sets_are_kept_if_asked(portraits, others, by, tmp_path):
