@@ -25,7 +25,7 @@ from dpwavelet import (
 )
 from dpwavelet import cli_options as option
 from dpwavelet.checkpoint import whole_folder
-from dpwavelet.cli_progress import Bars, errors
+from dpwavelet.cli_progress import Bars, errors, tell
 from dpwavelet.enlargers import DETAIL
 from dpwavelet.errors import ConfigError, DpwaveletError, OutputError
 from dpwavelet.generation import Sampling
@@ -151,7 +151,7 @@ def plan(
     check_data(data)
     folder = open_folder(data, split)
     for line in [*folder.lines(), *cut_captions(folder, open_model(preset, private_scales))]:
-        errors.print(line, highlight=False, markup=False, soft_wrap=True)
+        tell(line)
     found = len(set(folder.group(group_by))) if group_by else len(folder)
     training = _training(per_unit=per_person, views=views, augment=augment, parameters=parameters, rank=rank)
     asked = [
@@ -507,14 +507,14 @@ def main() -> None:
 def _sentence(message: str, words: Sequence[str]) -> str:
     """One sentence of a parser that tells what came where a number was wanted."""
     told = " ".join(message.split()).rstrip(".")
-    option_, found = re.search(r"'(--[\w-]+)'", told), None
-    if "unable to parse string as" in told and option_ and option_[1] in words:
+    named, found = re.search(r"'(--[\w-]+)'", told), None
+    if "unable to parse string as" in told and named and named[1] in words:
         given = itertools.takewhile(
-            lambda word: not word.startswith("--"), words[words.index(option_[1]) + 1 :]
+            lambda word: not word.startswith("--"), words[words.index(named[1]) + 1 :]
         )
         found = next((word for word in given if not option.is_number(word)), None)
     if found is not None:
-        apart = f"; several stand apart, as in {option_[1]} 1 4 8" if option_ and "," in found else ""
+        apart = f"; several stand apart, as in {named[1]} 1 4 8" if named and "," in found else ""
         told = f"{told.partition(':')[0]}: {found!r} is no number{apart}"
     return told if told.endswith("?") else f"{told}."
 

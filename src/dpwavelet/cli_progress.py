@@ -9,6 +9,11 @@ errors = Console(stderr=True)
 SECONDS_BETWEEN_LINES = 15
 
 
+def tell(line: str) -> None:
+    """Print one line beside the output proper, as it is."""
+    errors.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 class Bars:
     """Progress bars on a terminal; elsewhere a line when a stage begins and now and then while it lasts."""
 
@@ -47,7 +52,7 @@ class Bars:
 
     def tell(self, line: str) -> None:
         """Print a line above the bars."""
-        errors.print(line, highlight=False, markup=False, soft_wrap=True)
+        tell(line)
 
     def _say(self, note: str) -> None:
         if not errors.is_terminal:

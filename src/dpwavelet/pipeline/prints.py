@@ -22,10 +22,10 @@ from torch import Tensor
 from dpwavelet.errors import DataError
 from dpwavelet.images import duplicates
 from dpwavelet.images.files import decode, in_order
+from dpwavelet.images.inspection import DARK
 from dpwavelet.images.private import PrivateImages
 
 SAME_COLOURS = 0.99  # cosine of two 8x8 colour thumbnails less their mean
-DARK = 32  # of 255
 GREY = 1.0  # mean difference of the channels, in levels, under which a picture has no colours to compare
 _AT_ONCE = 512
 

@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 FINE_GRID = 1e-4  # discretisation of the privacy loss in every reported epsilon
 COARSE_GRID = 1e-3  # still an upper bound, ten times faster: for searching and for progress bars
 LARGEST_EPSILON = 100.0  # far beyond any meaning; refusing more keeps the grids small
-SMALLEST_DELTA = (
-    1e-10  # a thousand times what rounding may hide; the usual choice for a thousand million records
-)
+SMALLEST_DELTA = 1e-10  # a hundred times what rounding may hide; the usual one of 1,200 million records
 NOISE_MULTIPLIERS = (1e-2, 1e5)  # where the library's arithmetic is well conditioned
 SEARCH_GRIDS = (1e-2, 3e-3, COARSE_GRID, 3e-4, FINE_GRID)  # where calibration looks, until one will do
 FINER_GAINS = 10  # each has about this part of the error of the one before, once errors are small
