@@ -35,7 +35,15 @@ LARGE = (
     "dp_accounting.rdp",
     "PIL.Image",
 )
-CARELESS = ("NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError", "SyntaxError")
+CARELESS = (
+    "NameError",
+    "UnboundLocalError",
+    "ImportError",
+    "ModuleNotFoundError",
+    "SyntaxError",
+    "TypeError",
+    "AttributeError",
+)
 """What a carelessly written break raises; no test is proved by it."""
 
 CAUGHT, PASSED = "caught", "passed"

@@ -146,15 +146,15 @@ ACCOUNTING = breaks_of(
     (
         "one step too few accounted",
         "A step of the run is not in its epsilon.",
-        ").self_compose(event.steps)",
-        ").self_compose(max(event.steps - 1, 1))",
+        ".self_compose(event.steps)",
+        ".self_compose(max(event.steps - 1, 1))",
         "test_epsilon_of_a_typical_run_is_the_known_one",
     ),
     (
         "a mechanism counted once however often it ran",
         "All its repetitions are free.",
-        "event.noise_multiplier / math.sqrt(event.count), value",
-        "event.noise_multiplier, value",
+        "event.noise_multiplier / math.sqrt(event.count), 1.0",
+        "event.noise_multiplier, 1.0",
         "test_without_sampling_epsilon_is_the_closed_form_of_the_gaussian test_events_add_up",
     ),
     (
@@ -167,8 +167,8 @@ ACCOUNTING = breaks_of(
     (
         "accounted with more noise than was added",
         "Epsilon is that of a quieter run than this one.",
-        "event.noise_multiplier, sampling_prob",
-        "1.05 * event.noise_multiplier, sampling_prob",
+        "sampled_gaussian(event.noise_multiplier, event.sampling_rate",
+        "sampled_gaussian(1.05 * event.noise_multiplier, event.sampling_rate",
         "test_epsilon_of_a_typical_run_is_the_known_one",
     ),
     (
@@ -219,6 +219,32 @@ ACCOUNTING = breaks_of(
         "by_gain = math.exp(epsilon) * false_positive_rate + delta",
         "by_gain = math.exp(epsilon) * false_positive_rate",
         "test_the_best_attack_on_a_promise_is_the_known_trade_off",
+    ),
+)
+
+LOSSES = breaks_of(
+    "privacy/losses.py",
+    "privacy/test_losses.py",
+    (
+        "the attacker's threshold in the wrong place",
+        "Losses are those of a poor attack, and epsilon lies below what a better one proves.",
+        "thresholds = -sign * (0.5 + unsampled * s**2)",
+        "thresholds = -sign * (0.4 + unsampled * s**2)",
+        "test_every_delta_is_that_of_the_library test_no_threshold_of_an_attack_gains_more",
+    ),
+    (
+        "a record that is added costs what one that is removed does",
+        "Of the two neighbours only one is accounted for.",
+        "added = _on_grid(noise_multiplier, sampling_rate, grid, AdjacencyType.ADD)",
+        "added = removed",
+        "test_both_sides_of_the_distribution_are_those_of_the_library",
+    ),
+    (
+        "the gain of an attack told too small",
+        "Every delta is a little below what an attack proves, and so is epsilon.",
+        "loss.mu_upper_cdf(thresholds) - lower",
+        "loss.mu_upper_cdf(thresholds) - 1.01 * lower",
+        "test_every_delta_is_that_of_the_library test_one_noisy_sum_costs_what_the_closed_form_says",
     ),
 )
 
@@ -495,6 +521,7 @@ BREAKS = (
     *OTHERS,
     *PRIVATIZE_SUM,
     *ACCOUNTING,
+    *LOSSES,
     *LEDGER,
     *BUDGET,
     *RUNS,

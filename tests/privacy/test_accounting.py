@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -219,11 +220,14 @@ def test_large_budgets_find_the_least_noise_too(epsilon, rate, steps):
 @settings(max_examples=12, deadline=None)
 @given(noise=st.floats(0.4, 30), rate=st.one_of(st.floats(1e-4, 1), st.just(1.0)), steps=st.integers(1, 3000))
 def test_a_finer_grid_never_costs_more(noise, rate, steps):
-    """So the answer of a coarse one stands on the one of every report, and calibration ends there."""
+    """But for a ten-millionth, where points of one grid lie between those of the other.
+
+    So the answer of a coarse one hardly ever has to be looked for again on the one of every report.
+    """
     event = PoissonGaussian(rate, noise, steps)
     assume(epsilon_rdp([event], DELTA) < 60)
     costs = [_epsilon_pld((event,), DELTA, grid) for grid in SEARCH_GRIDS]
-    assert costs == sorted(costs, reverse=True) or costs == pytest.approx(costs[-1:] * len(costs), rel=1e-9)
+    assert all(finer <= coarser * (1 + 1e-7) for coarser, finer in pairwise(costs))
 
 
 def test_what_calibration_returns_was_looked_at_on_the_finest_grid(monkeypatch):

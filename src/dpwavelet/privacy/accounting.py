@@ -281,17 +281,13 @@ def _privacy_loss(events: tuple[Event, ...], grid: float) -> "PrivacyLossDistrib
 @lru_cache(maxsize=8)
 def _loss_of(event: Event, grid: float) -> "PrivacyLossDistribution":
     """Of one event; kept, as calibration asks again and again for those that it does not change."""
-    from dp_accounting.pld import privacy_loss_distribution as pld
+    from dpwavelet.privacy.losses import sampled_gaussian
 
     if isinstance(event, Gaussian):
-        return pld.from_gaussian_mechanism(
-            event.noise_multiplier / math.sqrt(event.count), value_discretization_interval=grid
-        )
+        return sampled_gaussian(event.noise_multiplier / math.sqrt(event.count), 1.0, grid)
     if event.sampling_rate == 1:
         return _loss_of(Gaussian(event.noise_multiplier, event.steps), grid)
-    return pld.from_gaussian_mechanism(
-        event.noise_multiplier, sampling_prob=event.sampling_rate, value_discretization_interval=grid
-    ).self_compose(event.steps)
+    return sampled_gaussian(event.noise_multiplier, event.sampling_rate, grid).self_compose(event.steps)
 
 
 def _finite(method: str, epsilon: float) -> float:
