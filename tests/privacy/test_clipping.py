@@ -959,7 +959,7 @@ def test_factors_of_a_compiled_graph_are_what_bfloat16_holds():
         product = parameter_gradient([Use(layer, "weight", *changed)])
         assert isinstance(product, GramGradient)
         assert product.short
-        return product.A * 1.0, product.G * 1.0
+        return product.A.float() * 1.0, product.G.float() * 1.0  # wide, as they are measured and added up
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's compiler uses what torch has deprecated
