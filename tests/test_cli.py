@@ -50,6 +50,12 @@ class TestWork:
         )
         assert status == 0
         assert len(list(drawn.glob("*.png"))) == 3
+        again = ["sample", out / "release", "-n", "1", "--out"]
+        assert "not as certified" not in call(capsys, *again, tmp_path / "again")[2]
+        vocabulary = out / "release" / "model" / "vocabulary.json"
+        vocabulary.write_text(vocabulary.read_text() + "\n")
+        status, _, told = call(capsys, *again, tmp_path / "changed")
+        assert (status, "model/vocabulary.json of this release is not as certified" in told) == (0, True)
 
     def test_verify_exits_with_one_when_something_is_wrong(
         self, portraits: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -100,6 +100,19 @@ class TestWords:
     def test_an_unseen_word_of_a_dozen_letters_takes_about_four_pieces(self, word: str) -> None:
         assert 1 < len(parts(word)) <= 5
 
+    @pytest.mark.parametrize(
+        ("word", "known"),
+        [
+            ("ocelot", True),
+            ("ocelots", True),
+            ("biking", True),
+            ("frau", False),
+            ("\u0434\u043e\u043c", False),
+        ],
+    )
+    def test_a_word_is_held_whole_or_with_an_ending(self, word: str, known: bool) -> None:
+        assert VOCABULARY.holds(word) == known
+
     def test_pieced_words_beside_one_another_stay_apart(self) -> None:
         assert round_trip("a zyxgrl qqwv man") == "a zyxgrl qqwv man"
 

@@ -46,7 +46,7 @@ from dpwavelet.pipeline import (
 from dpwavelet.pipeline.bought import METRICS
 from dpwavelet.pipeline.forecast import forecast_all
 from dpwavelet.pipeline.likeness import CHOICES
-from dpwavelet.pipeline.opening import check_data, cut_captions
+from dpwavelet.pipeline.opening import caption_warnings, check_data
 from dpwavelet.pipeline.release import write_pictures
 from dpwavelet.pipeline.settings import JUDGED, open_model
 from dpwavelet.privacy import registry
@@ -54,7 +54,7 @@ from dpwavelet.privacy.certificate import statement
 from dpwavelet.privacy.keys import read_public_key
 from dpwavelet.privacy.refusals import LEAST_SIGNAL, below
 from dpwavelet.privacy.release_files import CERTIFICATE
-from dpwavelet.privacy.verification import read_certificate, verify_release
+from dpwavelet.privacy.verification import changed_model_files, read_certificate, verify_release
 from dpwavelet.ranks import joined, place
 from dpwavelet.rounded import up
 from dpwavelet.training import PrivateTraining
@@ -150,7 +150,7 @@ def plan(
     option.use(threads)
     check_data(data)
     folder = open_folder(data, split)
-    for line in [*folder.lines(), *cut_captions(folder, open_model(preset, private_scales))]:
+    for line in [*folder.lines(), *caption_warnings(folder, open_model(preset, private_scales))]:
         tell(line)
     found = len(set(folder.group(group_by))) if group_by else len(folder)
     training = _training(per_unit=per_person, views=views, augment=augment, parameters=parameters, rank=rank)
@@ -376,6 +376,11 @@ def sample(
     if out.exists() and any(out.iterdir()):
         raise OutputError(f"{out} is not empty; choose another --out.")
     chosen = place(device)
+    if (Path(model) / CERTIFICATE).is_file() and (changed := changed_model_files(Path(model))):
+        tell(
+            f"warning: {', '.join(changed[:3])} of this release is not as certified, so nothing is promised "
+            f"of what is drawn from it; `dpwavelet verify {model}` says more."
+        )
     pipeline = Pipeline.from_pretrained(model, enlarger=enlarger, consistent=consistent, choices=choices)
     pipeline.model.to(chosen)
     given = [*(caption or ()), *(read_captions(captions) if captions else ())] or [""]

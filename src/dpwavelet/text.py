@@ -119,6 +119,10 @@ class Vocabulary:
             found.extend([self._ids[word]] if word in self._ids else self._spell(word))
         return found[:length]
 
+    def holds(self, word: str) -> bool:
+        """Whether a word of `split` is read whole, or as a stem and an ending: public text knows it."""
+        return word in self._ids or bool(self._inflected(word))
+
     def encode(self, captions: Sequence[str], length: int) -> Tensor:
         """Ids [B, L] padded with PAD; L is the longest caption, `length` at most."""
         if length < 1:

@@ -417,6 +417,18 @@ class TestBeforeAnythingIsSpent:
         assert "3 of 130 captions are longer than the 24 words" in cut
         assert "1 of 130 pictures come out nearly black" in black
 
+    @pytest.mark.parametrize(("texts", "told"), [("uma mulher sorridente", True), ("a woman smiling", False)])
+    def test_captions_that_public_weights_cannot_read_are_told(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, texts: str, told: bool
+    ) -> None:
+        data = tmp_path / "data"
+        shutil.copytree(portraits, data)
+        rows = [json.loads(line) for line in (data / "metadata.jsonl").read_text().splitlines()]
+        (data / "metadata.jsonl").write_text("\n".join(json.dumps(row | {"text": texts}) for row in rows))
+        watcher = Told()
+        dry_run(data, settings(tiny_model), watcher)
+        assert ("390 of 390 words in the captions are none" in "\n".join(watcher.lines)) == told
+
     def test_a_dry_run_refuses_a_place_where_the_run_cannot_go(
         self, portraits: Path, tiny_model: Path, tmp_path: Path, finished: Path
     ) -> None:

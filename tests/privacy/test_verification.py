@@ -13,8 +13,8 @@ from dpwavelet.privacy.accounting import Gaussian, event_to_json
 from dpwavelet.privacy.certificate import NOT_PROMISED, make_certificate, write_certificate
 from dpwavelet.privacy.keys import public_bytes
 from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.privacy.release_files import CERTIFICATE, SIGNATURE, digest_release
-from dpwavelet.privacy.verification import verify_release
+from dpwavelet.privacy.release_files import CERTIFICATE, SIGNATURE, digest_release, paths_in
+from dpwavelet.privacy.verification import changed_model_files, verify_release
 from dpwavelet.rounded import up
 
 PLAN = PrivacyPlan(epsilon=1.0, delta=1e-4, records=2000, batch_size=64, steps=50, max_norm=1.0)
@@ -96,6 +96,18 @@ def test_a_missing_file_fails(release):
 def test_an_extra_file_fails(release, path):
     (release / path).write_text("x")
     assert f"{path} is not in the certificate" in failures(release)
+
+
+def test_what_differs_in_the_model_alone_is_named(release):
+    assert changed_model_files(release) == []
+    (release / "card.md").write_text("x")
+    assert changed_model_files(release) == []
+    listed = sorted(path for path in paths_in(release) if path.startswith("model/"))
+    (release / listed[0]).write_bytes(b"x")
+    (release / "model" / "zzz").write_bytes(b"x")
+    assert changed_model_files(release) == [listed[0], "model/zzz"]
+    (release / CERTIFICATE).write_text("[]")
+    assert changed_model_files(release) == [CERTIFICATE]
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "samples/._00001.png", "Thumbs.db"])

@@ -2,6 +2,7 @@
 
 import hashlib
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +24,11 @@ from dpwavelet.privacy.release_files import CERTIFICATE
 from dpwavelet.progress import Progress
 from dpwavelet.ranks import place
 from dpwavelet.records import PrivateTokens, tokenize
+from dpwavelet.text import split
 from dpwavelet.training import trained_parameters
 
 REHEARSED = 10  # records
+STRANGE = 1 / 3  # of all words: where captions are hardly in the language of the public ones
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,7 +61,7 @@ def open_all(data: Path, settings: RunSettings, progress: Progress, split: str |
     model = open_model(settings.model, settings.private_scales).to(place(settings.device))
     enlarger = open_enlarger(settings.enlarger, model, consistent=settings.consistent)
     images = PrivateImages.open(data, model.image_size, split)
-    for line in [*images.folder.lines(), *cut_captions(images.folder, model)]:
+    for line in [*images.folder.lines(), *caption_warnings(images.folder, model)]:
         progress.tell(line)
     units = count_units(images, settings)
     plan = make_plan(settings, declared(settings, units))
@@ -71,17 +74,25 @@ def count_units(images: PrivateImages, settings: RunSettings) -> int:
     return len(set(images.group(settings.group_by))) if settings.group_by else len(images)
 
 
-def cut_captions(folder: ImageFolder, model: Model) -> list[str]:
-    """A warning where captions are longer than what the model reads of one."""
-    most = model.transformer.config.caption_length
+def caption_warnings(folder: ImageFolder, model: Model) -> list[str]:
+    """What the model would not read of the captions: what is too long, and words that it never saw."""
+    most, vocabulary = model.transformer.config.caption_length, model.vocabulary
     captions = [caption for index in range(len(folder)) for caption in folder.captions(index)]
-    cut = sum(len(model.vocabulary.ids(caption, most + 1)) > most for caption in captions)
-    if not cut:
-        return []
-    return [
-        f"warning: {cut:,} of {len(captions):,} captions are longer than the {most} words and pieces of "
-        "words that the model reads; what stands after them is not learned. Put first what matters."
-    ]
+    told = []
+    if cut := sum(len(vocabulary.ids(caption, most + 1)) > most for caption in captions):
+        told.append(
+            f"warning: {cut:,} of {len(captions):,} captions are longer than the {most} words and pieces of "
+            "words that the model reads; what stands after them is not learned. Put first what matters."
+        )
+    words = Counter(word for caption in captions for word in split(caption) if word.isalpha())
+    strange = sum(count for word, count in words.items() if not vocabulary.holds(word))
+    if strange > STRANGE * words.total():
+        told.append(
+            f"warning: {strange:,} of {words.total():,} words in the captions are none that the public "
+            "weights know (plain English). They are spelled in pieces, and what they mean must be learned "
+            "from the records alone, under noise. Translate or shorten the captions if you can."
+        )
+    return told
 
 
 def fingerprint_of(prints: Prints) -> str:

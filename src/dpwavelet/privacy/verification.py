@@ -394,6 +394,16 @@ def _unchanged(folder: Path, path: str, files: Mapping[str, str]) -> bool:
         return False
 
 
+def changed_model_files(folder: Path) -> list[str]:
+    """Files of a release's model that are not as its certificate lists them, whoever signed that."""
+    try:
+        files = _read_certificate(folder)[0]["files"]
+        paths = sorted(path for path in {*files, *paths_in(folder)} if path.startswith("model/"))
+        return [path for path in paths if path not in files or not _unchanged(folder, path, files)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return [CERTIFICATE]
+
+
 def _hint(path: str) -> str:
     """What to do about a file that a file browser leaves wherever it looks."""
     name = PurePosixPath(path).name
