@@ -167,7 +167,8 @@ class RecordClipper:
             good = values.isfinite() & norms.isfinite()
             if not bool(good.all()):
                 sums = self._without(~good, losses, mask, chunk)
-        for name, clipped in sums.items():
+        while sums:
+            name, clipped = sums.popitem()
             if name in self._sums:
                 self._sums[name].add_(clipped)
             else:  # in double precision: in single, rounding of many records that agree exceeds the margin
@@ -268,9 +269,9 @@ class RecordClipper:
             squared = squared + self._weight(name) ** 2 * measured
         norms = squared.sqrt()
         factors = (bound / ((1 + self.precision.margin) * norms)).clamp(max=1.0) * mask
-        sums = {
-            name: gradient.weighted_sum(self._weight(name) * factors) for name, gradient in gradients.items()
-        }
+        sums = {}
+        for name in list(gradients):  # letting go of each, for a sum takes memory too
+            sums[name] = gradients.pop(name).weighted_sum(self._weight(name) * factors)
         return sums, values, norms
 
     def _without(
