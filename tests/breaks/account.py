@@ -193,18 +193,11 @@ ACCOUNTING = breaks_of(
         "test_a_delta_too_small_to_bound_is_refused_and_not_promised",
     ),
     (
-        "any grid will do",
-        "Calibration stops where the bound is far above the cost: far more noise than was paid for.",
-        "if (coarser or not told) and excess <= GRID_ERROR * min(slope, 1.0):",
-        "if excess <= 1.0:",
-        "test_calibration_needs_the_finest_grid_where_steps_are_many_and_rates_small",
-    ),
-    (
         "what cannot be bounded is promised",
         "An infinite epsilon passes for a number.",
         "if not math.isfinite(epsilon) or epsilon < 0:",
         "if False:",
-        "test_a_delta_too_small_to_bound_is_refused_and_not_promised",
+        "test_an_epsilon_that_is_not_finite_is_refused",
     ),
     (
         "delta of one over N by default",
