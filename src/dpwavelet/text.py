@@ -121,7 +121,7 @@ class Vocabulary:
 
     def holds(self, word: str) -> bool:
         """Whether a word of `split` is read whole, or as a stem and an ending: public text knows it."""
-        return word in self._ids or bool(self._inflected(word))
+        return word in self._ids or (not self._old and bool(self._inflected(word)))
 
     def encode(self, captions: Sequence[str], length: int) -> Tensor:
         """Ids [B, L] padded with PAD; L is the longest caption, `length` at most."""

@@ -139,8 +139,8 @@ ACCOUNTING = breaks_of(
     (
         "epsilon rounded down to the coarse grid",
         "An estimate that may lie below the truth is printed as a bound.",
-        "_privacy_loss(events, grid).get_epsilon_for_delta(delta)",
-        "_privacy_loss(events, grid).get_epsilon_for_delta(delta) // 1e-3 * 1e-3",
+        "_privacy_loss(events, grid).get_epsilon_for_delta(visible)",
+        "_privacy_loss(events, grid).get_epsilon_for_delta(visible) // 1e-3 * 1e-3",
         "test_without_sampling_epsilon_is_the_closed_form_of_the_gaussian",
     ),
     (
@@ -191,6 +191,13 @@ ACCOUNTING = breaks_of(
         "if not _is_number(delta) or not SMALLEST_DELTA <= delta < 1:",
         "if not _is_number(delta) or not 0 < delta < 1:",
         "test_a_delta_too_small_to_bound_is_refused_and_not_promised",
+    ),
+    (
+        "what rounding hides of many steps",
+        "The epsilon found lies below what an attack on all steps together proves.",
+        "visible = delta - _hidden_of(events, delta)",
+        "visible = delta",
+        "test_what_rounding_hides_of_many_steps_is_no_part_of_a_promise",
     ),
     (
         "what cannot be bounded is promised",

@@ -31,7 +31,7 @@ CLIPPING = breaks_of(
         "one parameter left out of the norm",
         "A record whose gradient lies in that parameter is not clipped.",
         "squared = squared + self._weight(name) ** 2 * measured",
-        "squared += 0 if gradient is next(iter(gradients.values())) else measured",
+        "squared += 0 if name == next(iter(gradients)) else measured",
         "test_diagnostics_are_the_losses_and_norms_of_the_chunk",
     ),
     (
@@ -44,8 +44,8 @@ CLIPPING = breaks_of(
     (
         "weights left out of the sum",
         "A light parameter is measured short and released whole, by up to 16 times the bound.",
-        "gradient.weighted_sum(self._weight(name) * factors)",
-        "gradient.weighted_sum(factors)",
+        "gradients.pop(name).weighted_sum(self._weight(name) * factors)",
+        "gradients.pop(name).weighted_sum(factors)",
         "test_one_record_moves_a_weighted_sum_by_at_most_the_sensitivity_and_nearly_by_it",
     ),
     (
@@ -119,6 +119,13 @@ CLIPPING = breaks_of(
         "torch.autograd.grad(values.sum(), outputs, allow_unused=True)",
         "torch.autograd.grad(values.mean(), outputs, allow_unused=True)",
         "test_opacus_hooks_find_the_same_sum test_diagnostics_are_the_losses_and_norms_of_the_chunk",
+    ),
+    (
+        "a chunk that was added in part is added again",
+        "A record stands twice in some of the sums, which its one clipping norm does not cover.",
+        "self._whole = False",
+        "self._whole = True",
+        "test_a_chunk_that_was_added_in_part_is_never_added_again_nor_handed_over",
     ),
     (
         "sum kept for the next step",

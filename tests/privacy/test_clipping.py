@@ -969,6 +969,26 @@ def test_factors_of_a_compiled_graph_are_what_bfloat16_holds():
         assert torch.equal(factor, factor.bfloat16().float())
 
 
+def test_a_chunk_that_was_added_in_part_is_never_added_again_nor_handed_over():
+    model, tokens = task(Perceptron, 0, B=4, T=5)
+    clipper = RecordClipper(model, max_norm=0.5)
+    clipper.accumulate(LOSSES[model], tokens)
+
+    class Full(dict[str, Tensor]):
+        def __getitem__(self, name: str) -> Tensor:
+            if name == last:
+                raise MemoryError
+            return super().__getitem__(name)
+
+    last = next(iter(clipper._sums))
+    clipper._sums = Full(clipper._sums)
+    with pytest.raises(MemoryError):
+        clipper.accumulate(LOSSES[model], tokens)
+    for again in (lambda: clipper.accumulate(LOSSES[model], tokens), clipper.finish):
+        with pytest.raises(PrivacyError, match="in part"):
+            again()
+
+
 def test_compiled_records_that_are_not_finite_count_as_zero():
     model, tokens = task(Transformer, 0, B=5, T=5)
     clipper = compiled(model, tokens)

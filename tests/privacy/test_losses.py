@@ -29,18 +29,18 @@ def test_every_delta_is_that_of_the_library(rate, noise, side):
 
 
 @settings(deadline=None, max_examples=50)
-@given(
-    rate=st.floats(1e-6, 1.0),
-    noise=st.floats(0.1, 100.0),
-    epsilon=st.floats(-3.0, 20.0),
-    threshold=st.floats(-30.0, 30.0),
-)
-def test_no_threshold_of_an_attack_gains_more(rate, noise, epsilon, threshold):
-    """Here the output is drawn around -1 with the unit and around 0 without it."""
-    with_it = rate * norm.cdf((threshold + 1) / noise) + (1 - rate) * norm.cdf(threshold / noise)
-    gain = with_it - math.exp(epsilon) * norm.cdf(threshold / noise)
-    loss = GaussianPrivacyLoss(noise, sampling_prob=rate, adjacency_type=AdjacencyType.REMOVE)
-    assert gain <= _deltas(loss, AdjacencyType.REMOVE, np.array([epsilon]))[0] + 1e-14
+@given(rate=st.floats(1e-6, 1.0), noise=st.floats(0.1, 100.0), epsilon=st.floats(-3.0, 20.0))
+def test_no_threshold_of_an_attack_gains_more(rate, noise, epsilon):
+    """The output is drawn around -1 or 0 with the unit, by the rate, and around 0 without it."""
+    thresholds = np.linspace(-30, 30, 1201)
+    below, shifted = norm.cdf(thresholds / noise), norm.cdf((thresholds + 1) / noise)
+    with_it = rate * shifted + (1 - rate) * below
+    for side, gains in (
+        (AdjacencyType.REMOVE, with_it - math.exp(epsilon) * below),
+        (AdjacencyType.ADD, (1 - below) - math.exp(epsilon) * (1 - with_it)),
+    ):
+        loss = GaussianPrivacyLoss(noise, sampling_prob=rate, adjacency_type=side)
+        assert gains.max() <= _deltas(loss, side, np.array([epsilon]))[0] + 1e-13
 
 
 @pytest.mark.parametrize(("rate", "noise", "steps"), [(0.0625, 2.3, 94), (1e-3, 0.6, 3000), (1.0, 3.0, 10)])

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from dpwavelet.checkpoint import digest
 from dpwavelet.errors import ConfigError, OutputError
 from dpwavelet.privacy.accounting import Gaussian, event_to_json
 from dpwavelet.privacy.certificate import NOT_PROMISED, make_certificate, write_certificate
@@ -108,6 +109,33 @@ def test_what_differs_in_the_model_alone_is_named(release):
     assert changed_model_files(release) == [listed[0], "model/zzz"]
     (release / CERTIFICATE).write_text("[]")
     assert changed_model_files(release) == [CERTIFICATE]
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("model/../../secret", "model/../../secret"),
+        ("model/a\nok    signed", "model/a\\nok    signed"),
+        ("model/\x1b[2J", "model/\\x1b[2J"),
+    ],
+)
+def test_a_path_of_a_hostile_certificate_is_not_opened_nor_shown_as_it_is(
+    release, tmp_path, monkeypatch, path, shown
+):
+    (tmp_path / "secret").write_text("x")
+    resign(release, lambda certificate: certificate["files"].update({path: "0" * 64}))
+    opened = []
+    monkeypatch.setattr(
+        "dpwavelet.privacy.verification.digest", lambda file: opened.append(file) or digest(file)
+    )
+    assert changed_model_files(release) == [shown]
+    assert opened and all(file.resolve().is_relative_to(release) for file in opened)
+
+
+def test_a_model_folder_that_is_a_link_is_named(release, tmp_path):
+    (release / "model").rename(tmp_path / "model")
+    (release / "model").symlink_to(tmp_path / "model")
+    assert "model" in changed_model_files(release)
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "samples/._00001.png", "Thumbs.db"])

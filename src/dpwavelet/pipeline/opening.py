@@ -90,7 +90,7 @@ def caption_warnings(folder: ImageFolder, model: Model) -> list[str]:
         told.append(
             f"warning: {strange:,} of {words.total():,} words in the captions are none that the public "
             "weights know (plain English). They are spelled in pieces, and what they mean must be learned "
-            "from the records alone, under noise. Translate or shorten the captions if you can."
+            "from the records alone, under noise. Translate them, or say it in plain words, if you can."
         )
     return told
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from dpwavelet.errors import ConfigError, PrivacyError
+from dpwavelet.rounded import up
 
 if TYPE_CHECKING:
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 FINE_GRID = 1e-4  # discretisation of the privacy loss in every reported epsilon
 COARSE_GRID = 1e-3  # still an upper bound, ten times faster: for searching and for progress bars
 LARGEST_EPSILON = 100.0  # far beyond any meaning; refusing more keeps the grids small
-SMALLEST_DELTA = 1e-10  # a hundred times what rounding may hide; the usual one of 1,200 million records
+SMALLEST_DELTA = 1e-10  # a hundred times what rounding hides of one step; that of 1,200 million records
+ROUNDING = 1e-12  # of a delta, by Fourier transforms, whatever the grid: at most 1e-13 to 1e-12 was seen
+ROUNDING_OF_A_STEP = 2.0**-51  # more for each step that is composed; a quarter of this was seen
+MOST_HIDDEN = 0.1  # part of a delta that may be given up for both
 NOISE_MULTIPLIERS = (1e-2, 1e5)  # where the library's arithmetic is well conditioned
 SEARCH_GRIDS = (1e-2, 3e-3, COARSE_GRID, 3e-4, FINE_GRID)  # where calibration looks, until one will do
 FINER_GAINS = 10  # each has about this part of the error of the one before, once errors are small
@@ -130,8 +134,9 @@ def best_true_positive_rate(epsilon: float, delta: float, false_positive_rate: f
 
 def attack_bound(events: Iterable[Event], false_positive_rate: float) -> float:
     """The same, answered from the mechanisms: the least over all (epsilon, delta) that they satisfy."""
-    loss = _privacy_loss(checked(events), COARSE_GRID)
-    pairs = ((epsilon / 8, float(loss.get_delta_for_epsilon(epsilon / 8))) for epsilon in range(160))
+    events = checked(events)
+    loss, hidden = _privacy_loss(events, COARSE_GRID), _hidden(events)
+    pairs = ((epsilon / 8, float(loss.get_delta_for_epsilon(epsilon / 8)) + hidden) for epsilon in range(160))
     return min(_trade_off(epsilon, min(delta, 1.0), false_positive_rate) for epsilon, delta in pairs)
 
 
@@ -163,8 +168,9 @@ def check_epsilon(epsilon: float) -> None:
 def check_delta(delta: float) -> None:
     """Refuse what is no probability of failure, and what the arithmetic cannot tell from none.
 
-    Distributions are composed by Fourier transforms, whose rounding is 1e-13 to 1e-12 whatever the grid. With
-    a delta below 1e-11 the epsilon found was seen to lie under a proven lower bound.
+    Distributions are composed by Fourier transforms, whose rounding is 1e-13 to 1e-12 whatever the grid, and
+    more where steps are many (`_hidden`). With a delta below 1e-11 the epsilon found was seen to lie under a
+    proven lower bound.
     """
     if not _is_number(delta) or not SMALLEST_DELTA <= delta < 1:
         raise ConfigError(
@@ -217,7 +223,25 @@ def _epsilon_pld(events: tuple[Event, ...], delta: float, grid: float) -> float:
         bound := min(_renyi(events, delta, FEW_ORDERS), _renyi_near_one(events, delta))
     ) > 2 * LARGEST_EPSILON:
         raise PrivacyError(f"these mechanisms cost epsilon {bound:.3g}, which promises nothing; add noise.")
-    return _finite("PLD", _privacy_loss(events, grid).get_epsilon_for_delta(delta))
+    visible = delta - _hidden_of(events, delta)
+    return _finite("PLD", _privacy_loss(events, grid).get_epsilon_for_delta(visible))
+
+
+def _hidden_of(events: tuple[Event, ...], delta: float) -> float:
+    """How much of delta rounding may hide; refused where that is not little of it."""
+    if (hidden := _hidden(events)) > MOST_HIDDEN * delta:
+        raise PrivacyError(
+            f"so many steps cannot be accounted for at delta {delta:g}, of which rounding may hide "
+            f"{hidden:.1e}; take fewer steps, or a delta of at least {up(hidden / MOST_HIDDEN)}."
+        )
+    return hidden
+
+
+def _hidden(events: tuple[Event, ...]) -> float:
+    """How far below the truth rounding may put a delta."""
+    sampled = (event for event in events if isinstance(event, PoissonGaussian) and event.sampling_rate < 1)
+    steps = sum(event.steps for event in sampled)  # what is not sampled is one Gaussian, whatever its count
+    return ROUNDING + steps * ROUNDING_OF_A_STEP
 
 
 @lru_cache(maxsize=256)
@@ -305,6 +329,7 @@ def _calibrated(
     epsilon: float, delta: float, sampling_rate: float, steps: int, others: tuple[Event, ...]
 ) -> float:
     """Find the answer on the first grid that is fine enough, and see that it is one on the finest."""
+    _hidden_of((PoissonGaussian(sampling_rate, 1.0, steps), *others), delta)
     if others and (alone := epsilon_pld(others, delta)) >= epsilon:
         raise PrivacyError(
             f"the other mechanisms alone cost epsilon {alone:.4g}, which leaves nothing of {epsilon:g} for "

@@ -152,14 +152,18 @@ class RecordClipper:
         self._compiled: _Compiled | None = None
         self._separate = False  # whether records were seen to be independent of one another
         self._sums: dict[str, Tensor] = {}
+        self._whole = True  # whether every chunk of them was added to all of them
         self._rooms: dict[str, Tensor] = {}  # memory of the last chunk's gradients, for the next chunk
 
     def accumulate(self, losses: Losses, *chunk: Tensor, records: int | None = None) -> RecordDiagnostics:
-        """Add the records of one chunk to the sum; on an exception the sum stays as it was.
+        """Add the records of one chunk to the sum; if losses or gradients raise, the sum stays as it was.
 
+        Should adding them up raise, as when memory ends, a part is added, and nothing is done with it: this
+        clipper refuses to go on.
         Rows from `records` on are padding: chunks of one shape keep every product's rounding independent of
         how many records were drawn.
         """
+        self._require_whole()
         mask = _mask(chunk, records)
         chunk = tuple(one.contiguous() for one in chunk)
         with _matmul_precision(self.precision.matmul):
@@ -167,22 +171,30 @@ class RecordClipper:
             good = values.isfinite() & norms.isfinite()
             if not bool(good.all()):
                 sums = self._without(~good, losses, mask, chunk)
+        self._whole = False
         while sums:
             name, clipped = sums.popitem()
             if name in self._sums:
                 self._sums[name].add_(clipped)
             else:  # in double precision: in single, rounding of many records that agree exceeds the margin
                 self._sums[name] = clipped.to(torch.float64, copy=True)
+        self._whole = True
         return RecordDiagnostics(values[:records], norms[:records])
 
     def finish(self) -> ClippedSum:
         """Hand over the sum of all chunks since the last call and start anew. No chunk makes a zero sum."""
+        self._require_whole()
         sums, self._sums = self._sums, {}
         values = {
             name: sums[name] if name in sums else torch.zeros_like(p, dtype=torch.float64)
             for name, p in self._parameters.items()
         }
         return ClippedSum(values, sensitivity=self.max_norm)
+
+    def _require_whole(self) -> None:
+        """Raise if a chunk was added to some of the sums alone: added again, it would count twice there."""
+        if not self._whole:
+            raise PrivacyError("an earlier chunk was added up in part only; begin with a new clipper.")
 
     def check(self, losses: Losses, *records: Tensor) -> None:
         """Raise unless the sum without clipping equals autograd's gradient. For public or drawn records.
@@ -264,8 +276,8 @@ class RecordClipper:
         """Clip each record to `bound`, and add up those that the mask [B] gives weight one."""
         values, gradients = self._gradients(losses, chunk, {} if rooms is None else rooms)
         squared = torch.zeros_like(values, dtype=torch.float32)
-        for name, gradient in gradients.items():
-            measured = gradient.squared_norms(self.precision.rounding)
+        for name in gradients:
+            measured = gradients[name].squared_norms(self.precision.rounding)
             squared = squared + self._weight(name) ** 2 * measured
         norms = squared.sqrt()
         factors = (bound / ((1 + self.precision.margin) * norms)).clamp(max=1.0) * mask

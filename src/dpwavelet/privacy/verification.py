@@ -395,13 +395,22 @@ def _unchanged(folder: Path, path: str, files: Mapping[str, str]) -> bool:
 
 
 def changed_model_files(folder: Path) -> list[str]:
-    """Files of a release's model that are not as its certificate lists them, whoever signed that."""
+    """Files of a release's model that are not as its certificate lists them, whoever signed that.
+
+    A path that leaves the release is named without being opened.
+    """
     try:
         files = _read_certificate(folder)[0]["files"]
-        paths = sorted(path for path in {*files, *paths_in(folder)} if path.startswith("model/"))
-        return [path for path in paths if path not in files or not _unchanged(folder, path, files)]
+        found = {*files, *paths_in(folder)}
+        paths = sorted(path for path in found if path == "model" or path.startswith("model/"))
+        changed = [path for path in paths if not _is_certified(folder, path, files)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return [CERTIFICATE]
+    return [_printable(path)[:100] for path in changed]
+
+
+def _is_certified(folder: Path, path: str, files: Mapping[str, str]) -> bool:
+    return path in files and stays_inside(path) and _unchanged(folder, path, files)
 
 
 def _hint(path: str) -> str:
