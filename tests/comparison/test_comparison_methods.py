@@ -1,6 +1,7 @@
 """Methods by name, their public weights, and our own method with the face of a rival."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -204,10 +205,43 @@ class TestOurs:
         assert not torch.equal(drawn, rival.draw(["a woman", "a man"], 3))
 
     def test_without_privacy_it_learns_in_a_few_steps(self, rival: DpWavelet, records: PrivateTokens) -> None:
-        trained = rival.train_plainly(records, steps=6, batch_size=60, seed=0)
+        trained = rival.train_plainly(records, steps=6, batch_size=60, seed=0, pace=1.0)
         assert trained.held_out_loss(records) < rival.held_out_loss(records)
+
+    def test_a_smaller_pace_moves_the_weights_less(self, rival: DpWavelet, records: PrivateTokens) -> None:
+        def moved(pace: float) -> float:
+            trained = rival.train_plainly(records, steps=2, batch_size=20, seed=0, pace=pace)
+            pairs = zip(
+                trained.model.transformer.parameters(), rival.model.transformer.parameters(), strict=True
+            )
+            return sum(float((after - before).square().sum()) for after, before in pairs) ** 0.5
+
+        assert moved(0.25) == pytest.approx(0.25 * moved(1.0), rel=0.2)
 
     def test_it_computes_where_and_how_it_is_told(self, rival: DpWavelet) -> None:
         compiled = rival.computing(torch.device("cpu"), True)
         assert (rival.settings.compiled, compiled.settings.compiled) == (False, True)
         assert not compiled.computing(torch.device("cpu"), False).settings.compiled
+
+
+@pytest.mark.parametrize("system", ["dp-wavelet", "dp-llamagen", "dp-ldm"])
+def test_without_privacy_every_system_takes_a_share_of_its_own_rate(
+    system: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = {"dp-wavelet": "tiny_model", "dp-llamagen": "llamagen", "dp-ldm": "ldm"}
+    folder = request.getfixturevalue(named[system])
+    rival = open_system(Method.parse(system), folder).rival
+    rates: list[float] = []
+
+    def noted(start: Any, records: Any, settings: Any, **_: Any) -> Any:
+        rates.append(settings.learning_rate)
+        return start
+
+    modules = {
+        "dp-wavelet": "comparison.wavelet",
+        "dp-llamagen": "rivals.llamagen.rival",
+        "dp-ldm": "rivals.diffusion.rival.training",
+    }
+    monkeypatch.setattr(f"dpwavelet.{modules[system]}.train_without_privacy", noted)
+    rival.train_plainly(None, steps=1, batch_size=1, seed=0, pace=0.25)
+    assert rates == [rival.settings.learning_rate / 4]

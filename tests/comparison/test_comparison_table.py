@@ -24,6 +24,7 @@ from dpwavelet.comparison.cells import REAL, Cell, Known, cells_of, know, plan_o
 from dpwavelet.comparison.consent import check_consent, price
 from dpwavelet.comparison.machine import machine
 from dpwavelet.comparison.methods import open_system, place_of
+from dpwavelet.comparison.settings import PLAIN_PACE
 from dpwavelet.errors import ConfigError, DataError, ModelError, OutputError, PrivacyError
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
@@ -83,6 +84,11 @@ class TestCells:
             for seed in (0, 1)
         ]
         assert found == [*trained, ("public", "0", 0), ("public", "0", 1), (REAL, "0", 0), (REAL, "0", 1)]
+
+    def test_what_is_trained_without_privacy_is_named_by_its_pace(self, made: Path) -> None:
+        found = [c["identity"] for c in cells(made)]
+        assert {each.get("pace") for each in found if each["epsilon"] == "inf"} == {PLAIN_PACE}
+        assert not any("pace" in each for each in found if each["epsilon"] != "inf")
 
     def test_how_they_were_computed_is_told(
         self, people: Path, asked: TableSettings, made: Path, tmp_path: Path

@@ -8,7 +8,7 @@ from typing import Any
 
 from dpwavelet.checkpoint import canonical_json
 from dpwavelet.comparison.methods import LEADING, Method, System, open_system, place_of, weights_digest
-from dpwavelet.comparison.settings import NO_PRIVACY, TableSettings
+from dpwavelet.comparison.settings import NO_PRIVACY, PLAIN_PACE, TableSettings
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.pipeline.likeness import CHOICES
 from dpwavelet.pipeline.settings import RunSettings, declared, make_plan
@@ -139,6 +139,7 @@ def cells_of(
                 "sampling": with_what_is_on(told.sampling),
             }
             for epsilon in settings.epsilons if method.trained else (0.0,):
+                plain = {"pace": PLAIN_PACE} if epsilon == NO_PRIVACY else {}
                 cells.append(
                     Cell(
                         method=method,
@@ -147,7 +148,7 @@ def cells_of(
                         batch_size=method.batch_of(shape.batch_size) if method.trained else 0,
                         steps=steps[method.name] if method.trained else 0,
                         plan=plans.get((method.name, epsilon)),
-                        about=own,
+                        about={**own, **plain},
                     )
                 )
     return cells

@@ -11,7 +11,7 @@ from dpwavelet.comparison.cells import LIKENESS, Cell, Known
 from dpwavelet.comparison.consent import Price
 from dpwavelet.comparison.measures import LEVELS
 from dpwavelet.comparison.methods import Method
-from dpwavelet.comparison.settings import TableSettings
+from dpwavelet.comparison.settings import NO_PRIVACY, PLAIN_PACE, TableSettings
 from dpwavelet.comparison.summary import CONFIDENCE, Row, rows_of
 from dpwavelet.evaluation.moments import COLUMNS
 from dpwavelet.evaluation.spaces import Extractor
@@ -153,6 +153,11 @@ def notes(told: Told) -> list[str]:
 def _shares(settings: TableSettings) -> list[str]:
     """Said of methods that take a share of those steps, have batches of their own, or draw as ours does."""
     said = []
+    if NO_PRIVACY in settings.epsilons:
+        said.append(
+            f"Without privacy (inf) learning rates are {PLAIN_PACE:g} of those below, which were chosen for "
+            "steps that are mostly noise and overshoot without it."
+        )
     if any(method.share != 1 for method in settings.methods):
         said.append("With @ a method takes that share of these steps, and the noise that so many ask for.")
     if any(method.parts > 1 for method in settings.methods):

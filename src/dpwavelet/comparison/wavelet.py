@@ -79,13 +79,16 @@ class DpWavelet:
             train_privately(start, records, plan, self.settings, folder, ledger, run, told)
         )
 
-    def train_plainly(self, records: PrivateTokens, *, steps: int, batch_size: int, seed: int) -> Self:
+    def train_plainly(
+        self, records: PrivateTokens, *, steps: int, batch_size: int, seed: int, pace: float
+    ) -> Self:
         """The same after as many steps without clipping, noise and promise: for public stand-ins alone."""
-        start = self.model.transformer
+        start, settings = (
+            self.model.transformer,
+            replace(self.settings, learning_rate=pace * self.settings.learning_rate),
+        )
         return self.with_transformer(
-            train_without_privacy(
-                start, records, self.settings, steps=steps, batch_size=batch_size, seed=seed
-            )
+            train_without_privacy(start, records, settings, steps=steps, batch_size=batch_size, seed=seed)
         )
 
     def held_out_loss(self, records: PrivateTokens) -> float:

@@ -33,7 +33,7 @@ from dpwavelet.comparison.consent import LEDGERS
 from dpwavelet.comparison.machine import machine
 from dpwavelet.comparison.measures import AT_ONCE, HeldOut, Judge, Numbers, judge_of, some_of
 from dpwavelet.comparison.methods import Method, open_system, weights_digest
-from dpwavelet.comparison.settings import Computing
+from dpwavelet.comparison.settings import PLAIN_PACE, Computing
 from dpwavelet.comparison.speed import REHEARSED, Speed, rehearse
 from dpwavelet.comparison.stopwatch import Stopwatch, peak_memory
 from dpwavelet.errors import DataError, DpwaveletError, ModelError, OutputError
@@ -237,7 +237,9 @@ def _trained(
     device = place(job.computing.device)
     watch = Stopwatch(_folder(job) / "seconds.json", lambda: peak_memory(device))
     if cell.plan is None:
-        rival = rival.train_plainly(records, steps=cell.steps, batch_size=cell.batch_size, seed=cell.seed)
+        rival = rival.train_plainly(
+            records, steps=cell.steps, batch_size=cell.batch_size, seed=cell.seed, pace=PLAIN_PACE
+        )
     else:
         rival = _privately(job, cell.plan, rival, records, watch)
         costs["clipped"] = watch.clipped

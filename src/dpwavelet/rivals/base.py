@@ -61,8 +61,11 @@ class Rival(Protocol[R]):
         """
         ...
 
-    def train_plainly(self, records: R, *, steps: int, batch_size: int, seed: int) -> Self:
-        """The same system after as many steps without clipping, noise and promise: for stand-ins alone."""
+    def train_plainly(self, records: R, *, steps: int, batch_size: int, seed: int, pace: float) -> Self:
+        """The same system after as many steps without clipping, noise and promise: for stand-ins alone.
+
+        `pace` is the share of the learning rate that it takes.
+        """
         ...
 
     def held_out_loss(self, records: R) -> float | None:

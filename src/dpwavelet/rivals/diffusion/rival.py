@@ -66,10 +66,17 @@ class DpLdm:
         )
         return self._after(trained)
 
-    def train_plainly(self, records: LatentRecords, *, steps: int, batch_size: int, seed: int) -> Self:
+    def train_plainly(
+        self, records: LatentRecords, *, steps: int, batch_size: int, seed: int, pace: float
+    ) -> Self:
         """The same after as many steps without clipping, noise and promise: for public stand-ins alone."""
         learned = training.train_without_privacy(
-            self.diffusion, records, self.settings, steps=steps, batch_size=batch_size, seed=seed
+            self.diffusion,
+            records,
+            replace(self.settings, learning_rate=pace * self.settings.learning_rate),
+            steps=steps,
+            batch_size=batch_size,
+            seed=seed,
         )
         return self._after(learned)
 

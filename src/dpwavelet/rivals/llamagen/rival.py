@@ -167,10 +167,17 @@ class LlamaGen:
         trained = train_privately(self.transformer, records, plan, self.settings, folder, ledger, run, told)
         return self._after(trained.requires_grad_(False))
 
-    def train_plainly(self, records: PrivateTokens, *, steps: int, batch_size: int, seed: int) -> "LlamaGen":
+    def train_plainly(
+        self, records: PrivateTokens, *, steps: int, batch_size: int, seed: int, pace: float
+    ) -> "LlamaGen":
         """The same after as many steps without clipping, noise and promise: for public stand-ins alone."""
         trained = train_without_privacy(
-            self.transformer, records, self.settings, steps=steps, batch_size=batch_size, seed=seed
+            self.transformer,
+            records,
+            replace(self.settings, learning_rate=pace * self.settings.learning_rate),
+            steps=steps,
+            batch_size=batch_size,
+            seed=seed,
         )
         return self._after(trained)
 
