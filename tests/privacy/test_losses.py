@@ -33,11 +33,16 @@ def test_every_delta_is_that_of_the_library(rate, noise, side):
 def test_no_threshold_of_an_attack_gains_more(rate, noise, epsilon):
     """The output is drawn around -1 or 0 with the unit, by the rate, and around 0 without it."""
     thresholds = np.linspace(-30, 30, 1201)
-    below, shifted = norm.cdf(thresholds / noise), norm.cdf((thresholds + 1) / noise)
-    with_it = rate * shifted + (1 - rate) * below
+
+    def drawn(tail):
+        """Probabilities of a tail of outputs, without the unit and with it."""
+        without = tail(thresholds / noise)
+        return without, rate * tail((thresholds + 1) / noise) + (1 - rate) * without
+
+    (below, below_with), (above, above_with) = drawn(norm.cdf), drawn(norm.sf)
     for side, gains in (
-        (AdjacencyType.REMOVE, with_it - math.exp(epsilon) * below),
-        (AdjacencyType.ADD, (1 - below) - math.exp(epsilon) * (1 - with_it)),
+        (AdjacencyType.REMOVE, below_with - math.exp(epsilon) * below),
+        (AdjacencyType.ADD, above - math.exp(epsilon) * above_with),
     ):
         loss = GaussianPrivacyLoss(noise, sampling_prob=rate, adjacency_type=side)
         assert gains.max() <= _deltas(loss, side, np.array([epsilon]))[0] + 1e-13
