@@ -1,7 +1,7 @@
 """What hardening does to pictures of privately trained models: two detail models, alike but for the mistakes.
 
     python benchmarks/recipe.py --keep --share 0.25 --variants default --epsilon 10 --seeds 1
-    python benchmarks/hardening.py build/recipe/models/*           # half an hour on one free core
+    python benchmarks/hardening.py build/recipe/models/*           # was tried in small alone
 
 1. A detail model learns from scratch on public images, for `--steps` (what ships took 2,000).
 2. It goes on twice from there for `--more` steps, as the stage *hardened* does: with the mistakes of the
@@ -44,7 +44,7 @@ from dpwavelet.pretraining.stages import PublicPixels
 from dpwavelet.upsampling import DetailModel
 from dpwavelet.wavelet import analyze
 
-UNTRAINED, HARDENED, TRUE = "as it was before both", "with mistakes", "with true ones"
+BEFORE, HARDENED, TRUE = "as it was before both", "with mistakes", "with true ones"
 
 
 def main() -> None:
@@ -85,7 +85,7 @@ def learned(
         HARDENED: nullcontext(),
         TRUE: patch.object(detail_stage, "with_mistakes", lambda model, coarse, generator: coarse),
     }
-    found = {UNTRAINED: first.detail}
+    found = {BEFORE: first.detail}
     for number, (name, way) in enumerate(ways.items()):
         own = folder / str(number)
         own.mkdir()

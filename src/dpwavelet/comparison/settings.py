@@ -15,9 +15,7 @@ Equal = Literal["records", "time"]
 MOST_SEEDS = 10
 FEWEST = 4  # pictures that a distance is told of
 NO_PRIVACY = float("inf")
-PLAIN_PACE = (
-    0.25  # of a learning rate without privacy: those of private training are for steps that are noise
-)
+PLAIN_PACE = 0.25  # of a learning rate, without privacy: they were chosen for steps that are mostly noise
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -156,7 +156,7 @@ def _shares(settings: TableSettings) -> list[str]:
     if NO_PRIVACY in settings.epsilons:
         said.append(
             f"Without privacy (inf) learning rates are {PLAIN_PACE:g} of those below, which were chosen for "
-            "steps that are mostly noise and overshoot without it."
+            "steps that are mostly noise."
         )
     if any(method.share != 1 for method in settings.methods):
         said.append("With @ a method takes that share of these steps, and the noise that so many ask for.")

@@ -83,10 +83,8 @@ class DpWavelet:
         self, records: PrivateTokens, *, steps: int, batch_size: int, seed: int, pace: float
     ) -> Self:
         """The same after as many steps without clipping, noise and promise: for public stand-ins alone."""
-        start, settings = (
-            self.model.transformer,
-            replace(self.settings, learning_rate=pace * self.settings.learning_rate),
-        )
+        start = self.model.transformer
+        settings = replace(self.settings, learning_rate=pace * self.settings.learning_rate)
         return self.with_transformer(
             train_without_privacy(start, records, settings, steps=steps, batch_size=batch_size, seed=seed)
         )

@@ -160,6 +160,7 @@ class RecordClipper:
 
         Should adding them up raise, as when memory ends, a part is added, and nothing is done with it: this
         clipper refuses to go on.
+
         Rows from `records` on are padding: chunks of one shape keep every product's rounding independent of
         how many records were drawn.
         """
