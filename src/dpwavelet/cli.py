@@ -104,7 +104,7 @@ def draw(
     started = time.monotonic()
     with Bars() as bars:
         bars.begin("drawing portraits", count)
-        drawn.draw_to(out, count, seed, size, progress=lambda done: bars.advance(done - bars.done))
+        drawn.draw_to(out, count, seed, size, told=bars.advance)
     rate = count / (time.monotonic() - started)
     print(f"{count} portraits of {size} x {size} pixels in {out} ({rate:.0f} a second)")
 

@@ -190,9 +190,15 @@ def test_what_a_run_refuses_an_audit_refuses_before_anything_is_spent(
 def test_what_the_owner_allowed_stands_in_the_audit(images, tiny_model, tmp_path):
     data = with_people(images, tmp_path / "data", lambda index: f"p{index // 2}")
     arguments = [data, "--epsilon", 4, "--out", tmp_path, "--model", tiny_model, "--repeats", 20, *QUICK]
-    assert call(*arguments, "--allow", "several-per-person") == 0
+    assert call(*arguments, "--allow", "several-per-person", "--ledger", tmp_path / "ledgers") == 0
     written = json.loads((tmp_path / "private" / "audit.json").read_text())
     assert [rule["name"] for rule in written["allowed"]] == ["several-per-person"]
+    for attack in written["audits"][0]["membership"]:
+        assert attack["curve"][-1] == [1.0, 1.0]
+    (spent,) = (tmp_path / "ledgers").iterdir()
+    for ledger in (Ledger.open(spent), Ledger.open(tmp_path / "private" / "ledger.jsonl")):
+        (run,) = ledger.runs.values()
+        assert run.begun["allowed"] == ["several-per-person"]
 
 
 def test_a_cap_stops_an_audit_and_leaves_nothing(images, tiny_model, tmp_path, capsys):

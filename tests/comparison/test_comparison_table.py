@@ -554,12 +554,13 @@ class TestConsent:
     def test_an_owner_pays_in_the_ledger_of_the_images_too(
         self, people: Path, asked: TableSettings, tmp_path: Path
     ) -> None:
-        out, settings = tmp_path / "out", one(asked, stand_in=False, spend=8.0, ledger=tmp_path / "ledgers")
+        out, ledgers, allow = tmp_path / "out", tmp_path / "ledgers", ("duplicates",)
+        settings = one(asked, stand_in=False, spend=8.0, ledger=ledgers, allow=allow)
         here = again(people, out, settings)
         owned = here.jobs[0].owned
-        ledger = DataLedger.open(ledger_path(owned, tmp_path / "ledgers"), owned)
+        ledger = DataLedger.open(ledger_path(owned, ledgers), owned)
         ((name, run),) = ledger.runs.items()
-        assert (run.charged, run.closed) == (3, "finished")
+        assert (run.charged, run.closed, run.begun["allowed"]) == (3, "finished", [*allow])
         (own,) = (out / "ledgers").iterdir()
         assert list(Ledger.open(own).runs) == [name] and name.startswith(own.stem)
         assert out.stat().st_mode & 0o777 == 0o700

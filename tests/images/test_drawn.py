@@ -13,11 +13,11 @@ PEOPLE = portraits(140, seed=7)
 @pytest.mark.parametrize("workers", [None, 2])
 def test_a_folder_holds_the_same_pictures_captions_and_traits(tmp_path, workers):
     seen = []
-    draw_to(tmp_path / "set", count=140, seed=7, size=64, progress=seen.append, workers=workers)
+    draw_to(tmp_path / "set", count=140, seed=7, size=64, told=seen.append, workers=workers)
     lines = (tmp_path / "set" / "metadata.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     expected = render(PEOPLE, 64)
-    assert seen == [128, 140]
+    assert seen == [128, 12]
     assert [path.name for path in sorted((tmp_path / "set").glob("*.png"))] == [
         r["file_name"] for r in records
     ]
@@ -41,7 +41,7 @@ def test_a_failure_half_way_leaves_nothing_behind(tmp_path, workers, kind):
         raise kind("stop")
 
     with pytest.raises(kind, match="stop"):
-        draw_to(tmp_path / "set", count=300, seed=0, size=16, progress=stop, workers=workers)
+        draw_to(tmp_path / "set", count=300, seed=0, size=16, told=stop, workers=workers)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -52,7 +52,7 @@ def test_a_folder_that_vanishes_while_it_is_drawn_is_an_output_error(tmp_path, w
             path.rename(tmp_path.with_name(f"{tmp_path.name}-moved"))
 
     with pytest.raises(OutputError, match="cannot finish"):
-        draw_to(tmp_path / "set", count=900, seed=0, size=16, progress=remove, workers=workers)
+        draw_to(tmp_path / "set", count=900, seed=0, size=16, told=remove, workers=workers)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -23,9 +23,11 @@ from dpwavelet.images.sheet import to_bytes
 from dpwavelet.model import Model
 from dpwavelet.pipeline import RunSettings, Silent, judge_again, owner_report, run
 from dpwavelet.pipeline.judgement import Evidence, gather
-from dpwavelet.pipeline.owner_parts import COMPARED, FEWEST, PARTS, Released
-from dpwavelet.pipeline.owner_report import measured
+from dpwavelet.pipeline.owner_parts import COMPARED, PARTS, Released
+from dpwavelet.pipeline.owner_report import _audit as _audit_blocks
+from dpwavelet.pipeline.owner_report import check_audit, measured
 from dpwavelet.pipeline.release import Seal
+from dpwavelet.pipeline.settings import FEWEST
 from dpwavelet.privacy.verification import verify_release
 from dpwavelet.randomness import Source
 from dpwavelet.report import Missing
@@ -224,6 +226,19 @@ class TestSecondLook:
         with pytest.raises(ConfigError, match="no ledger"):
             judge_again(out, portraits, 24, Silent())
 
+    @pytest.mark.parametrize("wrong", [[{}], [{"plan": {"epsilon": 8.0}, "bounds": [1.0]}], [7], {"plan": 8}])
+    def test_an_audit_of_another_form_is_refused_beforehand_and_a_gap_afterwards(
+        self, wrong: object, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "audit.json"
+        write_json(path, {"audits": wrong})
+        with pytest.raises(ConfigError, match="holds no audits"):
+            check_audit(path)
+        for _ in range(2):
+            (gap,) = _audit_blocks(path)
+            assert isinstance(gap, Missing)
+            path.write_text("no json")
+
     def test_a_run_from_before_a_setting_of_drawing_is_drawn_without_it(
         self, finished: Path, portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -244,7 +259,7 @@ class TestSecondLook:
     ) -> None:
         page = finished / "private" / "report.html"
         before = page.read_bytes()
-        with pytest.raises(ConfigError, match="fewer than 20 pictures are compared with nothing"):
+        with pytest.raises(ConfigError, match="or at least 20 pictures, got 19"):
             judge_again(finished, portraits, 19, Silent())
         assert page.read_bytes() == before
 

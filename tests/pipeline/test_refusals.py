@@ -140,6 +140,13 @@ class TestDuplicates:
         assert alike(grey, grey)[0, 0]
         assert not alike(red, green)[0, 0]
 
+    def test_nearly_black_pictures_are_told_one_by_one(self) -> None:
+        pictures = torch.full((4, 3, 32, 32), 31, dtype=torch.uint8)
+        pictures[1:3, 0, 5, 5] = 32
+        known = Prints.of(pictures)
+        assert known.dark.tolist() == [True, False, False, True]
+        assert known.take([3, 1]).dark.tolist() == [True, False]
+
     def test_a_broken_file_ends_the_look_with_a_list(self, copy: Path, tiny_model: Path) -> None:
         for name in ("000003.png", "000008.png"):
             (copy / name).write_bytes((copy / name).read_bytes()[:100])

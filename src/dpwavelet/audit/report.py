@@ -13,13 +13,14 @@ from dpwavelet.audit.run import Audited, DrawnAudit, PrivateAudit
 from dpwavelet.checkpoint import write_bytes, write_json
 from dpwavelet.privacy.certificate import software_versions
 from dpwavelet.privacy.refusals import allowed_json
+from dpwavelet.report.charts import thin
 
 EVIDENCE = (
     "Evidence, not proof. A lower bound over the claim shows a defect (or one of the rare false alarms that "
     "the confidence leaves). Bounds under the claim show that these attacks found none."
 )
 PRIVATE = "PRIVATE: computed on private records without any promise. Keep it where the images are kept."
-CURVE_POINTS = 300  # of membership inference that are kept, or a few more
+CURVE_POINTS = 300  # of membership inference that are kept at most
 SIDE, EDGE, LEAST = 320, 44, 1e-3  # pixels of the plot and its margin; the smallest rate that it shows
 
 
@@ -97,8 +98,7 @@ def _write(audited: Sequence[Audited], folder: Path, *, private: bool, allowed: 
 def _json(one: Audited) -> dict[str, Any]:
     parts = asdict(one) | {"plan": one.plan.to_json(), "bounds": one.bounds, "within_claim": one.within_claim}
     for attack in parts["membership"]:  # as many points as a page draws
-        stride = max(len(attack["curve"]) // CURVE_POINTS, 1)
-        attack["curve"] = attack["curve"][::stride]
+        attack["curve"] = thin(attack["curve"], CURVE_POINTS)
     return parts
 
 

@@ -141,7 +141,7 @@ def audit_drawn(
     with tempfile.TemporaryDirectory(prefix="dpwavelet-") as name:
         folder = Path(name)
         progress.begin("drawing portraits", count)
-        draw_to(folder / "portraits", count, seed=settings.seed, size=model.image_size)
+        draw_to(folder / "portraits", count, settings.seed, model.image_size, progress.advance)
         images = PrivateImages.open(folder / "portraits", model.image_size)
         tokens = encode(images, model, None, progress)
         found = []
@@ -186,7 +186,8 @@ def audit_private(
     check_losses(model, chosen(tokens, np.arange(tokens.units) < REHEARSED))
     check_writable(out)
     run = secrets.token_hex(8)
-    account = Account.open(spendings, Ledger.open(private / "ledger.jsonl"), run, plan, fingerprint, out.name)
+    own = Ledger.open(private / "ledger.jsonl")
+    account = Account.open(spendings, own, run, plan, fingerprint, out.name, asked.allow)
     settings = replace(settings, training=asked.training)
     found = audit(tokens, model, plan, settings, private / "checkpoint", account, run, progress)
     account.finish(run)

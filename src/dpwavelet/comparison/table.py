@@ -120,6 +120,7 @@ class _Table:
             at_once=self.settings.at_once,
             owned=owned,
             ledger=self.settings.ledger,
+            allow=self.settings.allow,
         )
 
     def told(self, cells: Sequence[Cell], cost: Price) -> Told:

@@ -73,6 +73,7 @@ class Job:
     at_once: int  # cells that are computed beside one another
     owned: str | None  # fingerprint of private images, whose own ledger is charged too
     ledger: Path | None  # the folder of that ledger
+    allow: tuple[str, ...]  # refusals that the owner overruled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,7 +295,8 @@ def _privately(job: Job, plan: PrivacyPlan, rival: Rival[Any], records: Any, wat
             own.append({"kind": "begun", "run": run, "plan": plan.to_json()})
     else:
         spendings = DataLedger.open(ledger_path(job.owned, job.ledger), job.owned)
-        ledger = Account.open(spendings, own, run, plan, job.owned, f"compare: {job.cell.name}")
+        name = f"compare: {job.cell.name}"
+        ledger = Account.open(spendings, own, run, plan, job.owned, name, job.allow)
         check_accountant(own, run, folder)
     trained = rival.train(records, plan, folder, ledger, run, watch.told)
     watch.keep()

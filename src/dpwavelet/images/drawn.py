@@ -27,12 +27,12 @@ def draw_to(
     count: int,
     seed: int,
     size: int,
-    progress: Callable[[int], None] | None = None,
+    told: Callable[[int], None] = lambda more: None,
     workers: int | None = None,
 ) -> None:
     """Write `count` portraits as PNG files with a metadata.jsonl; the folder appears when it is complete.
 
-    `progress` is told how many are written so far. Memory does not grow with `count`, and the number of
+    `told` hears of every few more that are written. Memory does not grow with `count`, and the number of
     processes that draw (`workers`; unless given, as many as are worth starting) changes no byte.
     """
     check_size(size)
@@ -49,9 +49,6 @@ def draw_to(
         (building / "metadata.jsonl").open("w", encoding="utf-8") as metadata,
         written(building, parts, seed, size, workers or worthwhile(len(parts))) as all_lines,
     ):
-        done = 0
         for lines in all_lines:
             metadata.writelines(lines)
-            done += len(lines)
-            if progress:
-                progress(done)
+            told(len(lines))

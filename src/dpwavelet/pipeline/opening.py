@@ -139,9 +139,9 @@ def check_images(
     check_people(images, settings.group_by, settings.allow)
     progress.begin("checking images", len(images))
     prints = Prints.of_records(images, progress.advance)
-    if prints.dark:
+    if dark := int(prints.dark.sum()):
         progress.tell(
-            f"warning: {prints.dark:,} of {len(images):,} pictures come out nearly black. Files of 16 bits "
+            f"warning: {dark:,} of {len(images):,} pictures come out nearly black. Files of 16 bits "
             "may hold 12 or fewer: stretch their values over the whole range first."
         )
     check_seen(data, prints, settings.model, model.card)

@@ -31,6 +31,7 @@ from dpwavelet.images.files import decode
 from dpwavelet.images.sheet import from_bytes, png
 from dpwavelet.pipeline.judgement import Evidence, Rows
 from dpwavelet.pipeline.release import METADATA, SAMPLES, Samples, tone
+from dpwavelet.pipeline.settings import FEWEST
 from dpwavelet.report import Mark, Missing, Near, PrivateOrigin, Scored, Words
 from dpwavelet.report.blocks import Block
 from dpwavelet.report.measured import AnyOrigin, balance, calibration, measure, nearness, score_table
@@ -39,7 +40,6 @@ Blocks = list[Block[AnyOrigin]]
 Places = NDArray[np.int64]
 
 COMPARED = 2000  # records in a comparison of sets; the others serve real against real
-FEWEST = 20  # pictures below which nothing is compared
 PENALTY = 0.1  # of the probe of a word
 SHOWN = 12  # samples beside their nearest record
 MOST_SHOWN = 16  # classes or words in a chart

@@ -12,14 +12,14 @@ from typing import Any
 
 from dpwavelet import __version__
 from dpwavelet.checkpoint import read_json, write_bytes, write_json
-from dpwavelet.errors import ConfigError, DataError
+from dpwavelet.errors import ConfigError, DataError, ModelError
 from dpwavelet.evaluation.private import PrivateScore
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.judgement import Evidence, gather
-from dpwavelet.pipeline.owner_parts import FEWEST, PARTS, Blocks, Released, nearest
+from dpwavelet.pipeline.owner_parts import PARTS, Blocks, Released, nearest
 from dpwavelet.pipeline.release import Cost, marks, software_facts
-from dpwavelet.pipeline.settings import RunSettings
+from dpwavelet.pipeline.settings import FEWEST, RunSettings
 from dpwavelet.privacy.certificate import statement
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.progress import Progress
@@ -135,32 +135,36 @@ def check_audit(path: Path) -> None:
     _audits(path)
 
 
-def _audits(path: Path) -> list[dict[str, Any]]:
-    kept = read_json(path)
-    audits = kept.get("audits") if isinstance(kept, dict) else None
-    if not isinstance(audits, list):
-        raise ConfigError(f"{path} holds no audits; name the audit.json that `dpwavelet audit` wrote.")
-    return audits
-
-
 def _audit(path: Path) -> Blocks:
-    """What `dpwavelet audit` wrote: its lower bounds and the curves of membership inference."""
-    if not path.is_file():
-        return []
-    blocks: Blocks = []
-    for one in _audits(path):
-        claim = one["plan"]["epsilon"]
-        rows: dict[str, list[PrivateScore | str]] = {
-            name: [PrivateScore(name, bound), f"{claim:g}"] for name, bound in one["bounds"].items()
-        }
-        blocks.append(
-            score_table(
-                f"Epsilon from below, for a claim of {claim:g}", ("at least", "claimed"), rows, "Attack"
-            )
-        )
-        curves, curve = {attack["attack"]: attack["curve"] for attack in one["membership"]}, one["curve"]
-        mechanism, promise = (
-            list(zip(curve["rates"], curve[name], strict=True)) for name in ("by_mechanism", "by_promise")
-        )
-        blocks.append(roc(curves, mechanism, promise))
-    return blocks
+    """What `dpwavelet audit` wrote, if it is there; a file that cannot be read says so."""
+    try:
+        return _audits(path) if path.is_file() else []
+    except (ConfigError, ModelError) as error:
+        return [Missing(f"The audit could not be read: {error}")]
+
+
+def _audits(path: Path) -> Blocks:
+    kept = read_json(path)
+    try:
+        return [block for one in kept["audits"] for block in _one_audit(one)]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ConfigError(
+            f"{path} holds no audits of this version; name the audit.json that `dpwavelet audit` wrote."
+        ) from None
+
+
+def _one_audit(one: dict[str, Any]) -> Blocks:
+    """Its lower bounds and the curves of membership inference."""
+    claim = one["plan"]["epsilon"]
+    rows: dict[str, list[PrivateScore | str]] = {
+        name: [PrivateScore(name, bound), f"{claim:g}"] for name, bound in one["bounds"].items()
+    }
+    title = f"Epsilon from below, for a claim of {claim:g}"
+    curves, curve = {attack["attack"]: attack["curve"] for attack in one["membership"]}, one["curve"]
+    mechanism, promise = (
+        list(zip(curve["rates"], curve[name], strict=True)) for name in ("by_mechanism", "by_promise")
+    )
+    return [
+        score_table(title, ("at least", "claimed"), rows, "Attack"),
+        roc(curves, mechanism, promise),
+    ]

@@ -38,7 +38,7 @@ class Prints:
     pixels: Sequence[bytes]  # SHA-256 of the decoded picture
     sketches: duplicates.Sketches
     colours: NDArray[np.float16]  # [N, 192], of length one, or zero for a grey picture
-    dark: int = 0  # how many use less than an eighth of the range
+    dark: NDArray[np.bool_]  # [N], whether it uses less than an eighth of the range
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -54,7 +54,7 @@ class Prints:
             [duplicates.digest(image.numpy()) for image in pixels],
             duplicates.sketch(small.round().byte().numpy()),
             F.normalize(flat, eps=1e-6).half().numpy(),
-            int((pixels.amax((1, 2, 3)) < DARK).sum()),
+            (pixels.amax((1, 2, 3)) < DARK).numpy(),
         )
 
     @classmethod
@@ -76,7 +76,7 @@ class Prints:
             [digest for part in parts for digest in part.pixels],
             duplicates.joined([part.sketches for part in parts]),
             np.concatenate([part.colours for part in parts]),
-            sum(part.dark for part in parts),
+            np.concatenate([part.dark for part in parts]),
         )
 
     def take(self, indices: Sequence[int]) -> "Prints":
@@ -90,6 +90,7 @@ class Prints:
                 hashes=s.hashes[chosen], patterns=s.patterns[chosen], contrast=s.contrast[chosen]
             ),
             self.colours[chosen],
+            self.dark[chosen],
         )
 
 

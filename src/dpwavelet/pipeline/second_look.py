@@ -13,7 +13,7 @@ from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.likeness import FILE, Likeness
-from dpwavelet.pipeline.owner_parts import FEWEST, Released
+from dpwavelet.pipeline.owner_parts import Released
 from dpwavelet.pipeline.owner_report import check_audit, judge
 from dpwavelet.pipeline.settings import RunSettings, open_model, read_config
 from dpwavelet.privacy.ledger import Ledger
@@ -43,11 +43,6 @@ def judge_again(
         raise ConfigError(f"{out} holds no finished run; name the folder that has release/ and config.yaml.")
     if not (private / "ledger.jsonl").is_file():
         raise ConfigError(f"{private} has no ledger.jsonl; put back what lay beside the release.")
-    if 0 < judged < FEWEST:
-        raise ConfigError(
-            f"fewer than {FEWEST} pictures are compared with nothing, and the page would say so in the place "
-            f"of what it tells now; got {judged}."
-        )
     if audit is not None:
         check_audit(audit)
     kept = read_config(out / "config.yaml")

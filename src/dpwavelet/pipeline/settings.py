@@ -25,6 +25,7 @@ from dpwavelet.training import PrivateTraining
 
 GRANULARITY = 100  # an undeclared number of records is rounded down to a multiple of this
 JUDGED = 600  # pictures that are drawn to be compared with the records
+FEWEST = 20  # pictures below which nothing is compared
 PASSES = {"record": 6, "person": 12}  # how often a unit takes part on average; of a person, one record a time
 SHARE = {"record": 16, "person": 8}  # of the units, one in so many is the batch
 WORK = 40_000  # records that even a run over few of them sees, as far as the largest batches allow
@@ -80,8 +81,10 @@ class RunSettings:
                 f"passes and steps both say how long to train, got {self.passes:g} and {self.steps}; "
                 "give one of them."
             )
-        if self.judged < 0:
-            raise ConfigError(f"judged must be at least 0, got {self.judged}.")
+        if self.judged < 0 or 0 < self.judged < FEWEST:
+            raise ConfigError(
+                f"judged must be 0, which compares nothing, or at least {FEWEST} pictures, got {self.judged}."
+            )
         check_metrics(self.release_metrics, self.classes)
         if "accuracy" in self.release_metrics:
             check_captions(self.classes, self.captions)
