@@ -438,10 +438,11 @@ def export(
     registry.check_format(form)
     certificate = read_certificate(release)
     known = read_public_key(public_key) if public_key is not None else None
-    wrong = [text for ok, text in verify_release(release, known).lines if not ok]
-    if wrong:
+    found = verify_release(release, known)
+    if wrong := [text for ok, text in found.lines if not ok]:
         raise OutputError(f"{release} does not verify, so nothing is exported: {'; '.join(wrong)}.")
-    print(json.dumps(registry.export(certificate, form), indent=2, ensure_ascii=False))
+    entry = registry.export(certificate, form, found.cannot_prove)
+    print(json.dumps(entry, indent=2, ensure_ascii=False))
 
 
 app.command()(cli_evaluate.evaluate)

@@ -458,6 +458,49 @@ RUNS = breaks_of(
         "if False:",
         "TestLostAccountant::test_a_finished_run_is_not_trained_again",
     ),
+    (
+        "a release taken for public weights",
+        "What an earlier run learned from the same records at epsilon 20 is released again as epsilon 1.",
+        'if "started_from" in card or "plan" in card:',
+        "if False:",
+        "TestSameData::test_a_release_is_no_model_to_start_from"
+        " comparison/test_comparison_table.py::TestConsent::test_a_release_is_no_public_model",
+    ),
+)
+
+ACCOUNTS = breaks_of(
+    "pipeline/accounts.py",
+    "pipeline/test_accounts.py",
+    (
+        "a cap on a folder that its splits escape",
+        "Whoever names --split trains on records whose owner let nobody spend so much.",
+        "other.ledger.check_room(*plans, beside=own)",
+        "pass",
+        "TestCaps::test_a_cap_counts_what_is_asked_of_images_that_share_records"
+        " TestCaps::test_a_run_and_its_rehearsal_ask",
+    ),
+    (
+        "what the split has paid is left out under the cap of the folder",
+        "Every split spends the whole cap once more.",
+        "other.ledger.check_room(*plans, beside=own)",
+        "other.ledger.check_room(*plans)",
+        "TestCaps::test_a_cap_counts_what_was_paid_on_either_side",
+    ),
+    (
+        "what the folder has paid is left out under the cap of a split",
+        "The records of the split have paid already, and the cap of the split does not know.",
+        "own.check_room(*plans, beside=other.ledger)",
+        "own.check_room(*plans)",
+        "TestCaps::test_a_cap_counts_what_was_paid_on_either_side",
+    ),
+    (
+        "capped records taken for a stand-in",
+        "Somebody's records are trained on without privacy, and charged to nobody.",
+        "if one.ledger.cap is not None:",
+        "if False:",
+        "TestStandIns::test_what_somebody_capped_is_no_stand_in"
+        " comparison/test_comparison_table.py::TestConsent::test_records_with_a_cap_are_no_stand_in",
+    ),
 )
 
 TOKENS = breaks_of(
@@ -490,8 +533,8 @@ OWNED = breaks_of(
     (
         "cells of a table begin without room for all",
         "Some of the budget is spent on a table that the cap never lets anybody finish.",
-        "spendings.check_room(*(cell.plan for cell in fresh if cell.plan))",
-        "spendings.check_room()",
+        "check_beside(data, settings.split, spendings, plans, progress.tell)",
+        "check_beside(data, settings.split, spendings, [], progress.tell)",
         "TestConsent::test_a_cap_that_not_all_cells_fit_under_lets_none_begin",
     ),
     (
@@ -525,6 +568,7 @@ BREAKS = (
     *LEDGER,
     *BUDGET,
     *RUNS,
+    *ACCOUNTS,
     *TOKENS,
     *COMPARISON,
     *OWNED,

@@ -292,18 +292,21 @@ class TestCells:
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(Likeness, "choose", kill)
             again(people, tmp_path, chosen)
-        (kept,) = (tmp_path / "work").glob("*/likeness.safetensors")
-        first, loaded = kept.read_bytes(), []
+        (kept,) = (tmp_path / "work").glob("*/moments.safetensors")
+        exact, found = kept.read_bytes(), []
+        shutil.copytree(tmp_path, tmp_path.with_name("copy"))
 
-        def noted(path: Path) -> Likeness:
-            loaded.append(path.read_bytes())
-            return load_likeness(path)
+        def noted(self: Likeness, *_: object) -> None:
+            (here,) = (out / "work").glob("*/moments.safetensors")
+            assert here.read_bytes() == exact
+            found.append([part.tolist() for part in self.records])
+            raise Killed
 
-        load_likeness = Likeness.load
-        monkeypatch.setattr(Likeness, "load", noted)
-        again(people, tmp_path, chosen)
-        assert loaded == [first]
-        assert not kept.exists()
+        monkeypatch.setattr(Likeness, "choose", noted)
+        for out in (tmp_path, tmp_path.with_name("copy")):
+            with pytest.raises(Killed):
+                again(people, out, chosen)
+        assert found[0] == found[1]  # one sum has one noise, in every copy of the folder
 
     def test_nothing_is_chosen_without_privacy(self, asked: TableSettings) -> None:
         with pytest.raises(ConfigError, match=":chosen"):
@@ -696,15 +699,37 @@ class TestConsent:
     def test_weights_that_name_the_set_are_refused(
         self, people: Path, asked: TableSettings, tmp_path: Path, name: str
     ) -> None:
-        card = {"started_from": {"trained_on": {"names": ["CelebA faces"]}}}
+        self.with_card(asked, tmp_path, name, {"trained_on": {"names": ["CelebA faces"]}})
+        data = tmp_path / "celeba_faces"
+        shutil.copytree(people, data)
+        self.refused(data, tmp_path, self.with_weights(asked, tmp_path, name), "learned from CelebA faces")
+
+    def test_records_with_a_cap_are_no_stand_in(
+        self, people: Path, asked: TableSettings, tmp_path: Path
+    ) -> None:
+        owned = PrivateImages.open(people, 32).fingerprint()
+        DataLedger.open(ledger_path(owned, tmp_path / "ledgers"), owned).set_cap(Cap(2.0, 1e-3))
+        settings = one(asked, ledger=tmp_path / "ledgers")
+        with pytest.raises(PrivacyError, match="Say --spend and what you accept"):
+            make_table(people, tmp_path / "out", settings, Silent(), Here())
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("name", ["dp-wavelet", "dp-llamagen"])
+    def test_a_release_is_no_public_model(
+        self, people: Path, asked: TableSettings, tmp_path: Path, name: str
+    ) -> None:
+        self.with_card(asked, tmp_path, name, {"plan": {"epsilon": 8.0}, "started_from": {}})
+        self.refused(
+            people, tmp_path, self.with_weights(asked, tmp_path, name), "learned from private records"
+        )
+
+    @staticmethod
+    def with_card(asked: TableSettings, tmp_path: Path, name: str, card: dict[str, Any]) -> None:
         if name == "dp-wavelet":
             shutil.copytree(asked.weights[name], tmp_path / "weights")
             write_json(tmp_path / "weights" / "card.json", card)
         else:
             save(replace(load(Path(asked.weights[name])), card=card), tmp_path / "weights")
-        data = tmp_path / "celeba_faces"
-        shutil.copytree(people, data)
-        self.refused(data, tmp_path, self.with_weights(asked, tmp_path, name), "learned from CelebA faces")
 
     @pytest.mark.parametrize("name", ["dp-wavelet", "dp-llamagen"])
     def test_weights_without_finite_losses_are_refused(

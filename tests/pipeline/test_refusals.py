@@ -251,14 +251,18 @@ class TestSameData:
         else:
             check_seen(portraits, prints(images), str(model), Model.from_pretrained(model).card)
 
-    @pytest.mark.parametrize("depth", [0, 2])
-    def test_a_card_that_names_the_set_is_believed_through_a_chain_of_models(
-        self, model: Path, portraits: Path, tmp_path: Path, depth: int
+    @pytest.mark.parametrize("told", [{"plan": {}}, {"started_from": {}}, {"plan": None}])
+    def test_a_release_is_no_model_to_start_from(
+        self, model: Path, copy: Path, told: dict[str, object]
     ) -> None:
-        card: dict[str, object] = {"trained_on": {"names": ["CelebA faces"]}}
-        for _ in range(depth):
-            card = {"started_from": card}
-        write_json(model / "card.json", card)
+        """Its own records, perhaps these, have paid for it already, and no new plan would count that."""
+        write_json(model / "card.json", told)
+        refused("same-data", copy, model, "learned from private records", "cannot be allowed")
+
+    def test_a_card_that_names_the_set_is_believed(
+        self, model: Path, portraits: Path, tmp_path: Path
+    ) -> None:
+        write_json(model / "card.json", {"trained_on": {"names": ["CelebA faces"]}})
         images, loaded = PrivateImages.open(portraits, 32), Model.from_pretrained(model)
         check_seen(portraits, prints(images), str(model), loaded.card)
         with pytest.raises(Refusal, match="CelebA faces"):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from dpwavelet.checkpoint import digest
 from dpwavelet.errors import ConfigError, OutputError
 from dpwavelet.privacy.accounting import Gaussian, event_to_json
-from dpwavelet.privacy.certificate import NOT_PROMISED, make_certificate, write_certificate
+from dpwavelet.privacy.certificate import (
+    NOT_PROMISED,
+    make_certificate,
+    mechanisms_allow,
+    write_certificate,
+)
 from dpwavelet.privacy.keys import public_bytes
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.release_files import CERTIFICATE, SIGNATURE, digest_release, paths_in
@@ -416,7 +422,7 @@ def test_the_public_model_in_a_release_is_compared_with_the_weights_that_are_nam
     assert result.ok, result.lines
     shown = [text for _, text in result.lines if brought.name in text]
     doubted = [text for text in result.cannot_prove if brought.name in text]
-    known = named in ("transformer.safetensors", "reference.safetensors")
+    known = named == "transformer.safetensors"  # a reference beside it is what a release started from
     assert (len(shown), len(doubted)) == ((1, 0) if known else (0, 1))
     brought.write_bytes(b"private")
     assert any("has been changed" in text for text in failures(release))
@@ -442,14 +448,38 @@ def test_public_weights_that_are_named_badly_prove_nothing(release, weights):
         ("report.json", lambda c: {}),
         ("report.json", lambda c: []),
         ("model/card.json", lambda c: {"plan": c["plan"] | {"epsilon": 0.1}}),
+        ("model/card.json", lambda c: f'{{"plan": {{"epsilon": 0.1}}, "plan": {json.dumps(c["plan"])}}}'),
+        ("report.json", lambda c: json.dumps(promise_of(c)).replace("{", '{"epsilon": 0.1, ', 1)),
     ],
 )
 def test_another_promise_in_another_file_fails(release, path, told):
     content = told(certify(release))
-    (release / path).write_text(json.dumps(content))
+    (release / path).write_text(content if isinstance(content, str) else json.dumps(content))
     write_certificate(release, certify(release), OWNER)
     (wrong,) = failures(release)
     assert wrong.startswith(path)
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 1.0, 8.0])
+def test_a_statement_may_not_promise_three_thousandths_too_much(release, epsilon):
+    write_certificate(release, certify(release, replace(PLAN, epsilon=epsilon)), OWNER)
+    assert not failures(release)
+    allow = 100 * mechanisms_allow(replace(PLAN, epsilon=epsilon).events)
+
+    def promise_more(certificate):
+        said = re.search(r"at most ([0-9.]+)%", certificate["statement"])[1]
+        less = f"{allow * 0.997:.4f}"
+        certificate["statement"] = certificate["statement"].replace(f"most {said}%", f"most {less}%")
+
+    resign(release, promise_more)
+    assert any("disagree on statement" in text for text in failures(release))
+
+
+def test_what_the_owner_overruled_is_told_with_the_promise(release):
+    write_certificate(release, certify(release, allowed=["duplicates", "few-records"]), OWNER)
+    told = [text for ok, text in verify_release(release).lines if ok and "the owner overruled" in text]
+    assert [text.split(": ")[0].split()[-1] for text in told] == ["duplicates", "few-records"]
+    assert "at least k times the privacy loss" in told[0]
 
 
 def test_the_same_promise_in_other_files_passes_and_is_told(release):

@@ -40,6 +40,7 @@ from dpwavelet.generation import Sampling, draw_tokens
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
+from dpwavelet.pipeline.accounts import check_beside
 from dpwavelet.pipeline.opening import (
     REHEARSED,
     check_apart,
@@ -181,7 +182,7 @@ def audit_private(
     watch = check_images(data, images, units, model, plan, asked, progress)
     fingerprint = fingerprint_of(watch.prints)
     spendings = DataLedger.open(ledger_path(fingerprint, asked.ledger), fingerprint)
-    spendings.check_room(plan)
+    check_beside(data, split, spendings, [plan], progress.tell)
     tokens = encode(images, model, asked.group_by, progress)
     check_losses(model, chosen(tokens, np.arange(tokens.units) < REHEARSED))
     check_writable(out)

@@ -9,6 +9,7 @@ from dpwavelet.comparison.methods import open_system
 from dpwavelet.comparison.settings import TableSettings
 from dpwavelet.comparison.work import begun_as
 from dpwavelet.images.private import PrivateImages
+from dpwavelet.pipeline.accounts import check_beside
 from dpwavelet.pipeline.opening import REHEARSED, fingerprint_of
 from dpwavelet.pipeline.prints import Prints
 from dpwavelet.pipeline.refusals import check_duplicates, check_people, check_seen
@@ -42,7 +43,8 @@ def check_owned(
     fingerprint = fingerprint_of(prints)
     spendings = DataLedger.open(ledger_path(fingerprint, settings.ledger), fingerprint)
     fresh = [cell for cell in missing if begun_as(cell, out) not in spendings.runs]  # others hold their room
-    spendings.check_room(*(cell.plan for cell in fresh if cell.plan))
+    plans = [cell.plan for cell in fresh if cell.plan]
+    check_beside(data, settings.split, spendings, plans, progress.tell)
     for name in dict.fromkeys(cell.name for cell in missing):
         _check_losses(known[name], images.first(REHEARSED))
     return fingerprint

@@ -26,6 +26,7 @@ from dpwavelet.errors import ConfigError, DataError, PrivacyError
 from dpwavelet.evaluation import Extractor, extractor
 from dpwavelet.features import NAME
 from dpwavelet.images.private import PrivateImages
+from dpwavelet.pipeline.accounts import check_unowned
 from dpwavelet.pipeline.opening import check_apart
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.progress import Progress
@@ -43,6 +44,8 @@ def make_table(
     check_consent(settings, least_price(settings))
     check_apart(data, out)
     table = _Table.open(data, out, settings)
+    if settings.stand_in:
+        check_unowned(data, (settings.split, settings.held_out), settings.ledger, progress.tell)
     with alone_in(out):
         cells = table.cells(_steps(table, work))
         cost = price(cells, out)

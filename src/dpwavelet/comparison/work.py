@@ -41,15 +41,17 @@ from dpwavelet.evaluation.extractors import extractor
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.memory import keep_freed_memory
-from dpwavelet.pipeline.likeness import CHOICES, DRAWN, FILE, Likeness, buy, measure
+from dpwavelet.pipeline.bought import NO_CLASS, Generated, Prepared
+from dpwavelet.pipeline.likeness import CHOICES, DRAWN, Likeness, buy, measure
+from dpwavelet.pipeline.purchase import once
 from dpwavelet.pipeline.refusals import check_accountant
 from dpwavelet.pipeline.settings import spread
 from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.randomness import Source
 from dpwavelet.ranks import place
 from dpwavelet.rivals.base import Rival
+from dpwavelet.training.resuming import kept_source
 
 REPEAT = "Restore them, or repeat the command for a table of what is there now."
 
@@ -265,21 +267,22 @@ def _likeness(
 ) -> Likeness:
     """What the only sum beside training in the plan of the cell tells of the records; it was charged with it.
 
-    It is written down before a picture is chosen by it, so a cell that was interrupted has no second one. Its
-    noise has a key of its own, which nobody keeps: a sum that is measured again meets other noise, and what
-    the first one was is never seen.
+    The exact sum lies in the folder before noise is made, and the noise is a function of the key that the
+    ledgers know: a cell that is resumed, and one whose folder was copied, have one sum for one noise.
     """
-    plan, kept = job.cell.plan, _folder(job) / FILE
+    plan, folder, space = job.cell.plan, _folder(job), extractor()
     assert plan is not None
-    if not kept.is_file():
+
+    def measured() -> Prepared:
         started = time.perf_counter()
-        space = extractor()
         drawn = space.rows_of_any(rival.draw(spread(tuple(captions), DRAWN), job.cell.seed + 1))
         records = np.concatenate([space.rows_of_any(pixels) for _, pixels in images.batches(AT_ONCE)])
-        likeness = buy(measure(drawn, records, None), drawn, plan, 0, Source(), space.digest)
+        total = measure(drawn, records, None)
         watch.measured(time.perf_counter() - started)
-        likeness.save(kept)
-    return Likeness.load(kept)
+        return Prepared(Generated(drawn, np.full(len(drawn), NO_CLASS)), total)
+
+    prepared = once(folder / "moments.safetensors", _name_run(job.cell, job.out), measured)
+    return buy(prepared.total, prepared.generated.rows, plan, 0, kept_source(folder), space.digest)
 
 
 def _privately(job: Job, plan: PrivacyPlan, rival: Rival[Any], records: Any, watch: Stopwatch) -> Rival[Any]:

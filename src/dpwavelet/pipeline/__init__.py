@@ -1,8 +1,8 @@
 """Complete jobs: a private run from a folder to a release, and a model that draws pictures."""
 
+from dpwavelet.pipeline.accounts import open_ledger
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.learning import assist
-from dpwavelet.pipeline.opening import open_ledger
 from dpwavelet.pipeline.run import dry_run, run
 from dpwavelet.pipeline.second_look import judge_again
 from dpwavelet.pipeline.settings import RunSettings, declared, make_plan, read_captions

@@ -17,7 +17,6 @@ from dpwavelet.pipeline.prints import Prints
 from dpwavelet.pipeline.refusals import check_duplicates, check_people, check_seen
 from dpwavelet.pipeline.settings import RunSettings, declared, make_plan, open_model
 from dpwavelet.privacy.bounded_sums import MOST_UNITS
-from dpwavelet.privacy.budget import DataLedger, ledger_path
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import check_signal, signal_to_noise
 from dpwavelet.privacy.release_files import CERTIFICATE
@@ -98,13 +97,6 @@ def caption_warnings(folder: ImageFolder, model: Model) -> list[str]:
 def fingerprint_of(prints: Prints) -> str:
     """What `PrivateImages.fingerprint` finds, from files that were read already."""
     return hashlib.sha256(b"".join(sorted(prints.files))).hexdigest()
-
-
-def open_ledger(data: Path, folder: Path | None = None, split: str | None = None) -> DataLedger:
-    """The ledger of a data set, wherever its images lie now, as `run` finds it."""
-    check_data(data)
-    fingerprint = PrivateImages.open(data, 1, split).fingerprint()  # at any size: it reads files, not pixels
-    return DataLedger.open(ledger_path(fingerprint, folder), fingerprint)
 
 
 def check_images(

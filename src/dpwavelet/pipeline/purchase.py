@@ -50,7 +50,7 @@ def purchase(images: PrivateImages, ours: Pipeline, here: Ongoing, source: Sourc
     path, exact = here.private / "bought.json", here.private / "measured.safetensors"
     if (found := kept_numbers(path, run)) is not None:
         return found
-    prepared = _once(exact, run, lambda: _prepared(images, ours, settings, here.progress))
+    prepared = once(exact, run, lambda: _prepared(images, ours, settings, here.progress))
     found = buy(
         settings.release_metrics, settings.classes, prepared, here.plan, source, settings.seed,
         chosen=ours.drawings > 1,
@@ -80,7 +80,7 @@ def purchase_likeness(
         total = likenesses.measure(drawn, _rows(space, images, progress), _owners(images, settings))
         return Prepared(Generated(drawn, np.full(len(drawn), NO_CLASS)), total)
 
-    prepared = _once(here.private / "moments.safetensors", here.name, measured)
+    prepared = once(here.private / "moments.safetensors", here.name, measured)
     rows, choices = prepared.generated.rows, settings.choices
     return likenesses.buy(prepared.total, rows, here.plan, place, source, space.digest, choices)
 
@@ -105,7 +105,7 @@ def rehearse_likeness(plan: PrivacyPlan, settings: RunSettings) -> Likeness | No
     return likenesses.buy(total, drawn, plan, place, Source(), space.digest, settings.choices)
 
 
-def _once(exact: Path, run: str, measure: Callable[[], Prepared]) -> Prepared:
+def once(exact: Path, run: str, measure: Callable[[], Prepared]) -> Prepared:
     """What was measured exactly, the first time and never again."""
     if not exact.is_file():
         measure().save(exact, run)

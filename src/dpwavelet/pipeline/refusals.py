@@ -87,7 +87,16 @@ def check_seen(
     card: Mapping[str, Any],
     advice: str = "Start from weights that never saw them: --model.",
 ) -> None:
-    """Refuse public weights that were trained on these records, by their pictures or by the set's name."""
+    """Refuse weights that may have learned from these records: by their pictures, name or own promise.
+
+    A release is refused whatever it learned from: no plan for these records would count what it cost them.
+    """
+    if "started_from" in card or "plan" in card:
+        raise Refusal(
+            "same-data",
+            f"{weights} learned from private records, perhaps from these; its own promise counts those alone",
+            f"{advice} To train longer, begin one longer run anew.",
+        )
     contrast = prints.sketches.contrast
     digests = [pixels for pixels, telling in zip(prints.pixels, contrast, strict=True) if telling]
     share = share_known(read_known(find(weights)), digests)
@@ -147,15 +156,10 @@ def check_accountant(ledger: Ledger, run: str, folder: Path) -> None:
 
 
 def _trained_on(card: Mapping[str, Any]) -> list[str]:
-    """Names of the data sets in a model's card, and in those of the models that it started from."""
-    names = list[str]()
-    while card:
-        said = card.get("trained_on")
-        listed = said.get("names") if isinstance(said, dict) else None
-        names += [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
-        before = card.get("started_from")
-        card = dict(before) if isinstance(before, dict) else {}
-    return names
+    """Names of the data sets in a model's card."""
+    said = card.get("trained_on")
+    listed = said.get("names") if isinstance(said, dict) else None
+    return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
 
 
 def _names(images: PrivateImages, records: Sequence[int]) -> str:

@@ -20,6 +20,7 @@ import yaml
 from dpwavelet.checkpoint import alone_in, write_bytes, write_json
 from dpwavelet.enlargers import Enlarger, enlarger_json
 from dpwavelet.errors import ConfigError
+from dpwavelet.pipeline.accounts import check_beside
 from dpwavelet.pipeline.dress_rehearsal import rehearse
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.learning import learn
@@ -89,8 +90,9 @@ def _run(
     fingerprint = opened.fingerprint
     spendings = DataLedger.open(ledger_path(fingerprint, settings.ledger), fingerprint)
     check_place(spendings.path)
+    if not (private / "ledger.jsonl").exists():
+        check_beside(data, split, spendings, [plan], progress.tell)
     if not (out / "config.yaml").exists():
-        spendings.check_room(plan)
         rehearse(opened, settings, progress, out.name)
     here = Ongoing(plan, settings, _begin(out, settings, plan, opened.enlarger), private, progress)
     own = Ledger.open(private / "ledger.jsonl")
@@ -151,7 +153,7 @@ def dry_run(
     fingerprint = opened.fingerprint
     spendings = DataLedger.open(ledger_path(fingerprint, settings.ledger), fingerprint)
     check_place(spendings.path)
-    spendings.check_room(opened.plan)
+    check_beside(Path(data), split, spendings, [opened.plan], progress.tell)
     rehearse(opened, settings, progress, "rehearsal" if named is None else named.name)
     return opened.plan
 

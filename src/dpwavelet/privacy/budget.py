@@ -149,13 +149,21 @@ class DataLedger(Ledger):
         """Close a run that will not be resumed: its charged steps stay, the rest of its plan is free."""
         self.append({"kind": "abandoned", "run": run})
 
-    def check_room(self, *plans: PrivacyPlan) -> None:
-        """Refuse plans that the cap leaves no room for, together; only `append` decides for good."""
+    def check_room(self, *plans: PrivacyPlan, beside: "DataLedger | None" = None) -> None:
+        """Refuse plans that the cap leaves no room for, together; only `append` decides for good.
+
+        What the ledger `beside` holds, of images of which some are these, counts as if it were held here.
+        """
         self._read()
+        units = [_unit(plan.to_json()) for plan in plans]
+        held = list[Event]()
+        if beside is not None and plans:
+            held = [event for unit in beside.units for event in beside.held(unit)]
+            units += beside.units
         self._check_room(
-            [event for plan in plans for event in plan.events],
-            [_unit(plan.to_json()) for plan in plans],
-            len(plans),
+            [*held, *(event for plan in plans for event in plan.events)],
+            units,
+            len(plans) + (len(beside.runs) if beside is not None else 0),
         )
 
     def spent(self, unit: str) -> tuple[Event, ...]:

@@ -40,6 +40,7 @@ LIKENESS = (
 NOT_PROMISED = (
     "Privacy of the images that the public models were trained on.",
     "Privacy of a person who appears in several records, unless the unit is the person.",
+    "Their number: there are at least as many as declared, and not a hundred more where nobody declared any.",
     "Truth: generated images are inventions, and their fine detail comes from public images.",
     "Privacy of choices made by looking at private results, unless each try is in the ledger.",
     "Protection from anyone who holds the noise key, the private folder or the original records.",

@@ -52,8 +52,7 @@ RULES = {
         ),
         Rule(
             "same-data",
-            "The public weights have seen these pictures without any noise, and noise that is added later "
-            "cannot hide them.",
+            "What the starting weights have seen of these pictures, noise that is added later cannot hide.",
             overridable=False,
         ),
         Rule(

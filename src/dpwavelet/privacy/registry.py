@@ -6,7 +6,7 @@ SP 800-226, "Guidelines for Evaluating Differential Privacy Guarantees" (2025). 
 certificate does not say; what only the owner knows (who, for what, where) is left empty for the owner.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpwavelet.errors import ConfigError
@@ -16,9 +16,10 @@ _MINE = ""  # for the owner to fill in
 
 _TUNING = (
     "Decoding a record to pixels and its tokens is a fixed public function of that record alone. Batch size, "
-    "steps and clipping norm follow from the declared number of records; no setting was computed from the "
-    "records. Tuning by other runs on the same records is not covered: those runs have ledger entries and "
-    "certificates of their own."
+    "steps and clipping norm stand in the plan; unless the owner gave them, they follow from the declared "
+    "number of records. That nobody chose them by looking at the records no certificate can show. Tuning by "
+    "other runs on the same records is not covered: those runs have ledger entries and certificates of their "
+    "own."
 )
 _POST = (
     "Averages of the weights, every sample, and the detail that public models add, are functions of the "
@@ -38,13 +39,13 @@ def check_format(form: str) -> None:
         raise ConfigError(f"the format must be one of {', '.join(FORMATS)}, got {form!r}.")
 
 
-def export(certificate: Mapping[str, Any], form: str) -> dict[str, Any]:
-    """A verified certificate as plain JSON in one of FORMATS."""
+def export(certificate: Mapping[str, Any], form: str, cannot_prove: Sequence[str]) -> dict[str, Any]:
+    """A verified certificate as plain JSON in one of FORMATS, with what verifying it left open."""
     check_format(form)
-    return _registry(certificate) if form == "registry" else _nist(certificate)
+    return (_registry if form == "registry" else _nist)(certificate, cannot_prove)
 
 
-def _registry(certificate: Mapping[str, Any]) -> dict[str, Any]:
+def _registry(certificate: Mapping[str, Any], cannot_prove: Sequence[str]) -> dict[str, Any]:
     return {
         "status": "Draft",
         "registry_authors": [],
@@ -85,12 +86,13 @@ def _registry(certificate: Mapping[str, Any]) -> dict[str, Any]:
                 "mechanisms": f"{_mechanisms(certificate)} {_POINTS} Software: {_software(certificate)}.",
                 "justification": _allowed(certificate),
             },
-            "additional_information": "Not promised: " + " ".join(certificate["not_promised"]),
+            "additional_information": f"Not promised: {' '.join(certificate['not_promised'])} "
+            f"No check of the release can prove: {'; '.join(cannot_prove)}.",
         },
     }
 
 
-def _nist(certificate: Mapping[str, Any]) -> dict[str, Any]:
+def _nist(certificate: Mapping[str, Any], cannot_prove: Sequence[str]) -> dict[str, Any]:
     return {
         "framework": "NIST SP 800-226",
         "definition": "(epsilon, delta)-differential privacy",
@@ -123,6 +125,7 @@ def _nist(certificate: Mapping[str, Any]) -> dict[str, Any]:
             "allowed_by_the_owner": certificate["allowed"],
         },
         "not_covered": certificate["not_promised"],
+        "not_provable": list(cannot_prove),
         "ledger": certificate["ledger"],
     }
 

@@ -25,6 +25,11 @@ _OTHER = {
 }
 
 
+def kept_source(folder: Path) -> Source:
+    """The source of the run that was begun in this folder."""
+    return Source(bytes.fromhex(read_json(folder / KEY)["key"]))
+
+
 class Checkpoint:
     """A private run on disk: the key of its randomness, its plan, and the optimizer after some step."""
 

@@ -1,0 +1,152 @@
+"""A cap on a folder holds for its splits, a cap on a split for the folder, and neither for strangers."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dpwavelet.errors import PrivacyError
+from dpwavelet.pipeline import RunSettings, Silent, dry_run, run
+from dpwavelet.pipeline.accounts import beside, check_beside, check_unowned, open_ledger
+from dpwavelet.privacy.budget import Cap, DataLedger, begun
+from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.training import PrivateTraining
+
+PLAN = PrivacyPlan(epsilon=4.0, delta=1e-4, records=100, batch_size=20, steps=5, max_norm=1.0)
+PARTS = (None, "train", "test")
+
+
+class Listener(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines = list[str]()
+
+    def tell(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture
+def people(portraits: Path, tmp_path: Path) -> Path:
+    """130 portraits, of which the last 20 are held out."""
+    folder = tmp_path / "people"
+    shutil.copytree(portraits, folder)
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    for place, row in enumerate(rows):
+        row["split"] = "train" if place < 110 else "test"
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def ledger_of(people: Path, split: str | None) -> DataLedger:
+    return open_ledger(people, people.parent / "ledgers", split)
+
+
+def spend(ledger: DataLedger, plan: PrivacyPlan = PLAN) -> None:
+    assert ledger.images is not None
+    ledger.append(begun("a", plan, ledger.images))
+    ledger.append({"kind": "charged", "run": "a", "steps": plan.steps})
+    ledger.finish("a")
+
+
+def settings(model: Path, folder: Path, **changes: object) -> RunSettings:
+    wanted: dict[str, object] = {
+        "epsilon": 8.0, "records": 100, "batch_size": 50, "steps": 5, "samples": 0, "judged": 0,
+        "model": str(model), "ledger": folder, "training": PrivateTraining(chunk=32, mixed_precision=False),
+    }  # fmt: skip
+    return RunSettings(**(wanted | changes))  # type: ignore[arg-type]  # any of its fields
+
+
+class TestBeside:
+    @pytest.mark.parametrize(
+        ("asked", "others"),
+        [(None, ["the split 'test'", "the split 'train'"]), ("train", ["the whole folder"]),
+         ("test", ["the whole folder"])],
+    )  # fmt: skip
+    def test_parts_that_share_records_are_found_by_their_pictures(
+        self, people: Path, asked: str | None, others: list[str]
+    ) -> None:
+        assert beside(people, asked, ledger_of(people, asked)) == []
+        for part in PARTS:
+            spend(ledger_of(people, part))
+        found = beside(people, asked, ledger_of(people, asked))
+        assert [one.name for one in found] == others
+        assert all(len(one.ledger.runs) == 1 for one in found)
+        (people / "000003.png").write_bytes((people / "000004.png").read_bytes())  # and not by the folder
+        assert all(one.name != "the whole folder" for one in beside(people, asked, ledger_of(people, asked)))
+
+    def test_a_folder_without_splits_stands_alone(self, portraits: Path, people: Path) -> None:
+        spend(ledger_of(people, "train"))
+        own = open_ledger(portraits, people.parent / "ledgers")
+        spend(own)
+        assert beside(portraits, None, own) == []
+
+
+class TestCaps:
+    @pytest.mark.parametrize(("capped", "asked"), [(None, "train"), ("train", None)])
+    def test_a_cap_counts_what_is_asked_of_images_that_share_records(
+        self, people: Path, capped: str | None, asked: str | None
+    ) -> None:
+        ledger_of(people, capped).set_cap(Cap(3.0, 1e-4))
+        with pytest.raises(PrivacyError, match="may cost epsilon 3"):
+            check_beside(people, asked, ledger_of(people, asked), [PLAN], Listener().tell)
+        check_beside(people, asked, ledger_of(people, asked), [], Listener().tell)
+
+    @pytest.mark.parametrize("capped", [None, "train"])
+    @pytest.mark.parametrize("paid", [None, "train"])
+    def test_a_cap_counts_what_was_paid_on_either_side(
+        self, people: Path, capped: str | None, paid: str | None
+    ) -> None:
+        ledger_of(people, capped).set_cap(Cap(5.0, 1e-4))
+        check_beside(people, "train", ledger_of(people, "train"), [PLAN], Listener().tell)
+        spend(ledger_of(people, paid))
+        with pytest.raises(PrivacyError, match="may cost epsilon 5"):
+            check_beside(people, "train", ledger_of(people, "train"), [PLAN], Listener().tell)
+
+    def test_records_of_another_split_cost_these_nothing(self, people: Path) -> None:
+        ledger_of(people, "test").set_cap(Cap(3.0, 1e-4))
+        heard = Listener()
+        check_beside(people, "train", ledger_of(people, "train"), [PLAN], heard.tell)
+        assert heard.lines == []
+
+    def test_runs_beside_are_told_of_where_no_cap_decides(self, people: Path) -> None:
+        spend(ledger_of(people, None))
+        heard = Listener()
+        check_beside(people, "train", ledger_of(people, "train"), [PLAN], heard.tell)
+        (line,) = heard.lines
+        assert line.startswith("warning: the whole folder has runs too")
+
+    def test_people_and_records_under_one_cap_are_refused(self, people: Path) -> None:
+        ledger_of(people, None).set_cap(Cap(50.0, 1e-4))
+        spend(ledger_of(people, None))
+        of_people = PrivacyPlan.from_json(PLAN.to_json() | {"unit": "person", "group_by": "name"})
+        with pytest.raises(PrivacyError, match="do not add up"):
+            check_beside(people, "train", ledger_of(people, "train"), [of_people], Listener().tell)
+
+    def test_a_run_and_its_rehearsal_ask(self, people: Path, tiny_model: Path, tmp_path: Path) -> None:
+        ledger_of(people, None).set_cap(Cap(3.0, 1e-4))
+        asked = settings(tiny_model, tmp_path / "ledgers")
+        with pytest.raises(PrivacyError, match="may cost epsilon 3"):
+            dry_run(people, asked, Silent(), split="train")
+        with pytest.raises(PrivacyError, match="may cost epsilon 3"):
+            run(people, tmp_path / "out", asked, Silent(), split="train")
+        assert not (tmp_path / "out" / "config.yaml").exists()
+        assert not ledger_of(people, "train").entries
+
+
+class TestStandIns:
+    @pytest.mark.parametrize("part", PARTS)
+    def test_what_somebody_capped_is_no_stand_in(self, people: Path, part: str | None) -> None:
+        ledger_of(people, part).set_cap(Cap(3.0, 1e-4))
+        with pytest.raises(PrivacyError, match="Say --spend and what you accept"):
+            check_unowned(people, ("train", "test"), people.parent / "ledgers", Listener().tell)
+
+    def test_what_has_private_runs_is_told_of(self, people: Path) -> None:
+        heard = Listener()
+        check_unowned(people, ("train", "test"), people.parent / "ledgers", heard.tell)
+        assert heard.lines == []
+        spend(ledger_of(people, "train"))
+        check_unowned(people, ("train", "test"), people.parent / "ledgers", heard.tell)
+        (line,) = heard.lines
+        assert "the split 'train'" in line and "say --spend" in line
