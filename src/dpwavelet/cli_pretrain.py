@@ -13,6 +13,7 @@ from dpwavelet.comparison.methods import OURS, SYSTEMS
 from dpwavelet.images.public import PublicImages
 from dpwavelet.model import PRESETS
 from dpwavelet.pretraining.feature_stage import FeatureTraining, train_features
+from dpwavelet.pretraining.record import PublicRun
 
 
 def pretrain(
@@ -21,6 +22,14 @@ def pretrain(
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "thumb",
     method: Annotated[str, typer.Option(help=f"Whose weights: {', '.join(SYSTEMS)}.")] = OURS,
     split: option.Split = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="What the data set is called; private data of that name is refused. Repeatable."),
+    ] = None,
+    terms: Annotated[
+        str,
+        typer.Option(help="The data set and its terms of use, for every release from here to tell."),
+    ] = "",
     effort: Annotated[float, typer.Option(help="Share of the usual steps: 0.1 is a quick try.")] = 1.0,
     seed: option.Seed = 0,
     threads: option.Threads = None,
@@ -30,7 +39,8 @@ def pretrain(
     With --method, the networks of a system that `compare` puts beside ours.
     """
     option.use(threads)
-    make_weights(method, data, split, preset, effort, seed, out, _note)
+    about = PublicRun(preset=preset, seed=seed, names=tuple(name or ()), terms=terms)
+    make_weights(method, data, split, about, effort, out, _note)
     print(f"model in {out}; look at the sheets in {out}.work")
 
 

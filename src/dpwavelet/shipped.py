@@ -49,7 +49,7 @@ class Shipped:
     def trained_on(self) -> str:
         """Names and number of the public images that it saw."""
         told = self.card["trained_on"]
-        return f"{', '.join(told.get('names', ['unnamed']))}, {told['images']:,} images"
+        return f"{', '.join(told.get('names', [])) or 'unnamed'}, {told['images']:,} images"
 
     @property
     def digest(self) -> str:

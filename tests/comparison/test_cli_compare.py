@@ -144,7 +144,10 @@ def test_weights_of_another_method_are_made_by_pretrain(
     assert "dp-wavelet, dp-llamagen, dp-ldm" in err
     status, _, err = call(
         capsys, "pretrain", portraits, "--method", "dp-llamagen", "--preset", "tiny", "--effort", "0.0001",
-        "--out", tmp_path / "made",
+        "--out", tmp_path / "made", "--name", "Drawn heads", "--name", "portraits", "--terms", "free for all",
     )  # fmt: skip
     assert status == 0, err
     assert read_json(tmp_path / "made" / "config.json")["kind"] == "llamagen"
+    card = read_json(tmp_path / "made" / "card.json")
+    assert card["trained_on"]["names"] == ["Drawn heads", "portraits"]
+    assert card["data"] == "free for all"

@@ -1,6 +1,7 @@
 """Public training as a whole: killed anywhere it makes the same model, and the model loads."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ import torch
 from dpwavelet.checkpoint import digest, read_json, read_tensors
 from dpwavelet.errors import ConfigError
 from dpwavelet.images.known import KNOWN, known_of, read_known
+from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.public import PublicImages
 from dpwavelet.model import Model
+from dpwavelet.pipeline.prints import Prints
+from dpwavelet.pipeline.refusals import check_seen
 from dpwavelet.pretraining import STAGES, Pretraining, Schedule, loop, pretrain
+from dpwavelet.privacy.refusals import Refusal
 
 QUICK = Pretraining(
     preset="tiny",
@@ -53,6 +58,20 @@ class TestWhole:
         assert len(read_known(out)) == 130
         assert model.card["run"]["coarse"]["steps"] == 12
         assert model.card["stages"]["detail"]["step"] == 4
+
+    def test_what_is_said_of_the_images_is_in_the_card_and_decides_no_weight(
+        self, out: Path, portraits: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(out.with_name("model.work"), tmp_path / "model.work")
+        told = replace(QUICK, names=("Drawn people",), terms="Drawn people, free for all")
+        card = pretrain(PublicImages.open(portraits, 32), told, tmp_path / "model", silent).card
+        assert card["trained_on"]["names"] == ["Drawn people"]
+        assert card["data"] == "Drawn people, free for all"
+        assert card["run"] == Model.from_pretrained(out).card["run"]
+        images = PrivateImages.open(portraits, 32)
+        prints = Prints.of_records(images.first(10), lambda more: None)
+        with pytest.raises(Refusal, match="learned from Drawn people"):
+            check_seen(tmp_path / "drawn_people", prints, "thumb", card)
 
     def test_every_stage_leaves_a_sheet_and_a_curve(self, out: Path) -> None:
         work = out.with_name("model.work")

@@ -30,6 +30,8 @@ class PublicRun:
     preset: str = "thumb"
     seed: int = 0
     drawn_heads: int = 12_000  # beside the images, where a generator learns from both
+    names: tuple[str, ...] = ()  # of the data set, as others know it: private data of that name is refused
+    terms: str = ""  # under which the images may be used; every release that starts from here tells them
 
     def scaled(self, share: float) -> Self:
         """The same run with a share of its steps."""
@@ -39,19 +41,26 @@ class PublicRun:
 
     def check_same(self, work: Path, images: str) -> None:
         """Refuse to go on from the work of a different run, or of other images; `images` is their digest."""
-        check_same(work, {**asdict(self), "learns_from": images})
+        check_same(work, {**self._recipe(), "learns_from": images})
+
+    def _recipe(self) -> dict[str, Any]:
+        """What decides the weights, without what is merely said of the images."""
+        return {name: value for name, value in asdict(self).items() if name not in ("names", "terms")}
 
     def card(self, system: str, images: PublicImages, log: "Log") -> dict[str, Any]:
         """What the folder of weights says of itself."""
+        said = {"data": self.terms} if self.terms else {}
         return {
             "name": f"{system} {self.preset}, public weights",
+            **said,
             "trained_on": {
+                "names": list(self.names),
                 "images": len(images),
                 "drawn_heads": self.drawn_heads,
                 "form": images.folder.layout,
                 "privacy": "none: public images only; no promise is made to them",
             },
-            "run": asdict(self),
+            "run": self._recipe(),
             "stages": log.summary(),
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         }
