@@ -28,7 +28,7 @@ from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.subsampling import poisson_batch
 from dpwavelet.privacy.verification import verify_release
 from dpwavelet.randomness import Source
-from dpwavelet.ranks import ALONE, PATIENCE, Ranks, joined, met, place
+from dpwavelet.ranks import ALONE, PATIENCE, Ranks, device_named, joined, met
 from dpwavelet.records import CAPTION_CHOICES, PrivateTokens
 from dpwavelet.training import Checkpoint, PrivateTraining, loop, train_privately
 from dpwavelet.training.views import views_of
@@ -254,7 +254,7 @@ class TestTraining:
 def train_met(ranks: Ranks, folder: Path, plan: PrivacyPlan, device: str) -> None:
     """Train in a group of one: all that ranks send travels as it does between many."""
     assert ranks is ALONE
-    with met(PATIENCE, place(device)) as group:
+    with met(PATIENCE, device_named(device)) as group:
         assert group.waiting
         train(group, folder, plan, device=device)
         group.leave()
@@ -268,16 +268,16 @@ class TestPlace:
     )
     def test_what_is_no_device_of_ours_is_refused(self, name: str) -> None:
         with pytest.raises(ConfigError, match=f"cpu, cuda or cuda:N, got '{name}'"):
-            place(name)
+            device_named(name)
 
     def test_the_processor_is_always_there(self) -> None:
-        assert place("cpu") == torch.device("cpu")
+        assert device_named("cpu") == torch.device("cpu")
 
     @pytest.mark.parametrize("name", ["cuda", "cuda:0"])
     def test_a_gpu_that_is_not_there_is_refused(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(ConfigError, match=f"{name} was asked for, but torch .* finds no GPU"):
-            place(name)
+            device_named(name)
 
     @pytest.fixture
     def two_gpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,9 +288,11 @@ class TestPlace:
     @pytest.mark.usefixtures("two_gpus")
     def test_one_process_takes_the_gpu_it_was_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LOCAL_RANK", "1")  # set by torchrun for one process too; it is alone all the same
-        assert [place(name) for name in ("cuda", "cuda:1")] == [torch.device("cuda", i) for i in (0, 1)]
+        assert [device_named(name) for name in ("cuda", "cuda:1")] == [
+            torch.device("cuda", i) for i in (0, 1)
+        ]
         with pytest.raises(ConfigError, match="no GPU of number 2, only 2"):
-            place("cuda:2")
+            device_named("cuda:2")
 
     @pytest.mark.usefixtures("two_gpus")
     def test_each_of_several_processes_takes_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,12 +301,12 @@ class TestPlace:
             monkeypatch.setenv(name, "1")
         for own in range(2):
             monkeypatch.setenv("LOCAL_RANK", str(own))
-            assert place("cuda") == torch.device("cuda", own)
+            assert device_named("cuda") == torch.device("cuda", own)
         with pytest.raises(ConfigError, match="a GPU of its own"):
-            place("cuda:0")
+            device_named("cuda:0")
         monkeypatch.setenv("LOCAL_RANK", "2")
         with pytest.raises(ConfigError, match="at most one process"):
-            place("cuda")
+            device_named("cuda")
 
 
 @pytest.mark.parametrize(("size", "words"), [("2", "without RANK, MASTER_ADDR"), ("two", "no number")])
@@ -361,7 +363,7 @@ class TestGpu:
 
 def train_placed(ranks: Ranks, folder: Path, plan: PrivacyPlan) -> None:
     """Train on the first GPU, in a process of its own: what `place` asks of cuBLAS comes before its start."""
-    assert place("cuda").type == "cuda"
+    assert device_named("cuda").type == "cuda"
     train(ranks, folder, plan, device="cuda")
 
 

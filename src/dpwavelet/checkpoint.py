@@ -126,6 +126,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"cannot read {path}: {error}; the folder is incomplete or damaged.") from error
 
 
+def read_tensor(path: Path, name: str) -> Tensor:
+    """One tensor of a safetensors file, without reading the others."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            found: Tensor = file.get_tensor(name)
+            return found
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"cannot read {name} of {path}: {error}; the file is damaged.") from error
+
+
 def digest_of(tensors: Mapping[str, Tensor], told: str = "") -> str:
     """SHA-256 of names, types, shapes and values, and of what else decides what they mean."""
     found = hashlib.sha256(told.encode())

@@ -48,14 +48,14 @@ from dpwavelet.pipeline.forecast import forecast_all
 from dpwavelet.pipeline.likeness import CHOICES
 from dpwavelet.pipeline.opening import caption_warnings, check_data
 from dpwavelet.pipeline.release import write_pictures
-from dpwavelet.pipeline.settings import JUDGED, open_model
+from dpwavelet.pipeline.settings import JUDGED, cycled, open_model
 from dpwavelet.privacy import registry
 from dpwavelet.privacy.certificate import statement
 from dpwavelet.privacy.keys import read_public_key
 from dpwavelet.privacy.refusals import LEAST_SIGNAL, below
 from dpwavelet.privacy.release_files import CERTIFICATE
 from dpwavelet.privacy.verification import changed_model_files, read_certificate, verify_release
-from dpwavelet.ranks import joined, place
+from dpwavelet.ranks import joined
 from dpwavelet.rounded import up
 from dpwavelet.training import PrivateTraining
 
@@ -375,18 +375,15 @@ def sample(
         raise ConfigError(f"the number of images must be at least 1, got {number}.")
     if out.exists() and any(out.iterdir()):
         raise OutputError(f"{out} is not empty; choose another --out.")
-    chosen = place(device)
     if (Path(model) / CERTIFICATE).is_file() and (changed := changed_model_files(Path(model))):
         tell(
             f"warning: {', '.join(changed[:3])} of this release is not as certified, so nothing is promised "
             f"of what is drawn from it; `dpwavelet verify {model}` says more."
         )
-    pipeline = Pipeline.from_pretrained(model, enlarger=enlarger, consistent=consistent, choices=choices)
-    pipeline.model.to(chosen)
-    given = [*(caption or ()), *(read_captions(captions) if captions else ())] or [""]
-    if wrong := [text for text in given if not _is_text(text)]:
-        raise ConfigError(f"a caption must be text in UTF-8, got {wrong[0]!a}.")
-    wanted = [given[i % len(given)] for i in range(number)]
+    pipeline = Pipeline.from_pretrained(
+        model, enlarger=enlarger, consistent=consistent, choices=choices, device=device
+    )
+    wanted = cycled((*(caption or ()), *(read_captions(captions) if captions else ())), number)
     sampling = Sampling(temperature=temperature, top_p=top_p, guidance=guidance, away=away)
     with whole_folder(out) as building, Bars() as bars:
         bars.begin("drawing samples", pipeline.drawings * number)
@@ -478,15 +475,6 @@ def _root(
     ] = False,
 ) -> None:
     """A folder of sensitive images in, a differentially private image generator and data set out."""
-
-
-def _is_text(text: str) -> bool:
-    """Whether a word of the command line was text, and no bytes that mean nothing."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def main() -> None:

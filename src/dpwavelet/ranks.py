@@ -112,7 +112,7 @@ class Ranks:
 ALONE = Ranks()
 
 
-def place(device: str) -> torch.device:
+def device_named(device: str) -> torch.device:
     """What to compute on: cpu, cuda:N, or cuda, of which each process on a machine takes its own.
 
     Refuses a device that is not there. For a GPU it also tells cuBLAS, before it starts, to repeat itself,
@@ -164,7 +164,7 @@ def joined(patience: timedelta = PATIENCE, device: str = "cpu") -> Iterator[Rank
     if not _several():
         yield ALONE
         return
-    with met(patience, place(device)) as ranks:
+    with met(patience, device_named(device)) as ranks:
         yield ranks
 
 

@@ -16,6 +16,7 @@ from dpwavelet.privacy.plan import PrivacyPlan
 
 FORMAT = 1  # of what a cell computes: another number computes all of them anew
 REAL = "real against real"
+CELLS = "cells"  # the folder of what cells leave, below that of the table
 USUAL_SIDE = 64  # of real pictures that are named without it, as all were once
 LIKENESS = 0.1  # of epsilon: what a choice among pictures costs
 
@@ -152,6 +153,16 @@ def cells_of(
                     )
                 )
     return cells
+
+
+def numbers_file(out: Path, digest: str) -> Path:
+    """Where a cell keeps its identity and numbers."""
+    return out / CELLS / f"{digest}.json"
+
+
+def pictures_file(out: Path, digest: str) -> Path:
+    """Where a cell keeps its pictures."""
+    return out / CELLS / f"{digest}.safetensors"
 
 
 def fingerprint(images: PrivateImages) -> str:

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpwavelet.checkpoint import read_json, write_json
-from dpwavelet.comparison.cells import Cell, epsilon_text
+from dpwavelet.comparison.cells import CELLS, Cell, epsilon_text
 from dpwavelet.comparison.settings import NO_PRIVACY, TableSettings
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.privacy.ledger import Ledger
 
-LEDGERS, CELLS = "ledgers", "cells"
+LEDGERS = "ledgers"
 
 
 @dataclass(frozen=True, kw_only=True)

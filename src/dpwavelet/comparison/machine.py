@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from dpwavelet.ranks import place
+from dpwavelet.ranks import device_named
 
 
 def machine(device: str = "cpu") -> str:
     """GPU if it computes on one, processor, cores, library: the kind of machine, without its name."""
-    used = place(device)
+    used = device_named(device)
     gpu = f"{torch.cuda.get_device_name(used)}, " if used.type == "cuda" else ""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.+)", info.read_text(encoding="utf-8")) if info.is_file() else []

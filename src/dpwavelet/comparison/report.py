@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dpwavelet import __version__
 from dpwavelet.checkpoint import read_tensors, write_bytes, write_json
-from dpwavelet.comparison.cells import REAL, Cell
+from dpwavelet.comparison.cells import REAL, pictures_file
 from dpwavelet.comparison.measures import HeldOut
 from dpwavelet.comparison.summary import CONFIDENCE, Row
 from dpwavelet.comparison.tables import as_csv, as_json, as_text
@@ -179,7 +179,7 @@ def _pictures(told: Told, out: Path) -> dict[str, dict[str, Tensor]]:
     drawn = {
         (cell.epsilon, cell.name): read_tensors(kept)["pictures"][:SHOWN]
         for cell, _ in told.cells
-        if cell.method and cell.seed == 0 and (kept := _kept(cell, out)).is_file()
+        if cell.method and cell.seed == 0 and (kept := pictures_file(out, cell.digest)).is_file()
     }
     always = {name: pictures for (epsilon, name), pictures in drawn.items() if epsilon == 0}
     budgets = sorted({epsilon for epsilon, _ in drawn if epsilon > 0}) or ([0.0] if drawn else [])
@@ -191,11 +191,6 @@ def _pictures(told: Told, out: Path) -> dict[str, dict[str, Tensor]]:
         }
         for budget in budgets
     }
-
-
-def _kept(cell: Cell, out: Path) -> Path:
-    """The file of a cell's pictures."""
-    return out / "cells" / f"{cell.digest}.safetensors"
 
 
 def _sheet_name(budget: str) -> str:

@@ -9,7 +9,7 @@ from dpwavelet.comparison.methods import SYSTEMS, Method
 from dpwavelet.errors import ConfigError
 from dpwavelet.privacy.accounting import check_epsilon
 from dpwavelet.privacy.refusals import check_allowed
-from dpwavelet.ranks import place
+from dpwavelet.ranks import device_named
 
 Equal = Literal["records", "time"]
 MOST_SEEDS = 10
@@ -29,12 +29,12 @@ class Computing:
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads must be at least 1, got {self.threads}.")
-        place(self.device)  # refuses one that is not there
+        device_named(self.device)  # refuses one that is not there
 
     @property
     def identity(self) -> dict[str, str]:
         """What of it decides numbers by more than a rounding: the kind of device, if it is another."""
-        kind = place(self.device).type
+        kind = device_named(self.device).type
         return {} if kind == "cpu" else {"device": kind}
 
 

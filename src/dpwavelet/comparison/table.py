@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 
 from dpwavelet.checkpoint import alone_in, canonical_json, read_json
-from dpwavelet.comparison.cells import Cell, Known, cells_of, fingerprint, know, shape_of
+from dpwavelet.comparison.cells import Cell, Known, cells_of, fingerprint, know, numbers_file, shape_of
 from dpwavelet.comparison.consent import Price, check_consent, least_price, price, remember, without_privacy
 from dpwavelet.comparison.machine import machine
 from dpwavelet.comparison.methods import OURS, Method
@@ -50,7 +50,7 @@ def make_table(
         cells = table.cells(_steps(table, work))
         cost = price(cells, out)
         check_consent(settings, cost.epsilon)
-        missing = [cell for cell in cells if not _path(cell, out).is_file()]
+        missing = [cell for cell in cells if not numbers_file(out, cell.digest).is_file()]
         owned = None
         if not settings.stand_in:
             owned = check_owned(data, table.images, table.known, missing, out, settings, progress)
@@ -132,7 +132,7 @@ class _Table:
             data=self.data.name,
             settings=self.settings,
             known=self.known,
-            cells=[(cell, read_json(_path(cell, self.out))) for cell in cells],
+            cells=[(cell, read_json(numbers_file(self.out, cell.digest))) for cell in cells],
             cost=cost,
             without_privacy=without_privacy(self.out),
             shape=self.shape,
@@ -167,12 +167,8 @@ def _shared(computing: Computing, at_once: int) -> Computing:
 def _remove_left_keys(out: Path) -> None:
     """The keys of cells that are done are gone with their folders, unless a crash left one."""
     for left in (out / "work").glob("*"):
-        if (out / "cells" / f"{left.name}.json").is_file():
+        if numbers_file(out, left.name).is_file():
             shutil.rmtree(left)
-
-
-def _path(cell: Cell, out: Path) -> Path:
-    return out / "cells" / f"{cell.digest}.json"
 
 
 def _one_size(known: Mapping[str, Known]) -> int:

@@ -103,6 +103,8 @@ def notes(told: Told) -> list[str]:
         (
             NO_SUM
             if told.without_privacy
+            else "There is no private cell."
+            if not private
             else f"All private cells together cost epsilon {told.cost.epsilon:g} at delta "
             f"{told.cost.delta:.3g}, the sums of theirs, earlier ones in this folder included."
         )
@@ -145,8 +147,6 @@ def notes(told: Told) -> list[str]:
         said.append(f"Computed on {settings.computing.device}: {'; '.join(ways)}.")
     if len(ways) > 1:
         said.append("Cells were not computed alike: their seconds do not compare.")
-    if not private:
-        said.append("There is no private cell.")
     return said
 
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from dpwavelet.checkpoint import read_json, write_json, write_tensors
-from dpwavelet.comparison.cells import Cell, fingerprint
+from dpwavelet.comparison.cells import Cell, fingerprint, numbers_file, pictures_file
 from dpwavelet.comparison.consent import LEDGERS
 from dpwavelet.comparison.machine import machine
 from dpwavelet.comparison.measures import AT_ONCE, HeldOut, Judge, Numbers, judge_of, some_of
@@ -49,7 +49,7 @@ from dpwavelet.pipeline.settings import spread
 from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.ranks import place
+from dpwavelet.ranks import device_named
 from dpwavelet.rivals.base import Rival
 from dpwavelet.training.resuming import kept_source
 
@@ -131,7 +131,6 @@ def _refusal(function: Callable[[J], None], job: J) -> tuple[type[DpwaveletError
 def compute(job: Job) -> None:
     """Compute a cell and write its files, the JSON last."""
     _use(job.computing)
-    kept = job.out / "cells"
     held_out = PrivateImages.open(job.data, job.image_size, job.held_out)
     _check_images(job, held_out, job.held_out, "held_out")
     asked = HeldOut.read(held_out, job.pictures)
@@ -139,9 +138,9 @@ def compute(job: Job) -> None:
         numbers = _real(job, judge_of(asked, job.features))
     else:
         numbers, pictures = _generated(job, held_out, asked)
-        write_tensors(kept / f"{job.cell.digest}.safetensors", {"pictures": pictures})
+        write_tensors(pictures_file(job.out, job.cell.digest), {"pictures": pictures})
     write_json(
-        kept / f"{job.cell.digest}.json",
+        numbers_file(job.out, job.cell.digest),
         {
             "identity": job.cell.identity,
             "threads": torch.get_num_threads(),
@@ -201,7 +200,7 @@ def _generated(job: Job, held_out: PrivateImages, asked: HeldOut) -> tuple[Numbe
         costs["trained_parameters"] = float(rival.trained_parameters)
         rival, likeness, more = _trained(job, rival, asked.captions)
         costs |= more
-    costs.setdefault("peak_bytes", peak_memory(place(job.computing.device)))
+    costs.setdefault("peak_bytes", peak_memory(device_named(job.computing.device)))
     started = time.perf_counter()
     pictures = _drawn(rival, likeness, list(asked.captions), job.cell.seed)
     costs["pictures_a_second"] = len(pictures) / (time.perf_counter() - started)
@@ -237,7 +236,7 @@ def _trained(
             "delta": cell.plan.delta,
             "noise_multiplier": cell.plan.noise_multiplier,
         }
-    device = place(job.computing.device)
+    device = device_named(job.computing.device)
     watch = Stopwatch(_folder(job) / "seconds.json", lambda: peak_memory(device))
     if cell.plan is None:
         rival = rival.train_plainly(
@@ -344,4 +343,4 @@ def _use(computing: Computing) -> None:
 
 def _opened(method: Method, folder: Path, computing: Computing) -> Rival[Any]:
     rival = open_system(method, folder).rival
-    return rival.computing(place(computing.device), computing.compiled)
+    return rival.computing(device_named(computing.device), computing.compiled)

@@ -9,7 +9,7 @@ Letters: N rows, D features.
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -76,14 +76,10 @@ def _read(place: Path, columns: int) -> Rows:
 def _write(file: IO[bytes], pieces: Iterable[Rows], kind: DTypeLike) -> int:
     """How many rows were written; none at all are refused."""
     count = 0
-    for piece in _not_empty(pieces):
+    for piece in pieces:
         file.write(np.ascontiguousarray(piece, kind).tobytes())
         count += len(piece)
     file.flush()
     if not count:
         raise DataError("there are no images to make rows of; is the set empty?")
     return count
-
-
-def _not_empty(pieces: Iterable[Rows]) -> Iterator[Rows]:
-    return (piece for piece in pieces if len(piece))

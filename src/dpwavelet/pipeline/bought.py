@@ -189,10 +189,13 @@ def buy(
     return sorted(found, key=lambda one: METRICS.index(one.metric))
 
 
-def kept_numbers(path: Path, run: str, found: list[Bought] | None = None) -> list[Bought] | None:
-    """What `run` bought, from `path`, or nothing; with `found`, write that first."""
-    if found is not None:
-        write_json(path, {"run": run, "bought": to_json(found)})
+def keep_numbers(path: Path, run: str, found: Sequence[Bought]) -> None:
+    """Write down what `run` bought."""
+    write_json(path, {"run": run, "bought": to_json(found)})
+
+
+def kept_numbers(path: Path, run: str) -> list[Bought] | None:
+    """What `run` bought, as `keep_numbers` wrote it, or nothing."""
     if not path.is_file():
         return None
     told = read_json(path)

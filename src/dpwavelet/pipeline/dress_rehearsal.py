@@ -17,7 +17,7 @@ from dpwavelet.pipeline.start import REHEARSAL, starting_model
 from dpwavelet.privacy.keys import signing_key
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.progress import Progress, Silent
-from dpwavelet.ranks import place
+from dpwavelet.ranks import device_named
 from dpwavelet.training import Checkpoint
 
 
@@ -40,7 +40,7 @@ def rehearse(opened: Opened, settings: RunSettings, progress: Progress, title: s
         found = encode(few, model, small.group_by, Silent(), small.training.augment)
         check_losses(model, found)
         tokens = found.redrawn(model.transformer)
-        kind = place(settings.device).type
+        kind = device_named(settings.device).type
         checkpoint = Checkpoint(here.private / "checkpoint", short, small.training, RUN, device=kind)
         start = starting_model(model, tokens, here, checkpoint.source, REHEARSAL)
         trained = learn(start, tokens, here, ledger)

@@ -14,6 +14,7 @@ from dpwavelet.generation import Sampling, draw_tokens
 from dpwavelet.images.sheet import to_bytes
 from dpwavelet.model import Model
 from dpwavelet.pipeline.likeness import FILE, Likeness, check_choices
+from dpwavelet.ranks import device_named
 
 AT_ONCE = 64  # pictures that are enlarged before they leave the device
 PART = 256  # pictures of a large set that are in memory together
@@ -33,8 +34,13 @@ class Pipeline:
     choices: int | None = None  # so many; as many as the likeness says unless given
 
     def __post_init__(self) -> None:
-        if self.choices is not None:
-            check_choices(self.choices)
+        if self.choices is None:
+            return
+        check_choices(self.choices)
+        if self.choices > 1 and self.likeness is None:
+            raise ConfigError(
+                f"there is no likeness of records to choose {self.choices} pictures by; leave choices out."
+            )
 
     @classmethod
     def from_pretrained(
@@ -44,20 +50,17 @@ class Pipeline:
         enlarger: str | Path = DETAIL,
         consistent: bool = True,
         choices: int | None = None,
+        device: str = "cpu",
     ) -> "Pipeline":
-        """Load a model folder, a release (its `model/` is taken) or bundled weights by name.
+        """Load a model folder, a release (its `model/` is taken) or bundled weights by name, onto a device.
 
         `enlarger` is what `open_enlarger` understands. Where the folder has a likeness of the records,
         several pictures are drawn for a caption and one is kept: as many as it says, or `choices`.
         """
         place = Path(folder)
         place = place / "model" if (place / "model").is_dir() else place
-        model = Model.from_pretrained(place)
+        model = Model.from_pretrained(place).to(device_named(device))
         known = (place / FILE).is_file()
-        if choices is not None and choices > 1 and not known:
-            raise ConfigError(
-                f"{folder} has no likeness of records to choose {choices} pictures by; leave out --choices."
-            )
         likeness = Likeness.load(place / FILE) if known and choices != 1 else None
         return cls(model, open_enlarger(enlarger, model, consistent=consistent), likeness, choices)
 
@@ -200,3 +203,8 @@ def _check_list(captions: Sequence[str]) -> None:
         raise ConfigError("captions must be a list of texts, got one text; write [caption].")
     if wrong := [caption for caption in captions if not isinstance(caption, str)]:
         raise ConfigError(f"a caption must be a text, got {wrong[0]!r}; an empty one asks for anything.")
+    for caption in captions:
+        try:
+            caption.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"a caption must be text in UTF-8, got {caption!a}.") from None

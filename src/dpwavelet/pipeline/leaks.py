@@ -235,7 +235,7 @@ class Phrases:
                 for phrase, verbatim, what in self._table.get(words[start : start + length], ()):
                     if words[start : start + len(phrase)] != phrase:
                         continue
-                    if re.search(rf"(?<!\w){re.escape(verbatim)}(?!\w)", lower) or not verbatim:
+                    if not verbatim or re.search(rf"(?<!\w){re.escape(verbatim)}(?!\w)", lower):
                         yield phrase, what
 
 

@@ -12,7 +12,7 @@ from dpwavelet.model import Model
 from dpwavelet.pipeline.ongoing import Ongoing
 from dpwavelet.privacy.ledger import Charges, Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.ranks import ALONE, Ranks, place
+from dpwavelet.ranks import ALONE, Ranks, device_named
 from dpwavelet.records import PrivateTokens
 from dpwavelet.training import PrivateTraining, train_privately
 
@@ -52,7 +52,7 @@ def assist(ranks: Ranks) -> None:
     """What every rank but the lead does: its part of private training. It opens no image, writes no file."""
     job = json.loads(ranks.share(bytes))
     train_privately(
-        Model.from_pretrained(job["model"]).transformer.to(place(job["device"])),
+        Model.from_pretrained(job["model"]).transformer.to(device_named(job["device"])),
         PrivateTokens.from_tensors(unpack_tensors(ranks.share(bytes))),
         PrivacyPlan.from_json(job["plan"]),
         PrivateTraining(**job["training"]),

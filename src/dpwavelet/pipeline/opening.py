@@ -21,7 +21,7 @@ from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import check_signal, signal_to_noise
 from dpwavelet.privacy.release_files import CERTIFICATE
 from dpwavelet.progress import Progress
-from dpwavelet.ranks import place
+from dpwavelet.ranks import device_named
 from dpwavelet.records import PrivateTokens, tokenize
 from dpwavelet.text import split
 from dpwavelet.training import trained_parameters
@@ -57,7 +57,7 @@ class Opened:
 def open_all(data: Path, settings: RunSettings, progress: Progress, split: str | None = None) -> Opened:
     """Open everything that the settings name, make the plan, and check what can be checked."""
     check_data(data)
-    model = open_model(settings.model, settings.private_scales).to(place(settings.device))
+    model = open_model(settings.model, settings.private_scales).to(device_named(settings.device))
     enlarger = open_enlarger(settings.enlarger, model, consistent=settings.consistent)
     images = PrivateImages.open(data, model.image_size, split)
     for line in [*images.folder.lines(), *caption_warnings(images.folder, model)]:

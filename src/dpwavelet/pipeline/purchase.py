@@ -26,6 +26,7 @@ from dpwavelet.pipeline.bought import (
     Prepared,
     buy,
     classes_of,
+    keep_numbers,
     kept_numbers,
     prepare,
     whose,
@@ -55,7 +56,8 @@ def purchase(images: PrivateImages, ours: Pipeline, here: Ongoing, source: Sourc
         settings.release_metrics, settings.classes, prepared, here.plan, source, settings.seed,
         chosen=ours.drawings > 1,
     )  # fmt: skip
-    return kept_numbers(path, run, found) or []
+    keep_numbers(path, run, found)
+    return found
 
 
 def purchase_likeness(

@@ -47,7 +47,7 @@ from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import allowed_json
 from dpwavelet.privacy.release_files import digest_release
 from dpwavelet.progress import Progress
-from dpwavelet.ranks import place
+from dpwavelet.ranks import device_named
 from dpwavelet.report import (
     Bars,
     Fact,
@@ -255,7 +255,7 @@ def noise_key(private: Path) -> dict[str, str]:
 
 def machine(device: str) -> str:
     """The kind of machine that trained, in words, without its name."""
-    used = place(device)
+    used = device_named(device)
     gpu = f"{torch.cuda.get_device_name(used)}, " if used.type == "cuda" else ""
     threads = torch.get_num_threads()
     return f"{gpu}CPU, {threads} thread{'s' * (threads != 1)}"

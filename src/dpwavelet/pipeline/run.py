@@ -40,7 +40,7 @@ from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.progress import Progress, Silent
 from dpwavelet.randomness import Source
-from dpwavelet.ranks import ALONE, Ranks, place
+from dpwavelet.ranks import ALONE, Ranks, device_named
 from dpwavelet.records import PrivateTokens
 from dpwavelet.training import Checkpoint
 
@@ -96,7 +96,7 @@ def _run(
         rehearse(opened, settings, progress, out.name)
     here = Ongoing(plan, settings, _begin(out, settings, plan, opened.enlarger), private, progress)
     own = Ledger.open(private / "ledger.jsonl")
-    kind = place(settings.device).type
+    kind = device_named(settings.device).type
     checkpoint = Checkpoint(private / "checkpoint", plan, settings.training, here.name, ranks.count, kind)
     check_accountant(own, here.name, checkpoint.folder)
     kept = private / "tokens" / "tokens.safetensors"

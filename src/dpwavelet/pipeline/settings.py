@@ -20,7 +20,7 @@ from dpwavelet.pipeline.likeness import CHOICES, check_choices
 from dpwavelet.privacy.accounting import Event, Gaussian, calibrate_noise, delta_for
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import check_allowed, check_numbers
-from dpwavelet.ranks import place
+from dpwavelet.ranks import device_named
 from dpwavelet.training import PrivateTraining
 
 GRANULARITY = 100  # an undeclared number of records is rounded down to a multiple of this
@@ -71,7 +71,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         check_allowed(self.allow)
-        place(self.device)
+        device_named(self.device)
         if self.samples < 0:
             raise ConfigError(f"samples must be at least 0, got {self.samples}.")
         if self.passes is not None and not 0 < self.passes <= MOST_PASSES:

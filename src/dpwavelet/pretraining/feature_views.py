@@ -67,11 +67,7 @@ def look(
         size = ((plain - mean) @ basis).var(0).mean().sqrt()
         rest = _features(teacher, pixels[as_they_are:], told) if len(pixels) > as_they_are else plain[:0]
         targets = (torch.cat([plain, rest]) - mean) @ basis / size
-        explained = ((plain - mean) @ basis).var(0).sum() / plain.var(0).sum()
-        write_tensors(
-            file,
-            {"targets": targets.half(), "mean": mean, "basis": basis, "size": size, "explained": explained},
-        )
+        write_tensors(file, {"targets": targets.half(), "mean": mean, "basis": basis, "size": size})
     return read_tensors(file)["targets"].float()
 
 

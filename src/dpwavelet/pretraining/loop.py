@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dpwavelet.checkpoint import read_tensors, write_tensors
+from dpwavelet.checkpoint import read_tensor, read_tensors, write_tensors
 from dpwavelet.errors import ConfigError
 
 Note = Callable[[str, int, int, dict[str, float]], None]
@@ -76,7 +76,7 @@ def run_stage(
 
 def finished(path: Path, schedule: Schedule) -> bool:
     """Whether `path` holds the end of a stage."""
-    return path.is_file() and int(read_tensors(path)["step"]) >= schedule.steps
+    return path.is_file() and int(read_tensor(path, "step")) >= schedule.steps
 
 
 def restore(path: Path, network: nn.Module, within: str = "") -> None:

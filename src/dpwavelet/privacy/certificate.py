@@ -58,7 +58,6 @@ def make_certificate(
     captions: str,
     allowed: Sequence[str] = (),
     versions: Mapping[str, str] | None = None,
-    not_promised: Sequence[str] = NOT_PROMISED,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """State what `plan` promises about the released `files` (path in the release: SHA-256).
@@ -92,7 +91,7 @@ def make_certificate(
         "versions": dict(software_versions() if versions is None else versions),
         "files": dict(files),
         "ledger": {"position": ledger_position, "head": ledger_head},
-        "not_promised": list(not_promised),
+        "not_promised": list(NOT_PROMISED),
     }
     if twice := sorted(certificate.keys() & (extra or {}).keys()):
         raise ConfigError(f"extra may not replace what the certificate says itself: {', '.join(twice)}.")

@@ -16,14 +16,10 @@ from dpwavelet.training import Told
 
 
 class Prepared(Protocol):
-    """Private records in the form that one rival learns from. They live in `private/` only."""
+    """Private records in the form that one rival learns from. They live in memory only."""
 
     def __len__(self) -> int:
         """How many records there are."""
-        ...
-
-    def save(self, path: Path) -> None:
-        """Write them to a file below `private/`."""
         ...
 
 

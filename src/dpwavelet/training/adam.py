@@ -1,4 +1,4 @@
-"""The optimizer. It sees privatized gradients only, so all of it is post-processing."""
+"""The optimizer. In private training it sees privatized gradients only, so there it is post-processing."""
 
 import math
 from collections.abc import Mapping
@@ -13,10 +13,7 @@ Gradients = dict[str, Tensor]
 
 
 class Adam:
-    """Adam on named gradients with warm-up and a schedule, and the running average of what it makes.
-
-    It sees privatized gradients only, so all of it is post-processing.
-    """
+    """Adam on named gradients with warm-up and a schedule, and the running average of what it makes."""
 
     def __init__(
         self, parameters: Mapping[str, torch.nn.Parameter], settings: PrivateTraining, steps: int

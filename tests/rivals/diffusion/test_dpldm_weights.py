@@ -160,10 +160,11 @@ class TestDiffusers:
         assert "position_embedding" in names
         assert "attentions.0.proj_in" in names  # a convolution here
 
-    def test_without_a_text_encoder_our_embedder_reads(self, stable: Path, tmp_path: Path) -> None:
+    def test_a_folder_in_which_nothing_reads_captions_is_refused(self, stable: Path, tmp_path: Path) -> None:
         for part in ("vae", "unet"):
             (tmp_path / part).symlink_to(stable / part)
-        assert draw(from_diffusers(tmp_path), ["a cat"], FEW, seed=0).shape == (1, 3, 16, 16)
+        with pytest.raises(ModelError, match="nothing there reads captions"):
+            from_diffusers(tmp_path)
 
     def test_weights_that_are_no_safetensors_or_incomplete_are_refused(
         self, stable: Path, tmp_path: Path

@@ -8,14 +8,12 @@ Letters: M records, C x h x w a latent, L caption positions.
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dpwavelet.checkpoint import read_tensors, write_tensors
 from dpwavelet.errors import DataError
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes
@@ -44,17 +42,6 @@ class LatentRecords:
             found.update(f"{table.dtype} {table.shape}\n".encode())
             found.update(np.ascontiguousarray(table).tobytes())
         return found.hexdigest()
-
-    def save(self, path: Path) -> None:
-        """Write to a safetensors file below `private/`."""
-        tables = {"latents": self.latents, "captions": self.captions, "empty": self.empty}
-        write_tensors(path, {name: torch.from_numpy(table) for name, table in tables.items()})
-
-    @classmethod
-    def load(cls, path: Path) -> "LatentRecords":
-        """Read what `save` wrote."""
-        tensors = read_tensors(path)
-        return cls(*(tensors[name].numpy() for name in ("latents", "captions", "empty")))
 
     def batch(self, chosen: NDArray[np.int64], choice: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Latents [B, C, h, w] and caption ids [B, L] of records, choice -1 for no caption."""

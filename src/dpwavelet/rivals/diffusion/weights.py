@@ -115,23 +115,16 @@ def load(folder: Path | str) -> LatentDiffusion:
         raise ModelError(
             f"{place / DESCRIPTION} does not describe a latent diffusion model of ours, of format {FORMAT}."
         )
-    return _read(place, None, int(told["image_size"]), read_card(place))
+    return _read(place, int(told["image_size"]), read_card(place))
 
 
-def from_diffusers(
-    folder: Path | str, vocabulary: Vocabulary | None = None, image_size: int | None = None
-) -> LatentDiffusion:
-    """Read `vae/`, `unet/` and, where they are, `text_encoder/`, `tokenizer/` and `scheduler/` of a folder.
-
-    Without a text encoder, captions are read by an untrained embedder over `vocabulary`. `image_size` is that
-    of the U-Net unless it is given.
-    """
-    return _read(Path(folder), vocabulary or Vocabulary.of(), image_size, {"from": Path(folder).name})
+def from_diffusers(folder: Path | str) -> LatentDiffusion:
+    """Read `vae/`, `unet/`, `text_encoder/`, `tokenizer/` and, where it is, `scheduler/` of a folder."""
+    return _read(Path(folder), None, {"from": Path(folder).name})
 
 
-def _read(
-    place: Path, vocabulary: Vocabulary | None, image_size: int | None, card: dict[str, Any]
-) -> LatentDiffusion:
+def _read(place: Path, image_size: int | None, card: dict[str, Any]) -> LatentDiffusion:
+    """The model in a folder; its pictures are as large as the U-Net says, unless `image_size` does."""
     classes = diffusers()
     autoencoder = _part(place / "vae", classes.AutoencoderKL, low_cpu_mem_usage=False)
     unet = _part(place / "unet", classes.UNet2DConditionModel, low_cpu_mem_usage=False)
@@ -147,7 +140,7 @@ def _read(
         )
     levels = len(autoencoder.config.block_out_channels) - 1
     side = image_size or int(unet.config.sample_size) << levels
-    embedder = _embedder(place, vocabulary, unet)
+    embedder = _embedder(place)
     if unet.config.in_channels != autoencoder.config.latent_channels:
         raise ModelError(
             f"{place}: the U-Net reads {unet.config.in_channels} channels, and latents have "
@@ -156,7 +149,7 @@ def _read(
     return LatentDiffusion(side, autoencoder, Denoiser(unet, embedder), scheduler, card).eval()
 
 
-def _embedder(place: Path, vocabulary: Vocabulary | None, unet: Any) -> nn.Module:
+def _embedder(place: Path) -> nn.Module:
     """What the folder holds to read captions by."""
     if (place / "text_encoder").is_dir():
         classes = library("transformers", "diffusers")
@@ -175,14 +168,10 @@ def _embedder(place: Path, vocabulary: Vocabulary | None, unet: Any) -> nn.Modul
         except (TypeError, RuntimeError, ConfigError) as error:
             raise ModelError(f"{ours} does not hold a caption embedder of ours: {error}.") from error
         return embedder
-    if vocabulary is None:
-        raise ModelError(f"{place} has neither embedder/ nor text_encoder/; the folder is incomplete.")
-    width = int(unet.config.cross_attention_dim)
-    heads = next(heads for heads in (8, 4, 2, 1) if width % heads == 0)
-    config = EmbedderConfig(width=width, depth=2, heads=heads, caption_length=64)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return CaptionEmbedder(config, vocabulary)
+    raise ModelError(
+        f"{place} has neither text_encoder/ nor embedder/, so nothing there reads captions; name the "
+        "folder of a text-to-image model."
+    )
 
 
 def _part(place: Path, kind: Any, **how: Any) -> Any:
