@@ -539,3 +539,21 @@ class TestRefusals:
     ) -> None:
         (tmp_path / "x").write_text("mine")
         refused(capsys, ["sample", tiny_model, "--caption", "a", "--out", tmp_path], "not empty")
+        refused(capsys, ["sample", tiny_model, "--caption", "a", "--out", tmp_path / "x"], "is a file")
+
+    def test_every_caption_is_drawn_unless_fewer_images_are_asked_for(
+        self, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "captions.txt").write_text("".join(f"picture {number}\n" for number in range(18)))
+        asked = ["sample", tiny_model, "--captions", tmp_path / "captions.txt", "--coarse"]
+        assert call(capsys, *asked, "--out", tmp_path / "all")[1].startswith("18 images")
+        _, printed, told = call(capsys, *asked, "--out", tmp_path / "some", "-n", "3")
+        assert printed.startswith("3 images")
+        assert "of 18 captions the first 3 are drawn" in " ".join(told.split())
+
+    def test_a_plan_declares_no_more_than_is_there(
+        self, portraits: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        asked = ["plan", portraits, "--epsilon", "8", "--no-timing", "--records"]
+        refused(capsys, [*asked, "131"], "131 records were declared")
+        assert call(capsys, *asked, "130")[0] == 0

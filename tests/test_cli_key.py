@@ -19,11 +19,13 @@ def test_one_key_is_shown_exported_used_and_recognised(
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, str(tmp_path / "owner.pem"))
     status, shown, told = call(capsys, "key", "show")
-    assert status == 0
-    assert f"no key at {tmp_path / 'owner.pem'}" in told
+    assert (status, shown) == (2, "")  # a mistyped path makes no key that has signed nothing
+    assert f"no key at {tmp_path / 'owner.pem'}" in " ".join(told.split())
     status, _, told = call(capsys, "key", "export", "--out", tmp_path / "owner.pub")
     assert status == 0
-    assert not told
+    assert f"no key at {tmp_path / 'owner.pem'}" in told
+    status, shown, told = call(capsys, "key", "show")
+    assert (status, told) == (0, "")
     out = tmp_path / "run"
     status, _, errors = call(
         capsys, "train", portraits, "--epsilon", "8", "--model", tiny_model, "--steps", "2", "--batch-size",
@@ -38,6 +40,14 @@ def test_one_key_is_shown_exported_used_and_recognised(
         assert status == 0, text
         assert "the ledger holds this run" in text
         assert "whose certificate" not in text
+        assert f"signed with the key that was given: {shown[:16]}" in text
+    status, text, _ = call(capsys, "verify", out / "release")
+    assert "signed with the key that the release brings, whosever it is" in text
+    of_data = tmp_path / f"{'ab' * 32}.jsonl"
+    of_data.write_text("")
+    status, _, errors = call(capsys, "verify", out / "release", "--ledger", of_data)
+    assert status == 2
+    assert "private/ledger.jsonl" in " ".join(errors.split())
     status, text, _ = call(capsys, "verify", out / "release", "--public-key", "00" * 32)
     assert status == 1
     for form in ("registry", "nist"):

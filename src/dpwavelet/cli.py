@@ -27,7 +27,7 @@ from dpwavelet import cli_options as option
 from dpwavelet.checkpoint import whole_folder
 from dpwavelet.cli_progress import Bars, errors, tell
 from dpwavelet.enlargers import DETAIL
-from dpwavelet.errors import ConfigError, DpwaveletError, OutputError
+from dpwavelet.errors import ConfigError, DpwaveletError, OutputError, PrivacyError
 from dpwavelet.generation import Sampling
 from dpwavelet.images import drawn
 from dpwavelet.images.inspection import inspect
@@ -70,8 +70,10 @@ app.add_typer(cli_key.app, name="key")
 app.add_typer(cli_models.app, name="models")
 console = Console()
 USUAL = PrivateTraining()
+USUAL_NUMBER = 16  # of images that `sample` draws
 # What typer raises at words that it cannot read. It names no class for all of them.
 WRONG_WORDS: Any = typer.BadParameter.__mro__[1]
+LEDGER_OF_DATA = re.compile(r"[0-9a-f]{64}\.jsonl")  # its name is the fingerprint of the images
 INTERRUPTED = 130  # the status that typer gives a command which was stopped by Ctrl-C
 
 
@@ -82,6 +84,7 @@ def check(
     group_by: Annotated[
         str | None, typer.Option(help="Metadata field that names the person of a record.")
     ] = None,
+    preset: option.Preset = "thumb",
     as_json: option.AsJson = False,
 ) -> None:
     """Say what a folder holds: form, counts, sizes, captions, broken files, duplicates."""
@@ -90,7 +93,8 @@ def check(
     if as_json:
         print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     else:
-        print("\n".join(report.lines()))
+        unread = caption_warnings(open_folder(data, split), open_model(preset))
+        print("\n".join([*report.lines(), *unread]))
 
 
 @app.command()
@@ -153,6 +157,11 @@ def plan(
     for line in [*folder.lines(), *caption_warnings(folder, open_model(preset, private_scales))]:
         tell(line)
     found = len(set(folder.group(group_by))) if group_by else len(folder)
+    if records is not None and records > found:
+        raise PrivacyError(
+            f"{records:,} {'people' if group_by else 'records'} were declared, and {data} holds fewer; "
+            "declare at most what is there: the noise is planned for the declared number."
+        )
     training = _training(per_unit=per_person, views=views, augment=augment, parameters=parameters, rank=rank)
     asked = [
         RunSettings(
@@ -340,7 +349,10 @@ def sample(
     model: Annotated[str, typer.Argument(help="A release, a model folder, or bundled weights by name.")],
     caption: Annotated[list[str] | None, typer.Option(help="What to draw; may be repeated.")] = None,
     captions: option.Captions = None,
-    number: Annotated[int, typer.Option("-n", "--number", help="Images in all.")] = 16,
+    number: Annotated[
+        int | None,
+        typer.Option("-n", "--number", help="Images in all: 16, or one a caption if those are more."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("samples"),
     seed: option.Seed = 0,
     temperature: Annotated[
@@ -371,10 +383,14 @@ def sample(
 ) -> None:
     """Draw images from a model. Costs no budget."""
     option.use(threads)
+    asked = (*(caption or ()), *(read_captions(captions) if captions else ()))
+    number = max(USUAL_NUMBER, len(asked)) if number is None else number
     if number < 1:
         raise ConfigError(f"the number of images must be at least 1, got {number}.")
-    if out.exists() and any(out.iterdir()):
-        raise OutputError(f"{out} is not empty; choose another --out.")
+    if number < len(asked):
+        tell(f"warning: of {len(asked):,} captions the first {number:,} are drawn; raise -n for the others.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out} is {'not empty' if out.is_dir() else 'a file'}; choose another --out.")
     if (Path(model) / CERTIFICATE).is_file() and (changed := changed_model_files(Path(model))):
         tell(
             f"warning: {', '.join(changed[:3])} of this release is not as certified, so nothing is promised "
@@ -383,7 +399,7 @@ def sample(
     pipeline = Pipeline.from_pretrained(
         model, enlarger=enlarger, consistent=consistent, choices=choices, device=device
     )
-    wanted = cycled((*(caption or ()), *(read_captions(captions) if captions else ())), number)
+    wanted = cycled(asked, number)
     sampling = Sampling(temperature=temperature, top_p=top_p, guidance=guidance, away=away)
     with whole_folder(out) as building, Bars() as bars:
         bars.begin("drawing samples", pipeline.drawings * number)
@@ -409,6 +425,11 @@ def verify(
         raise ConfigError(f"{release} is no release: it has no {CERTIFICATE}. Name the folder that has one.")
     if ledger is not None and not ledger.is_file():
         raise ConfigError(f"there is no ledger {ledger}; name the owner's private/ledger.jsonl of the run.")
+    if ledger is not None and LEDGER_OF_DATA.fullmatch(ledger.name):
+        raise ConfigError(
+            f"{ledger} is the ledger of a data set, with all runs on it; name that of this run, its "
+            "private/ledger.jsonl, which may be shown to whoever verifies."
+        )
     result = verify_release(release, known, ledger)
     if as_json:
         print(

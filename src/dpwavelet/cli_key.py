@@ -25,7 +25,10 @@ File = Annotated[
 @app.command()
 def show(key: File = None) -> None:
     """Print the public key, for reviewers to compare with."""
-    print(public_bytes(signing_key(_named(key))).hex())
+    path = _named(key)
+    if not path.exists():
+        raise ConfigError(f"there is no key at {path}; `run` or `key export` makes one where none is.")
+    print(public_bytes(signing_key(path)).hex())
 
 
 @app.command()
@@ -34,7 +37,10 @@ def export(
     key: File = None,
 ) -> None:
     """Write the public key into a file, for `dpwavelet verify --public-key`."""
-    write_bytes(out, public_pem(signing_key(_named(key))))
+    path = _named(key)
+    if not path.exists():
+        print(f"There was no key at {path}, so one is made there.", file=sys.stderr)
+    write_bytes(out, public_pem(signing_key(path)))
     print(out)
 
 
@@ -44,6 +50,4 @@ def _named(key: Path | None) -> Path:
             f"name the key with --key or {KEY_VARIABLE}; a run without either has its own, "
             "OUT/private/keys/signing_key.pem."
         )
-    if not path.exists():
-        print(f"There was no key at {path}, so one is made there.", file=sys.stderr)
     return path

@@ -1,11 +1,14 @@
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dpwavelet.errors import DataError
-from dpwavelet.images.inspection import inspect, tells_person
+from dpwavelet.images.inspection import inspect
+from dpwavelet.images.layout_people import people_in, tells_person
 
 
 def picture(seed, size=(40, 30)):
@@ -142,3 +145,33 @@ def test_pictures_of_twelve_bits_in_sixteen_are_told(tmp_path):
 )  # fmt: skip
 def test_fields_of_people_are_known_by_the_names_that_tables_have(field, person):
     assert tells_person(field) is person
+
+
+@pytest.mark.parametrize(
+    ("name", "person"),
+    [
+        ("patient_007/benign/1.png", {"patient": "007"}),
+        ("train/Patient-A12/scan.png", {"patient": "A12"}),
+        ("patient0007_scan3.png", {"patient": "0007"}),
+        ("sub-01/anat/slice_3.png", {"sub": "01"}),
+        ("mrn 4711.jpg", {"mrn": "4711"}),
+        ("patient/1.png", {}),
+        ("patients_1/1.png", {}),
+        ("street_12/scene4.png", {}),
+        ("000001.png", {}),
+    ],
+)
+def test_a_folder_or_file_named_after_a_person_says_whose_it_is(name: str, person: dict[str, str]) -> None:
+    assert people_in(name) == person
+
+
+def test_a_tree_by_patient_has_people_and_their_folders_are_no_classes(
+    portraits: Path, tmp_path: Path
+) -> None:
+    for index, path in enumerate(sorted(portraits.glob("*.png"))[:30]):
+        place = tmp_path / f"patient_{index // 3:03}" / ("benign" if index % 2 else "malignant")
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    report = inspect(tmp_path)
+    assert report.people == {"field": "patient", "people": 10, "max": 3, "mean": 3.0}
+    assert set(report.labels) == {"benign", "malignant"}

@@ -119,6 +119,11 @@ class TestQuality:
         assert not few.measured
         assert (few.low, few.high) == (many.low, many.high)
 
+    def test_nothing_is_said_of_fewer_parameters_which_were_measured_to_learn_less(self) -> None:
+        model = Model.from_pretrained("thumb")
+        assert forecast(PLAN, model, TRAINING).quality is not None
+        assert forecast(PLAN, model, replace(TRAINING, parameters="lora")).quality is None
+
     def test_nothing_is_said_of_a_model_that_was_not_measured(self, tiny_model: Path) -> None:
         assert expected_quality(1.0, 8000, []) is None
         found = forecast(PLAN, Model.from_pretrained(tiny_model), TRAINING)

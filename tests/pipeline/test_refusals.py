@@ -170,6 +170,15 @@ class TestPeople:
         check_people(images, None, ("several-per-person",))
         check_people(images, field, ())
 
+    def test_a_tree_by_patient_is_refused_as_a_field_would_be(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        for index, path in enumerate(sorted(portraits.glob("*.png"))):
+            place = tmp_path / "people" / f"patient_{index // 2:03}"
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, place)
+        refused("several-per-person", tmp_path / "people", tiny_model, "--group-by patient", "65 people")
+
     @pytest.mark.parametrize(("field", "divisor"), [("patient", 1), ("hair", 2), ("name", 2), ("id", 2)])
     def test_people_who_occur_once_and_fields_of_other_names_pass(
         self, copy: Path, field: str, divisor: int

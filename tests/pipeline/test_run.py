@@ -18,7 +18,7 @@ from dpwavelet.generation import Sampling
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
-from dpwavelet.pipeline import RunSettings, Silent, declared, dry_run, make_plan, opening, run
+from dpwavelet.pipeline import RunSettings, Silent, declared, dry_run, make_plan, open_ledger, opening, run
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.refusals import Refusal
 from dpwavelet.privacy.verification import verify_release
@@ -171,7 +171,7 @@ class TestInterruption:
         # The plan is written once the images have been checked.
         with pytest.raises(KeyboardInterrupt):
             run(portraits, tmp_path / "run", settings(tiny_model), _StopAt("images to tokens"))
-        with pytest.raises(ConfigError, match="other settings"):
+        with pytest.raises(ConfigError, match=r"other settings \(settings.epsilon was 8.0 and is 4.0, plan"):
             run(portraits, tmp_path / "run", settings(tiny_model, epsilon=4.0), Silent())
 
     @pytest.mark.parametrize("content", ["", "[1, 2]", "run: [", "run: 1\n", "\xff"])
@@ -437,12 +437,34 @@ class TestBeforeAnythingIsSpent:
             (portraits / "run", "the folder of images"),
             (finished, "finished release"),
             (tmp_path / "file" / "run", "cannot write to"),
+            (tmp_path / "file", "is a file"),
         ):
             with pytest.raises((ConfigError, OutputError), match=words):
                 dry_run(portraits, settings(tiny_model), Silent(), out=out)
         with pytest.raises(OutputError, match="cannot write to"):
             dry_run(portraits, settings(tiny_model, ledger=tmp_path / "file" / "ledgers"), Silent())
         assert not (portraits / "run").exists()
+
+    def test_a_file_is_no_place_for_a_run(self, portraits: Path, tiny_model: Path, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(ConfigError, match="is a file"):
+            run(portraits, tmp_path / "file", settings(tiny_model), Silent())
+
+    def test_captions_beyond_the_samples_are_told_of(self, portraits: Path, tiny_model: Path) -> None:
+        watcher = Told()
+        dry_run(portraits, settings(tiny_model, captions=("a", "b", "c"), samples=2), watcher)
+        assert "of 3 captions the first 2 are drawn" in "\n".join(watcher.lines)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [{"captions": "a man"}, {"captions": (1, 2)}, {"release_metrics": "fd"}, {"allow": "duplicates"},
+         {"samples": "4"}, {"steps": 2.0}, {"judged": True}, {"model": None}],
+    )  # fmt: skip
+    def test_settings_of_another_kind_are_refused_before_anything_is_spent(
+        self, wrong: dict[str, object]
+    ) -> None:
+        with pytest.raises(ConfigError, match=f"{next(iter(wrong))} must be"):
+            RunSettings(epsilon=8.0, **wrong)  # type: ignore[arg-type]  # that is the point
 
     def test_a_dry_run_refuses_a_key_that_others_can_read(
         self, portraits: Path, tiny_model: Path, tmp_path: Path
@@ -472,7 +494,7 @@ class TestBeforeAnythingIsSpent:
         for data, words in ((finished, "the folder of a run"), (finished / "release", "a release")):
             for refused in (
                 lambda data=data: run(data, tmp_path / "run", settings(tiny_model), Silent()),
-                lambda data=data: opening.open_ledger(data, tmp_path),
+                lambda data=data: open_ledger(data, tmp_path),
             ):
                 with pytest.raises(ConfigError, match=words):
                     refused()

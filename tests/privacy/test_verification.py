@@ -460,6 +460,19 @@ def test_another_promise_in_another_file_fails(release, path, told):
     assert wrong.startswith(path)
 
 
+@pytest.mark.parametrize(("form", "ok"), [(1, True), (2, False), (3, False)])
+def test_a_certificate_of_an_older_format_says_what_that_format_must(release, form, ok):
+    def older(certificate):
+        certificate["format"] = f"dpwavelet certificate {form}"
+        certificate["not_promised"] = [
+            text for text in certificate["not_promised"] if not text.startswith("Their number")
+        ]
+        assert len(certificate["not_promised"]) == len(NOT_PROMISED) - 1
+
+    resign(release, older)
+    assert (not failures(release)) is ok
+
+
 @pytest.mark.parametrize("epsilon", [0.05, 1.0, 8.0])
 def test_a_statement_may_not_promise_three_thousandths_too_much(release, epsilon):
     write_certificate(release, certify(release, replace(PLAN, epsilon=epsilon)), OWNER)

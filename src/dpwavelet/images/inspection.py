@@ -5,7 +5,6 @@ reason and never stops it; a folder that cannot be read as a data set does. The 
 themselves, so the report of a private folder belongs in `private/`.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,16 +18,9 @@ from numpy.typing import NDArray
 from dpwavelet.errors import DataError
 from dpwavelet.images import duplicates
 from dpwavelet.images.files import ImageFacts, decode, describe, in_order
+from dpwavelet.images.layout_people import tells_person
 from dpwavelet.images.layouts import ImageFolder, open_folder
 
-PERSONS = (
-    "identity", "person", "people", "individual", "participant", "patient", "subject", "student", "child",
-    "user", "client", "customer", "member", "employee", "donor", "speaker", "mrn", "medicalrecord", "pid",
-    "ssn", "nhs", "patienten", "proband", "probanden", "personen", "kunde", "kunden", "schueler",
-    "versicherten", "mitarbeiter",
-)  # fmt: skip
-
-_ENDINGS = re.compile(r"(ids?|identifier|name|number|nummer|nr|no|key|code|hash)$")
 DARK = 32  # of 255: an eighth of the range
 _HASHED_AT_ONCE = 256
 
@@ -210,12 +202,6 @@ def _captions(folder: ImageFolder) -> dict[str, Any]:
         "distinct": len(set(captions)),
         "words": {"min": min(words), "median": median(words), "max": max(words)} if words else None,
     }
-
-
-def tells_person(field: str) -> bool:
-    """Whether a field is named like a person: patient, patient_id, PatientNumber."""
-    plain = re.sub(r"[^a-z0-9]", "", field.lower())
-    return plain in PERSONS or _ENDINGS.sub("", plain) in PERSONS
 
 
 def _people(folder: ImageFolder, group_by: str | None, warnings: list[str]) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from dpwavelet.errors import DataError
 from dpwavelet.images.files import BYTES_LIMIT, SUFFIXES
 from dpwavelet.images.layout_forms import COCO, FORMS, METADATA, Found
+from dpwavelet.images.layout_people import people_in, tells_person
 from dpwavelet.images.layout_rows import Record
 from dpwavelet.images.layout_stores import Store, open_store, some, suffix_of
 
@@ -97,6 +98,8 @@ def open_folder(path: str | Path, split: str | None = None) -> ImageFolder:
     warnings = [*found.warnings, *_left_out(store, found)]
     records = _of_split(sorted(found.records, key=lambda record: record.name), split, path)
     warnings += _unread_captions(records)
+    if not any(tells_person(field) for record in records for field in record.fields):
+        records = [replace(each, fields={**each.fields, **people_in(each.name)}) for each in records]
     return ImageFolder(
         records=tuple(records),
         layout=f"{found.layout} in {archive}" if archive else found.layout,

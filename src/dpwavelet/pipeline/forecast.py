@@ -135,7 +135,7 @@ class Forecast:
     def quality_text(self) -> str:
         """The expected quality in a sentence."""
         if self.quality is None:
-            return f"epsilon {self.plan.epsilon:g}: no quality is known for this model"
+            return f"epsilon {self.plan.epsilon:g}: no quality is known for this model and these parameters"
         return (
             f"epsilon {self.plan.epsilon:g}: {self.quality} of what training without privacy gains, "
             "judging by public stand-ins"
@@ -178,7 +178,9 @@ def forecast(
     quality = expected_quality(
         s, plan.records, [known for known in stand_ins() if known.preset == model.preset]
     )
-    if quality is not None and not _as_measured(plan, training):
+    if training.parameters != "all":  # fewer parameters have less noise, and were measured to learn less too
+        quality = None
+    elif quality is not None and plan.unit != "record":
         quality = replace(quality, measured=False)
     return Forecast(
         plan=plan,
@@ -187,11 +189,6 @@ def forecast(
         memory=speed.memory(plan) if speed else None,
         quality=quality,
     )
-
-
-def _as_measured(plan: PrivacyPlan, training: PrivateTraining) -> bool:
-    """Whether the stand-ins were trained like this: records, and all weights of the transformer."""
-    return plan.unit == "record" and training.parameters == "all"
 
 
 def _signal(plan: PrivacyPlan, parameters: int, *, steps: int) -> float:

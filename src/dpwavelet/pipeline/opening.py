@@ -62,6 +62,11 @@ def open_all(data: Path, settings: RunSettings, progress: Progress, split: str |
     images = PrivateImages.open(data, model.image_size, split)
     for line in [*images.folder.lines(), *caption_warnings(images.folder, model)]:
         progress.tell(line)
+    if 0 < settings.samples < len(settings.captions):
+        progress.tell(
+            f"warning: of {len(settings.captions):,} captions the first {settings.samples:,} are drawn for "
+            "the release; raise samples for the others, or draw them later."
+        )
     units = count_units(images, settings)
     plan = make_plan(settings, declared(settings, units))
     watch = check_images(data, images, units, model, plan, settings, progress)
@@ -111,8 +116,8 @@ def check_images(
     """Everything that can go wrong with the data, before anything is spent."""
     if units < plan.records:
         raise PrivacyError(
-            f"{plan.records} units ({plan.unit}) were declared, but the folder holds fewer; declare at most "
-            "what is there: the noise is planned for the declared number."
+            f"{plan.records} {'people' if plan.unit == 'person' else 'records'} were declared, but the "
+            "folder holds fewer; declare at most what is there: the noise is planned for the declared number."
         )
     if settings.release_metrics and units > MOST_UNITS:
         raise ConfigError(

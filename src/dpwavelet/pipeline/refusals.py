@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from dpwavelet.images.inspection import tells_person
 from dpwavelet.images.known import read_known, share_known
+from dpwavelet.images.layout_people import tells_person
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model, find
 from dpwavelet.pipeline.prints import Prints, exact_repeats, near_repeats

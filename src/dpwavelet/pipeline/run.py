@@ -61,6 +61,8 @@ def run(
     """
     data, out, progress = Path(data), Path(out), progress or Silent()
     check_apart(data, out)
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; choose another --out, a folder.")
     with alone_in(out):
         if (out / "release").exists():
             _finish(data, out, settings, progress, split, ranks)
@@ -146,6 +148,8 @@ def dry_run(
         check_apart(Path(data), named)
         if (named / "release").exists():
             raise ConfigError(f"{named / 'release'} is a finished release; choose another --out.")
+        if named.exists() and not named.is_dir():
+            raise ConfigError(f"{named} is a file; choose another --out, a folder.")
         check_place(named)
     if (key := key_file(settings.key)) is not None and key.exists():
         signing_key(key)
@@ -175,12 +179,25 @@ def _kept(out: Path, **asked: Any) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     kept: dict[str, Any] = read_config(path)
-    if {name: kept.get(name) for name in asked} != json.loads(json.dumps(asked)):
+    now = json.loads(json.dumps(asked))
+    if {name: kept.get(name) for name in asked} != now:
         raise ConfigError(
-            f"{out} holds an unfinished run with other settings (see config.yaml); repeat those to go on, or "
-            "choose another --out. What that run spent stays spent."
+            f"{out} holds an unfinished run with other settings ({_difference(kept, now)}; see config.yaml); "
+            "repeat those to go on, or choose another --out. What that run spent stays spent."
         )
     return kept
+
+
+def _difference(kept: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first settings that differ, with both values; what follows from the data stands in the plan."""
+    differing = [
+        f"{part}.{name} was {before.get(name)!r:.40} and is {value.get(name)!r:.40}"
+        for part, value in now.items()
+        if isinstance(value, dict) and isinstance(before := kept.get(part), dict)
+        for name in dict.fromkeys([*value, *before])
+        if before.get(name) != value.get(name)
+    ]
+    return ", ".join(differing[:3]) or "of another form"
 
 
 def _tokens(opened: Opened, path: Path, here: Ongoing) -> PrivateTokens:

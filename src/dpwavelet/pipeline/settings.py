@@ -70,6 +70,7 @@ class RunSettings:
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         check_allowed(self.allow)
         device_named(self.device)
         if self.samples < 0:
@@ -119,6 +120,19 @@ class RunSettings:
                 f"{self.training.per_unit} records per person need people; name the field that tells whose a "
                 "record is with --group-by."
             )
+
+    def _check_kinds(self) -> None:
+        """Refuse a text where a list is meant: it would be taken for a list of letters."""
+        for name in ("allow", "captions", "classes", "release_metrics"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not all(isinstance(each, str) for each in value):
+                raise ConfigError(f"{name} must be a list of texts, got {value!r}; one text is [text].")
+        for name in ("records", "private_scales", "batch_size", "steps", "samples", "judged", "choices"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise ConfigError(f"{name} must be a whole number, got {value!r}.")
+        if not isinstance(self.model, str | Path):
+            raise ConfigError(f"model must be the name or folder of public weights, got {self.model!r}.")
 
     @property
     def unit(self) -> str:

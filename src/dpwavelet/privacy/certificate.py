@@ -24,7 +24,7 @@ from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import allowed_json
 from dpwavelet.privacy.release_files import CERTIFICATE, SIGNATURE, stays_inside
 
-FORMAT = "dpwavelet certificate 1"
+FORMAT = "dpwavelet certificate 2"
 FALSE_ALARMS = 0.01  # at which the certificate says what an attacker can achieve
 
 WARM_START = (
@@ -46,6 +46,13 @@ NOT_PROMISED = (
     "Protection from anyone who holds the noise key, the private folder or the original records.",
     "Facts about the whole group; the release is meant to teach those, also to those who would misuse them.",
 )
+
+
+SENTENCES: Mapping[str, Sequence[str]] = {
+    "dpwavelet certificate 1": tuple(text for text in NOT_PROMISED if not text.startswith("Their number: ")),
+    FORMAT: NOT_PROMISED,
+}
+"""What a certificate of each format must say that it does not promise, oldest first."""
 
 
 def make_certificate(

@@ -113,7 +113,7 @@ def check_numbers(records: int, delta: float) -> None:
     if records < FEWEST_RECORDS:
         raise Refusal(
             "few-records",
-            f"{records} records are declared, and {FEWEST_RECORDS} is the least",
+            f"{records} records or people would be protected, and {FEWEST_RECORDS} is the least",
             "A useful generator wants thousands.",
             overridable=False,
         )
@@ -146,5 +146,5 @@ def check_signal(signal: float, allow: Collection[str]) -> None:
             "few-records",
             f"all that the run can learn is at most {below(signal, LEAST_SIGNAL)} of the noise it adds, and "
             f"{LEAST_SIGNAL:g} is the least",
-            "Take more records, a larger epsilon, more steps, or fewer trained parameters.",
+            "Take more records, a larger epsilon, or more steps.",
         )

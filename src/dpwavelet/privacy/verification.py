@@ -29,9 +29,8 @@ from dpwavelet.privacy.accounting import (
 )
 from dpwavelet.privacy.certificate import (
     FALSE_ALARMS,
-    FORMAT,
     LIKENESS,
-    NOT_PROMISED,
+    SENTENCES,
     WARM_START,
     attack,
     contribution,
@@ -166,8 +165,8 @@ def read_certificate(folder: Path) -> dict[str, Any]:
 def _read_certificate(folder: Path) -> tuple[dict[str, Any], bytes]:
     content = (folder / CERTIFICATE).read_bytes()
     certificate = json.loads(content)
-    if canonical_json(certificate) != content or certificate["format"] != FORMAT:
-        raise ValueError(f"it is not canonical JSON in the format {FORMAT!r}")
+    if canonical_json(certificate) != content or certificate["format"] not in SENTENCES:
+        raise ValueError(f"it is not canonical JSON in a format from {' to '.join(SENTENCES)}")
     return certificate, content
 
 
@@ -201,7 +200,8 @@ def _check_signature(path: Path, content: bytes, public_key: bytes | None) -> tu
         return False, "the signature does not fit the certificate"
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return False, f"{path.name} cannot be read: {error}"
-    return True, f"signed with the key {embedded.hex()[:16]}..."
+    whose = "the release brings, whosever it is" if public_key is None else "was given"
+    return True, f"signed with the key that {whose}: {embedded.hex()[:16]}..."
 
 
 def _check_promise(certificate: Mapping[str, Any]) -> list[tuple[bool, str]]:
@@ -287,7 +287,7 @@ def _wrong_words(certificate: Mapping[str, Any], plan: PrivacyPlan, events: tupl
     known = claimed.keys() == bounds.keys() and claimed["false_positive_rate"] == FALSE_ALARMS
     if not known or any(claimed[name] * (1 + REFINEMENT) < least for name, least in bounds.items()):
         wrong.append("attack")
-    if not set(NOT_PROMISED) <= set(certificate["not_promised"]):
+    if not set(SENTENCES[certificate["format"]]) <= set(certificate["not_promised"]):
         wrong.append("not_promised")
     return wrong
 
