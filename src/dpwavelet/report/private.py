@@ -16,7 +16,7 @@ from dpwavelet.report.measured import AnyOrigin, PrivateFact, any_facts
 from dpwavelet.report.origins import MEANINGS
 from dpwavelet.report.page import Page, render
 from dpwavelet.report.release import budget_lines
-from dpwavelet.report.twins import FORMAT, pictures, sections_json
+from dpwavelet.report.twins import page_json
 from dpwavelet.rounded import up
 
 WARNING = (
@@ -58,39 +58,26 @@ class PrivateReport:
 
 def render_private(report: PrivateReport) -> str:
     """The page, as HTML that needs no other file."""
-    return render(
-        Page(
-            title=report.title,
-            version=report.version,
-            promise=report.promise,
-            epsilon=report.epsilon,
-            delta=report.delta,
-            unit=report.unit,
-            origins=MEANINGS,
-            sections=private_sections(report),
-            warning=WARNING,
-        )
-    )
+    return render(_page(report))
 
 
 def private_json(report: PrivateReport) -> dict[str, Any]:
     """The page for programs: the same numbers, without the pictures. It stays in `private/` too."""
-    sections = private_sections(report)
-    return {
-        "format": FORMAT,
-        "kind": "private",
-        "warning": list(WARNING),
-        "title": report.title,
-        "version": report.version,
-        "promise": report.promise,
-        "epsilon": report.epsilon,
-        "delta": report.delta,
-        "unit": report.unit,
-        "shown": {"epsilon": up(report.epsilon), "delta": up(report.delta)},
-        "origins": {origin.value: meaning for origin, meaning in MEANINGS.items()},
-        "pictures": pictures(sections),
-        "sections": sections_json(sections),
-    }
+    return page_json(_page(report), "private")
+
+
+def _page(report: PrivateReport) -> Page:
+    return Page(
+        title=report.title,
+        version=report.version,
+        promise=report.promise,
+        epsilon=report.epsilon,
+        delta=report.delta,
+        unit=report.unit,
+        origins=MEANINGS,
+        sections=private_sections(report),
+        warning=WARNING,
+    )
 
 
 def private_sections(report: PrivateReport) -> list[Section[AnyOrigin]]:

@@ -35,7 +35,7 @@ from dpwavelet.report.blocks import (
 from dpwavelet.report.figures import at_most
 from dpwavelet.report.origins import MEANINGS, Origin, check_publishable
 from dpwavelet.report.page import Page, render, template
-from dpwavelet.report.twins import FORMAT, pictures, sections_json
+from dpwavelet.report.twins import page_json
 from dpwavelet.rounded import rounded_up, up
 
 LICENSE_NAME = "see Provenance: the terms of the public weights hold"
@@ -101,37 +101,25 @@ class ReleaseReport:
 
 def render_release(report: ReleaseReport) -> str:
     """The page, as HTML that needs no other file."""
-    return render(
-        Page(
-            title=report.title,
-            version=report.version,
-            promise=report.promise,
-            epsilon=report.epsilon,
-            delta=report.delta,
-            unit=report.unit,
-            origins={origin: MEANINGS[origin] for origin in Origin},
-            sections=release_sections(report),
-        )
-    )
+    return render(_page(report))
 
 
 def release_json(report: ReleaseReport) -> dict[str, Any]:
     """The page for programs: the same numbers, without the pictures."""
-    sections = release_sections(report)
-    return {
-        "format": FORMAT,
-        "kind": "release",
-        "title": report.title,
-        "version": report.version,
-        "promise": report.promise,
-        "epsilon": report.epsilon,
-        "delta": report.delta,
-        "unit": report.unit,
-        "shown": {"epsilon": up(report.epsilon), "delta": up(report.delta)},
-        "origins": {origin.value: MEANINGS[origin] for origin in Origin},
-        "pictures": pictures(sections),
-        "sections": sections_json(sections),
-    }
+    return page_json(_page(report), "release")
+
+
+def _page(report: ReleaseReport) -> Page:
+    return Page(
+        title=report.title,
+        version=report.version,
+        promise=report.promise,
+        epsilon=report.epsilon,
+        delta=report.delta,
+        unit=report.unit,
+        origins={origin: MEANINGS[origin] for origin in Origin},
+        sections=release_sections(report),
+    )
 
 
 def render_card(report: ReleaseReport) -> str:

@@ -22,8 +22,29 @@ from dpwavelet.report.blocks import (
     pixels,
 )
 from dpwavelet.report.charts import summary
+from dpwavelet.report.page import Page
+from dpwavelet.rounded import up
 
 FORMAT = 1
+
+
+def page_json(page: Page, kind: str) -> dict[str, Any]:
+    """A whole page: what stands around its sections, and those."""
+    numbers = {"epsilon": page.epsilon, "delta": page.delta}
+    return {
+        "format": FORMAT,
+        "kind": kind,
+        **({"warning": list(page.warning)} if page.warning else {}),
+        "title": page.title,
+        "version": page.version,
+        "promise": page.promise,
+        **numbers,
+        "unit": page.unit,
+        "shown": {name: up(value) for name, value in numbers.items() if value is not None},
+        "origins": {origin.value: meaning for origin, meaning in page.origins.items()},
+        "pictures": pictures(page.sections),
+        "sections": sections_json(page.sections),
+    }
 
 
 def sections_json(sections: Sequence[Section[Any]]) -> list[dict[str, Any]]:
