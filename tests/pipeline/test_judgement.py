@@ -192,6 +192,7 @@ class TestSecondLook:
         assert (
             "24" in json.dumps(parts["cost"]) and "40" in (finished / "private" / "report.json").read_text()
         )
+        assert "Private training" in json.dumps(parts["cost"])  # what the run took is still told
         assert [block["kind"] for block in parts["audit"]] == ["table", "lines"]
         assert before == {path: path.read_bytes() for path in (out / "release").rglob("*") if path.is_file()}
 

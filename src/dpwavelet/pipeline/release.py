@@ -133,6 +133,9 @@ def draw_samples(ours: Pipeline, public: Pipeline, settings: RunSettings, progre
     return Drawn(samples, public_samples, time.monotonic() - started)
 
 
+COST = "cost.json"  # in `private/`, for a report that is made again
+
+
 @dataclass(frozen=True)
 class Cost:
     """Clock times of a run in seconds, and where they were spent.

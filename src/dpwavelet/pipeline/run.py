@@ -11,6 +11,7 @@ lead does all of this, and the others `assist` in private training.
 import json
 import secrets
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from dpwavelet.pipeline.owner_parts import Released
 from dpwavelet.pipeline.owner_report import judge
 from dpwavelet.pipeline.purchase import purchase, purchase_likeness
 from dpwavelet.pipeline.refusals import check_accountant
-from dpwavelet.pipeline.release import Cost, Seal, draw_samples, machine, noise_key, write_release
+from dpwavelet.pipeline.release import COST, Cost, Seal, draw_samples, machine, noise_key, write_release
 from dpwavelet.pipeline.second_look import judge_again
 from dpwavelet.pipeline.settings import RunSettings, read_config
 from dpwavelet.pipeline.start import starting_model
@@ -118,6 +119,7 @@ def _run(
     write_json(private / "nearness.json", watch.compare(drawn.samples.full))  # it changes nothing about them
     bought = purchase(opened.images, ours, here, source)
     cost = Cost(training_time, drawn.seconds, machine(settings.device))
+    write_json(private / COST, asdict(cost))
     seal = Seal(out.name, account.finish(here.name), key, watch, opened.secrets | noise_key(private))
     write_release(out / "release", here, ours, own, seal, drawn, cost, bought)
     # Last, so that nothing measured without noise decides whether there is a release.

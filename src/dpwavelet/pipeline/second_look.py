@@ -6,6 +6,7 @@ because nothing of it may leave; the release stays as it was sealed.
 
 from pathlib import Path
 
+from dpwavelet.checkpoint import read_json
 from dpwavelet.enlargers import DETAIL, enlarger_json, open_enlarger
 from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling
@@ -15,6 +16,7 @@ from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.likeness import FILE, Likeness
 from dpwavelet.pipeline.owner_parts import Released
 from dpwavelet.pipeline.owner_report import check_audit, judge
+from dpwavelet.pipeline.release import COST, Cost
 from dpwavelet.pipeline.settings import RunSettings, open_model, read_config
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
@@ -79,5 +81,6 @@ def judge_again(
     ours, public = Pipeline(trained, enlarger, likeness), Pipeline(model, enlarger)
     plan = PrivacyPlan.from_json(kept["plan"])
     released = Released.read(release, model.image_size)
-    judge(private, out.name, plan, images, ours, public, settings, released, None, progress, audit)
+    cost = Cost(**read_json(private / COST)) if (private / COST).is_file() else None  # older runs kept none
+    judge(private, out.name, plan, images, ours, public, settings, released, cost, progress, audit)
     return private / "report.html"
