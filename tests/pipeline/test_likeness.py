@@ -355,6 +355,17 @@ class TestRun:
         plain = Pipeline.from_pretrained(finished / "release", choices=1)
         assert plain.likeness is None and plain.drawings == 1
 
+    def test_pictures_of_another_enlarger_are_not_chosen_by_it(self, finished: Path, tmp_path: Path) -> None:
+        release = finished / "release"
+        with pytest.raises(ConfigError, match="measured by pictures of another enlarger"):
+            Pipeline.from_pretrained(release, enlarger="transformer")
+        assert Pipeline.from_pretrained(release, enlarger="transformer", choices=1).drawings == 1
+        older = replace(Likeness.load(release / "model" / FILE), enlarger="")
+        older.save(tmp_path / FILE)
+        assert Likeness.load(tmp_path / FILE).enlarger == ""
+        pipeline = Pipeline.from_pretrained(release)
+        assert replace(pipeline, likeness=older).drawings == pipeline.drawings > 1
+
     def test_choices_without_a_likeness_are_refused(self, tiny_model: Path) -> None:
         assert Pipeline.from_pretrained(tiny_model, choices=1).drawings == 1
         with pytest.raises(ConfigError, match="no likeness"):

@@ -11,7 +11,14 @@ records breaks the promise, and no check can find out.
 
 from pathlib import Path
 
-from dpwavelet.enlargers.base import Enlarger, consistent, enlarger_json, in_batches, together
+from dpwavelet.enlargers.base import (
+    Enlarger,
+    consistent,
+    enlarger_digest,
+    enlarger_json,
+    in_batches,
+    together,
+)
 from dpwavelet.enlargers.detail import DetailEnlarger
 from dpwavelet.enlargers.diffusion import INDEX, DiffusersEnlarger, open_diffusers
 from dpwavelet.enlargers.network import NetworkEnlarger, open_network
@@ -65,5 +72,6 @@ def _of_folder(folder: Path, model: Model, consistent: bool) -> TransformerEnlar
 
 __all__ = [
     "DETAIL", "TRANSFORMER", "DetailEnlarger", "DiffusersEnlarger", "Enlarger", "NetworkEnlarger",
-    "TransformerEnlarger", "consistent", "enlarger_json", "in_batches", "open_enlarger", "together",
+    "TransformerEnlarger", "consistent", "enlarger_digest", "enlarger_json", "in_batches",
+    "open_enlarger", "together",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dpwavelet.checkpoint import canonical_json
 from dpwavelet.errors import ConfigError, ModelError
 from dpwavelet.wavelet import analyze, synthesize
 
@@ -46,6 +47,12 @@ def enlarger_json(enlarger: Enlarger) -> dict[str, Any]:
         "files": dict(enlarger.files),
         "consistent": enlarger.consistent,
     }
+
+
+def enlarger_digest(enlarger: Enlarger) -> str:
+    """SHA-256 of what decides its pictures, whatever its files are called."""
+    told = [type(enlarger).__name__, sorted(enlarger.files.values()), enlarger.consistent]
+    return sha256(canonical_json(told)).hexdigest()
 
 
 def consistent(full: Tensor, few: Tensor, wavelet: str) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dpwavelet.enlargers import DETAIL, Enlarger, in_batches, open_enlarger
+from dpwavelet.enlargers import DETAIL, Enlarger, enlarger_digest, in_batches, open_enlarger
 from dpwavelet.errors import ConfigError
 from dpwavelet.generation import Sampling, draw_tokens
 from dpwavelet.images.sheet import to_bytes
@@ -34,6 +34,8 @@ class Pipeline:
     choices: int | None = None  # so many; as many as the likeness says unless given
 
     def __post_init__(self) -> None:
+        if self.likeness is not None and self.choices != 1:
+            self.likeness.check_enlarger(enlarger_digest(self.used))
         if self.choices is None:
             return
         check_choices(self.choices)

@@ -55,6 +55,7 @@ class Likeness:
     blur: float  # a variance
     features: str  # digest of the network whose features these are
     choices: int = CHOICES  # pictures that are drawn for one that is kept, unless somebody says otherwise
+    enlarger: str = ""  # digest of what finished the pictures that it was measured by, where that is told
 
     @classmethod
     def read(
@@ -110,6 +111,8 @@ class Likeness:
         tensors = {name: torch.from_numpy(np.array(value, order="C")) for name, value in numbers.items()}
         tensors["features"] = torch.frombuffer(bytearray.fromhex(self.features), dtype=torch.uint8)
         tensors["choices"] = torch.tensor(self.choices)
+        if self.enlarger:
+            tensors["enlarger"] = torch.frombuffer(bytearray.fromhex(self.enlarger), dtype=torch.uint8)
         write_tensors(path, tensors)
 
     @classmethod
@@ -127,6 +130,7 @@ class Likeness:
     def _of(cls, tensors: Mapping[str, Tensor]) -> "Likeness":
         k = COLUMNS
         shapes = {"centre": (k,), "radius": (), "blur": (), "choices": (), "features": (32,)}
+        shapes |= {"enlarger": (32,)} if "enlarger" in tensors else {}  # older ones do not tell
         shapes |= {f"{of}.mean": (k,) for of in ("records", "drawn")}
         shapes |= {f"{of}.covariance": (k, k) for of in ("records", "drawn")}
         if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != shapes:
@@ -146,9 +150,20 @@ class Likeness:
                 raise ValueError("a mean lies outside of the frame")
         choices = int(found["choices"])
         check_choices(choices)
-        features = bytes(tensors["features"].to(torch.uint8).tolist()).hex()
+        features, enlarger = (
+            bytes(tensors[name].to(torch.uint8).tolist()).hex() if name in tensors else ""
+            for name in ("features", "enlarger")
+        )
         frame = Frame(found["centre"], float(found["radius"]))
-        return cls(frame, moments[0], moments[1], float(found["blur"]), features, choices)
+        return cls(frame, moments[0], moments[1], float(found["blur"]), features, choices, enlarger)
+
+    def check_enlarger(self, digest: str) -> None:
+        """Refuse pictures that something else has finished than those that the records were seen beside."""
+        if self.enlarger not in ("", digest):
+            raise ConfigError(
+                "the likeness of this release was measured by pictures of another enlarger; name the one "
+                "that made its samples (--enlarger, --no-consistent), or keep the first picture: --choices 1."
+            )
 
     @cached_property
     def _space(self) -> Extractor:

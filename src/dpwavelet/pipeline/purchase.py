@@ -5,11 +5,13 @@ lies in `private/` before noise is made. So a run that is resumed anywhere has o
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpwavelet.enlargers import enlarger_digest
 from dpwavelet.evaluation.extractors import extractor
 from dpwavelet.evaluation.moments import COLUMNS
 from dpwavelet.evaluation.spaces import Extractor
@@ -84,7 +86,8 @@ def purchase_likeness(
 
     prepared = once(here.private / "moments.safetensors", here.name, measured)
     rows, choices = prepared.generated.rows, settings.choices
-    return likenesses.buy(prepared.total, rows, here.plan, place, source, space.digest, choices)
+    found = likenesses.buy(prepared.total, rows, here.plan, place, source, space.digest, choices)
+    return replace(found, enlarger=enlarger_digest(ours.used))
 
 
 def rehearse_purchase(plan: PrivacyPlan, settings: RunSettings) -> list[Bought]:
