@@ -12,6 +12,7 @@ from dpwavelet import cli_options as option
 from dpwavelet.errors import ConfigError
 from dpwavelet.images.layouts import open_folder
 from dpwavelet.pipeline import RunSettings, declared, open_ledger
+from dpwavelet.pipeline.accounts import beside
 from dpwavelet.privacy.accounting import delta_for
 from dpwavelet.privacy.budget import Cap, DataLedger, summary
 from dpwavelet.privacy.ledger import Ledger
@@ -45,7 +46,7 @@ def cap(
         delta = books.cap.delta
     if delta is None:
         delta = delta_for(declared(RunSettings(epsilon=epsilon), len(open_folder(data, split))))
-    books.set_cap(Cap(epsilon, delta))
+    books.set_cap(Cap(epsilon, delta), [one.ledger for one in beside(data, split, books)])
     print(f"all runs on these images may cost epsilon {epsilon:g} at delta {up(delta)}; kept in {books.path}")
 
 
@@ -64,10 +65,18 @@ def show(
     is_ledger = data.is_file() and data.suffix == ".jsonl"
     books = DataLedger.open(data) if is_ledger else open_ledger(data, ledger, split)
     found = summary(books, delta)
+    others = [] if is_ledger else beside(data, split, books, people=True)
     if as_json:
-        print(json.dumps({"ledger": str(books.path)} | found, indent=2, ensure_ascii=False))
-    else:
-        _print(books.path, found)
+        paths = {one.name: str(one.ledger.path) for one in others}
+        told = {"ledger": str(books.path), "beside": paths}
+        print(json.dumps(told | found, indent=2, ensure_ascii=False))
+        return
+    _print(books.path, found)
+    for one in others:
+        print(
+            f"{one.name} has a ledger of its own, {one.ledger.path}, with {len(one.ledger.runs)} runs: those "
+            "on the same images or people add to this"
+        )
 
 
 @app.command()

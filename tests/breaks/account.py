@@ -474,7 +474,7 @@ ACCOUNTS = breaks_of(
     (
         "a cap on a folder that its splits escape",
         "Whoever names --split trains on records whose owner let nobody spend so much.",
-        "other.ledger.check_room(*plans, beside=own)",
+        "ledger.check_room(*plans, beside=[own, *others])",
         "pass",
         "TestCaps::test_a_cap_counts_what_is_asked_of_images_that_share_records"
         " TestCaps::test_a_run_and_its_rehearsal_ask",
@@ -482,16 +482,23 @@ ACCOUNTS = breaks_of(
     (
         "what the split has paid is left out under the cap of the folder",
         "Every split spends the whole cap once more.",
-        "other.ledger.check_room(*plans, beside=own)",
-        "other.ledger.check_room(*plans)",
+        "ledger.check_room(*plans, beside=[own, *others])",
+        "ledger.check_room(*plans, beside=others)",
         "TestCaps::test_a_cap_counts_what_was_paid_on_either_side",
     ),
     (
         "what the folder has paid is left out under the cap of a split",
         "The records of the split have paid already, and the cap of the split does not know.",
-        "own.check_room(*plans, beside=other.ledger)",
+        "own.check_room(*plans, beside=ledgers if people else [ledger])",
         "own.check_room(*plans)",
         "TestCaps::test_a_cap_counts_what_was_paid_on_either_side",
+    ),
+    (
+        "people taken for strangers in every split",
+        "A person with pictures in two splits pays twice what the cap on the folder allows.",
+        "others = [each for each in ledgers if each is not ledger] if people else []",
+        "others = list[DataLedger]()",
+        "TestCaps::test_people_may_be_in_every_split",
     ),
     (
         "capped records taken for a stand-in",

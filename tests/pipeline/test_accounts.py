@@ -3,13 +3,16 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from command_line import call
 
 from dpwavelet.errors import PrivacyError
 from dpwavelet.pipeline import RunSettings, Silent, dry_run, run
 from dpwavelet.pipeline.accounts import beside, check_beside, check_unowned, open_ledger
 from dpwavelet.privacy.budget import Cap, DataLedger, begun
+from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.training import PrivateTraining
 
@@ -110,6 +113,52 @@ class TestCaps:
         check_beside(people, "train", ledger_of(people, "train"), [PLAN], heard.tell)
         assert heard.lines == []
 
+    def test_people_may_be_in_every_split(self, people: Path) -> None:
+        of_people = PrivacyPlan.from_json(PLAN.to_json() | {"unit": "person", "group_by": "name"})
+        ledger_of(people, None).set_cap(Cap(5.0, 1e-4))
+        check_beside(people, "test", ledger_of(people, "test"), [of_people], Listener().tell)
+        spend(ledger_of(people, "train"), of_people)
+        with pytest.raises(PrivacyError, match="may cost epsilon 5"):
+            check_beside(people, "test", ledger_of(people, "test"), [of_people], Listener().tell)
+
+    def test_splits_that_share_a_picture_add_up(self, people: Path) -> None:
+        (people / "000129.png").write_bytes((people / "000000.png").read_bytes())
+        ledger_of(people, "test").set_cap(Cap(3.0, 1e-4))
+        with pytest.raises(PrivacyError, match="may cost epsilon 3"):
+            check_beside(people, "train", ledger_of(people, "train"), [PLAN], Listener().tell)
+
+    def test_a_cap_below_what_a_split_has_paid_is_refused(
+        self, people: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        spend(ledger_of(people, "train"))
+        folder = str(people.parent / "ledgers")
+        status, _, told = call(
+            capsys, "ledger", "cap", people, "--epsilon", "3", "--delta", "1e-4", "--ledger", folder
+        )
+        assert status == 2
+        assert "others of the same folder hold together" in " ".join(told.split())
+        assert (
+            call(capsys, "ledger", "cap", people, "--epsilon", "5", "--delta", "1e-4", "--ledger", folder)[0]
+            == 0
+        )
+        shown = " ".join(call(capsys, "ledger", "show", people, "--ledger", folder)[1].split())
+        assert "the split 'train' has a ledger of its own" in shown
+        told = json.loads(call(capsys, "ledger", "show", people, "--ledger", folder, "--json")[1])
+        assert list(told["beside"]) == ["the split 'train'"]
+
+    def test_a_run_whose_place_in_its_own_ledger_was_lost_goes_on_under_a_cap(
+        self, people: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As when the power fails between the two: what it holds is not counted a second time."""
+        ledger_of(people, "train").set_cap(Cap(13.0, 1e-4))
+        asked = settings(tiny_model, tmp_path / "ledgers", allow=("few-records",))
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Ledger, "append", _first_only(Ledger.append, tmp_path / "out"))
+            run(people, tmp_path / "out", asked, Silent(), split="train")
+        assert len(ledger_of(people, "train").runs) == 1
+        assert not (tmp_path / "out" / "private" / "ledger.jsonl").exists()
+        assert run(people, tmp_path / "out", asked, Silent(), split="train").is_dir()
+
     def test_runs_beside_are_told_of_where_no_cap_decides(self, people: Path) -> None:
         spend(ledger_of(people, None))
         heard = Listener()
@@ -133,6 +182,17 @@ class TestCaps:
             run(people, tmp_path / "out", asked, Silent(), split="train")
         assert not (tmp_path / "out" / "config.yaml").exists()
         assert not ledger_of(people, "train").entries
+
+
+def _first_only(append: Any, out: Path) -> Any:
+    """Writes into the ledger of the images, and not into that of the run in `out`."""
+
+    def once(self: Ledger, entry: Any) -> int:
+        if out in self.path.parents:
+            raise KeyboardInterrupt
+        return int(append(self, entry))
+
+    return once
 
 
 class TestStandIns:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from dpwavelet.checkpoint import read_json, write_json
-from dpwavelet.errors import ConfigError, PrivacyError
+from dpwavelet.errors import ConfigError, DataError, PrivacyError
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.known import known_of, read_known, write_known
 from dpwavelet.images.private import PrivateImages
@@ -170,14 +170,42 @@ class TestPeople:
         check_people(images, None, ("several-per-person",))
         check_people(images, field, ())
 
+    @pytest.mark.parametrize(("folder", "field"), [("patient_{:03}", "patient"), ("sub-{:02}", "subject")])
     def test_a_tree_by_patient_is_refused_as_a_field_would_be(
-        self, portraits: Path, tiny_model: Path, tmp_path: Path
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, folder: str, field: str
     ) -> None:
         for index, path in enumerate(sorted(portraits.glob("*.png"))):
-            place = tmp_path / "people" / f"patient_{index // 2:03}"
+            place = tmp_path / "people" / folder.format(index // 2)
             place.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, place)
-        refused("several-per-person", tmp_path / "people", tiny_model, "--group-by patient", "65 people")
+        refused("several-per-person", tmp_path / "people", tiny_model, f"--group-by {field}", "65 people")
+        images = PrivateImages.open(tmp_path / "people", 32)
+        check_people(images, field, ())
+        with pytest.raises(DataError, match=f"group by another field, as {field}"):
+            images.group("label")
+
+    def test_metadata_of_another_kind_hides_no_people_of_the_paths(
+        self, copy: Path, tiny_model: Path
+    ) -> None:
+        table = rows(copy)
+        for index, row in enumerate(table):
+            name = f"patient_{index // 2:03}_{index}.png"
+            (copy / str(row["file_name"])).rename(copy / name)
+            row |= {"file_name": name, "user": str(index)}
+        write_rows(copy, table)
+        refused("several-per-person", copy, tiny_model, "--group-by patient")
+        check_people(PrivateImages.open(copy, 32), "user", ())  # the owner says who is who
+
+    def test_people_of_whom_only_some_are_named_are_to_be_named_in_metadata(
+        self, copy: Path, tiny_model: Path
+    ) -> None:
+        table = rows(copy)
+        for index, row in enumerate(table[:4]):
+            name = f"person{index // 2}_bacteria_{index}.png"
+            (copy / str(row["file_name"])).rename(copy / name)
+            row["file_name"] = name
+        write_rows(copy, table)
+        refused("several-per-person", copy, tiny_model, "once the metadata names it for the other 126")
 
     @pytest.mark.parametrize(("field", "divisor"), [("patient", 1), ("hair", 2), ("name", 2), ("id", 2)])
     def test_people_who_occur_once_and_fields_of_other_names_pass(

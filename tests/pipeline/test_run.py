@@ -445,6 +445,13 @@ class TestBeforeAnythingIsSpent:
             dry_run(portraits, settings(tiny_model, ledger=tmp_path / "file" / "ledgers"), Silent())
         assert not (portraits / "run").exists()
 
+    def test_settings_are_kept_as_plain_values(self, tmp_path: Path) -> None:
+        asked = RunSettings(
+            epsilon=8.0, records=np.int64(500), model=tmp_path, captions=["a"]  # type: ignore[arg-type]
+        )  # fmt: skip
+        assert json.loads(json.dumps(asked.to_json()))["records"] == 500
+        assert (asked.model, asked.captions) == (str(tmp_path), ("a",))
+
     def test_a_file_is_no_place_for_a_run(self, portraits: Path, tiny_model: Path, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("x")
         with pytest.raises(ConfigError, match="is a file"):
@@ -458,7 +465,8 @@ class TestBeforeAnythingIsSpent:
     @pytest.mark.parametrize(
         "wrong",
         [{"captions": "a man"}, {"captions": (1, 2)}, {"release_metrics": "fd"}, {"allow": "duplicates"},
-         {"samples": "4"}, {"steps": 2.0}, {"judged": True}, {"model": None}],
+         {"samples": "4"}, {"steps": 2.0}, {"judged": True}, {"model": None}, {"captions": None},
+         {"samples": None}],
     )  # fmt: skip
     def test_settings_of_another_kind_are_refused_before_anything_is_spent(
         self, wrong: dict[str, object]

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from dpwavelet.errors import DataError
-from dpwavelet.images.layout_people import person_of
+from dpwavelet.images.layout_people import is_person
 from dpwavelet.images.layout_rows import Record, Rows, coco_entries, file_of, inside, record_of, table_rows
 from dpwavelet.images.layout_stores import IMAGE_FOLDERS, Store, read_text, some, suffix_of
 
@@ -155,7 +155,7 @@ def _by_folder(images: Sequence[str]) -> list[Record]:
     for name in images:
         folders = name.split("/")[:-1]
         split = folders.pop(0) if has_splits and folders else None
-        folders = [folder for folder in folders if person_of(folder) is None]  # people are no classes
+        folders = [folder for folder in folders if not is_person(folder)]
         records.append(Record(name=name, label=folders[-1] if folders else None, split=split))
     labels = {record.label for record in records}
     if len(labels) == 1 and str(*labels).lower() in IMAGE_FOLDERS:  # a folder around all is no class

@@ -1,19 +1,25 @@
 """Who is in a picture, as names of fields, folders and files tell it: patient_id, patient_007/scan.png."""
 
+import posixpath
 import re
 from collections.abc import Mapping
 
 PERSONS = (
     "identity", "person", "people", "individual", "participant", "patient", "pat", "subject", "student",
     "child", "user", "client", "customer", "member", "employee", "donor", "speaker", "mrn", "medicalrecord",
-    "pid", "ssn", "nhs", "accession", "encounter", "caseid", "caseno", "casenumber", "studyid", "studyuid",
-    "studyinstanceuid", "patienten", "proband", "probanden", "personen", "fallnr", "fallnummer", "kunde",
-    "kunden", "schueler", "versicherten", "mitarbeiter",
+    "pid", "ssn", "nhs", "patienten", "proband", "probanden", "personen", "kunde", "kunden", "schueler",
+    "versicherten", "mitarbeiter",
 )  # fmt: skip
-IN_NAMES = ("sub", *PERSONS)  # and so do those of brain images begin
+NUMBERED = {
+    "patient": "patient", "pat": "patient", "subject": "subject", "sub": "subject", "person": "person",
+    "participant": "participant", "individual": "individual", "proband": "proband", "donor": "donor",
+    "student": "student", "mrn": "mrn", "pid": "pid",
+}  # fmt: skip
+"""Words before the number of a person in the name of a folder or file, and the field that they make."""
 
 _ENDINGS = re.compile(r"(ids?|identifier|name|number|nummer|nr|no|key|code|hash)$")
-_NUMBERED = re.compile(r"([^\W\d_]+)[-_ .]?([^\W_]*\d[^\W_]*)")
+_FOLDER = re.compile(r"([^\W\d_]+)[-_ .]?(\S*\d\S*)")
+_FILE = re.compile(r"([^\W\d_]+)[-_ .]?((?:(?:19|20)\d\d[-_])?[^\W_]*\d[^\W_]*)")  # after a year comes more
 
 
 def tells_person(field: str) -> bool:
@@ -22,12 +28,21 @@ def tells_person(field: str) -> bool:
     return plain in PERSONS or _ENDINGS.sub("", plain) in PERSONS
 
 
-def person_of(part: str) -> tuple[str, str] | None:
-    """Which person a folder or file is named after: patient_007 is ("patient", "007")."""
-    found = _NUMBERED.match(part)
-    return (found[1].lower(), found[2]) if found and found[1].lower() in IN_NAMES else None
+def is_person(folder: str) -> bool:
+    """Whether a folder is named after a person, as patient_007 is, and so is no class."""
+    return bool(_person(_FOLDER.fullmatch(folder)))
 
 
 def people_in(name: str) -> Mapping[str, str]:
-    """The person that the path of an image names first, as a field; nothing where it names none."""
-    return dict([found] if (found := next(filter(None, map(person_of, name.split("/"))), None)) else [])
+    """Whom the path of an image names, as fields: patient_007/scan.png has the patient 007."""
+    *folders, file = name.split("/")
+    found = [_person(_FOLDER.fullmatch(folder)) for folder in folders]
+    found.append(_person(_FILE.match(posixpath.splitext(file)[0])))
+    fields: dict[str, str] = {}
+    for field, number in filter(None, found):
+        fields.setdefault(field, number)
+    return fields
+
+
+def _person(found: re.Match[str] | None) -> tuple[str, str] | None:
+    return (NUMBERED[word], found[2]) if found and (word := found[1].lower()) in NUMBERED else None

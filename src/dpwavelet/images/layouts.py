@@ -17,7 +17,7 @@ from pathlib import Path
 from dpwavelet.errors import DataError
 from dpwavelet.images.files import BYTES_LIMIT, SUFFIXES
 from dpwavelet.images.layout_forms import COCO, FORMS, METADATA, Found
-from dpwavelet.images.layout_people import people_in, tells_person
+from dpwavelet.images.layout_people import people_in
 from dpwavelet.images.layout_rows import Record
 from dpwavelet.images.layout_stores import Store, open_store, some, suffix_of
 
@@ -81,7 +81,8 @@ class ImageFolder:
         if missing:
             raise DataError(
                 f"{len(missing)} of {len(values)} records have no {name!r} that is a text or a number "
-                f"({some(missing)}); give each record one, or group by another field."
+                f"({some(missing)}); give each record one, or group by another field"
+                f"{f', as {sorted(people)[0]}' if (people := people_in(missing[0])) else ''}."
             )
         return [value for value in values if value is not None]
 
@@ -98,14 +99,30 @@ def open_folder(path: str | Path, split: str | None = None) -> ImageFolder:
     warnings = [*found.warnings, *_left_out(store, found)]
     records = _of_split(sorted(found.records, key=lambda record: record.name), split, path)
     warnings += _unread_captions(records)
-    if not any(tells_person(field) for record in records for field in record.fields):
-        records = [replace(each, fields={**each.fields, **people_in(each.name)}) for each in records]
+    records, told = _with_people(records)
+    warnings += told
     return ImageFolder(
         records=tuple(records),
         layout=f"{found.layout} in {archive}" if archive else found.layout,
         warnings=tuple(warnings),
         store=store,
     )
+
+
+def _with_people(records: list[Record]) -> tuple[list[Record], list[str]]:
+    """The records with the people whom their paths name, where metadata does not; a word where they recur."""
+    known = [people_in(record.name) for record in records]
+    named = [
+        replace(each, fields={**people, **each.fields}) if people else each
+        for each, people in zip(records, known, strict=True)
+    ]
+    counts = Counter(person for people in known for person in people.items())
+    recurring = sorted({field for (field, _), count in counts.items() if count > 1})
+    return named, [
+        f"the names of folders or files tell people apart: {field!r} is a field for --group-by, and folders "
+        "named after people are no classes."
+        for field in recurring
+    ]
 
 
 def _recognise(store: Store, path: Path) -> Found:

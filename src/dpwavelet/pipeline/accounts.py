@@ -34,39 +34,52 @@ def open_ledger(data: Path, folder: Path | None = None, split: str | None = None
     return DataLedger.open(ledger_path(fingerprint, folder), fingerprint)
 
 
-def beside(data: Path, split: str | None, own: DataLedger) -> list[Beside]:
-    """Ledgers with entries, in the same place, of parts of the folder that share records with this split."""
+def beside(data: Path, split: str | None, own: DataLedger, people: bool = False) -> list[Beside]:
+    """Ledgers with entries, in the same place, of parts of the folder that share records with this split.
+
+    Of `people` all parts are found: whoever has pictures in two splits is in both.
+    """
     if not any(path != own.path for path in own.path.parent.glob("*.jsonl")):
         return []
     whole = open_folder(data)
     splits = sorted({record.split for record in whole.records if record.split is not None})
-    others = [None] if split is not None else splits
     if not splits:
         return []
     digests = in_order(lambda index: hashlib.sha256(whole.read(index)).digest(), range(len(whole)))
     known = list(zip([record.split for record in whole.records], digests, strict=True))
+    parts = {part: [d for of, d in known if part is None or of == part] for part in (None, *splits)}
     found = []
-    for other in others:
-        part = sorted(digest for of, digest in known if other is None or of == other)
-        fingerprint = hashlib.sha256(b"".join(part)).hexdigest()
+    for part, files in parts.items():
+        if part == split or not (people or set(files) & set(parts[split])):
+            continue
+        fingerprint = hashlib.sha256(b"".join(sorted(files))).hexdigest()
         ledger = DataLedger.open(ledger_path(fingerprint, own.path.parent), fingerprint)
         if ledger.entries and ledger.path != own.path:
-            found.append(Beside("the whole folder" if other is None else f"the split {other!r}", ledger))
+            found.append(Beside("the whole folder" if part is None else f"the split {part!r}", ledger))
     return found
 
 
 def check_beside(
     data: Path, split: str | None, own: DataLedger, plans: list[PrivacyPlan], tell: Callable[[str], None]
 ) -> None:
-    """Refuse plans that a cap leaves no room for, of this ledger or of one that shares records with it."""
+    """Refuse plans that a cap leaves no room for, of this ledger or of one that shares records with it.
+
+    Splits that share nothing with one another do not add up, so the whole folder is compared with each alone;
+    people may be in all of them, and then everything counts at once.
+    """
     own.check_room(*plans)
-    for other in beside(data, split, own):
-        other.ledger.check_room(*plans, beside=own)
-        own.check_room(*plans, beside=other.ledger)
-        if other.ledger.runs:
+    people = any(plan.unit == "person" for plan in plans)
+    found = beside(data, split, own, people)
+    ledgers = [one.ledger for one in found]
+    for ledger in ledgers:
+        others = [each for each in ledgers if each is not ledger] if people else []
+        ledger.check_room(*plans, beside=[own, *others])
+        own.check_room(*plans, beside=ledgers if people else [ledger])
+    for one in found:
+        if one.ledger.runs:
             tell(
-                f"warning: {other.name} has runs too, in {other.ledger.path}. They used some of the same "
-                "images, so what they cost adds to what this costs."
+                f"warning: {one.name} has runs too, in {one.ledger.path}. They used some of the same images "
+                "or people, so what they cost adds to what this costs."
             )
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from dpwavelet.images.known import read_known, share_known
-from dpwavelet.images.layout_people import tells_person
+from dpwavelet.images.layout_people import people_in, tells_person
+from dpwavelet.images.layout_rows import Record
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model, find
 from dpwavelet.pipeline.prints import Prints, exact_repeats, near_repeats
@@ -62,7 +63,10 @@ def check_people(images: PrivateImages, group_by: str | None, allow: Collection[
     if "several-per-person" in allow:
         return
     records = images.folder.records
-    for field in sorted({name for record in records for name in record.fields if tells_person(name)}):
+    telling = {name for record in records for name in record.fields if tells_person(name)}
+    if group_by:  # the owner says who is who, and paths are guesses
+        telling -= {name for name in telling if all(_by_path(record, name) for record in records)}
+    for field in sorted(telling):
         owned = [(person, record) for record in records if (person := record.named(field)) is not None]
         most = Counter(person for person, _ in owned)
         what = "records"
@@ -72,12 +76,19 @@ def check_people(images: PrivateImages, group_by: str | None, allow: Collection[
             )
             what = f"different ones by {group_by!r}"
         if most and max(most.values()) > 1:
+            everyone = len(owned) == len(records)
+            later = f", once the metadata names it for the other {len(records) - len(owned):,} records too"
             raise Refusal(
                 "several-per-person",
                 f"by the field {field!r} there are {len(most):,} people, and one has "
                 f"{max(most.values()):,} {what}",
-                f"Protect people instead: --group-by {field}.",
+                f"Protect people instead: --group-by {field}{'' if everyone else later}.",
             )
+
+
+def _by_path(record: Record, field: str) -> bool:
+    """Whether this field of a record, if it has it, says what the record's path says."""
+    return field not in record.fields or record.fields[field] == people_in(record.name).get(field)
 
 
 def check_seen(

@@ -93,7 +93,7 @@ def _run(
     fingerprint = opened.fingerprint
     spendings = DataLedger.open(ledger_path(fingerprint, settings.ledger), fingerprint)
     check_place(spendings.path)
-    if not (private / "ledger.jsonl").exists():
+    if not _is_begun(out, spendings):
         check_beside(data, split, spendings, [plan], progress.tell)
     if not (out / "config.yaml").exists():
         rehearse(opened, settings, progress, out.name)
@@ -125,6 +125,12 @@ def _run(
     # Last, so that nothing measured without noise decides whether there is a release.
     shown = Released.of(drawn.samples)
     judge(private, out.name, plan, opened.images, ours, public, settings, shown, cost, progress)
+
+
+def _is_begun(out: Path, spendings: DataLedger) -> bool:
+    """Whether the run in this folder has its place in the ledger of the images already."""
+    path = out / "config.yaml"
+    return path.is_file() and read_config(path)["run"] in spendings.runs
 
 
 def _bound_source(checkpoint: Checkpoint, tokens: PrivateTokens, account: Account) -> Source:
@@ -193,7 +199,9 @@ def _kept(out: Path, **asked: Any) -> dict[str, Any] | None:
 def _difference(kept: dict[str, Any], now: dict[str, Any]) -> str:
     """The first settings that differ, with both values; what follows from the data stands in the plan."""
     differing = [
-        f"{part}.{name} was {before.get(name)!r:.40} and is {value.get(name)!r:.40}"
+        f"{part}.{name} was {told[0]} and is {told[1]}"
+        if (told := [f"{side.get(name)!r:.40}" for side in (before, value)])[0] != told[1]
+        else f"{part}.{name} differs"
         for part, value in now.items()
         if isinstance(value, dict) and isinstance(before := kept.get(part), dict)
         for name in dict.fromkeys([*value, *before])

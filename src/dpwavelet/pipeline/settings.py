@@ -6,6 +6,7 @@ follow from that declared number, never from the length of the data.
 
 import math
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -122,17 +123,22 @@ class RunSettings:
             )
 
     def _check_kinds(self) -> None:
-        """Refuse a text where a list is meant: it would be taken for a list of letters."""
+        """Refuse a text where a list is meant, which would be taken for a list of letters, and the like."""
         for name in ("allow", "captions", "classes", "release_metrics"):
             value = getattr(self, name)
-            if isinstance(value, str) or not all(isinstance(each, str) for each in value):
+            if not isinstance(value, tuple | list) or not all(isinstance(each, str) for each in value):
                 raise ConfigError(f"{name} must be a list of texts, got {value!r}; one text is [text].")
+            object.__setattr__(self, name, tuple(value))
         for name in ("records", "private_scales", "batch_size", "steps", "samples", "judged", "choices"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            if value is None and name not in ("samples", "judged", "choices"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, Integral):
                 raise ConfigError(f"{name} must be a whole number, got {value!r}.")
+            object.__setattr__(self, name, int(value))
         if not isinstance(self.model, str | Path):
             raise ConfigError(f"model must be the name or folder of public weights, got {self.model!r}.")
+        object.__setattr__(self, "model", str(self.model))
 
     @property
     def unit(self) -> str:

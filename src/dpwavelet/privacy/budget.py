@@ -141,29 +141,39 @@ class DataLedger(Ledger):
         """The cap in force."""
         return self.caps[-1] if self.caps else None
 
-    def set_cap(self, cap: Cap) -> None:
-        """Put a cap in force; refused below what is charged and reserved already."""
+    def set_cap(self, cap: Cap, beside: Sequence["DataLedger"] = ()) -> None:
+        """Put a cap in force; refused below what is charged and reserved already, here and `beside`."""
+        for other in beside:
+            units = list(dict.fromkeys([*self.units, *other.units]))
+            _check_one_unit(units)
+            held = tuple(event for ledger in (self, other) for unit in units for event in ledger.held(unit))
+            if not _affords(cap, held):
+                raise PrivacyError(
+                    f"a cap of epsilon {cap.epsilon:g} at delta {cap.delta:.3g} is below the "
+                    f"{composed(held, cap.delta):.4g} that these images and others of the same folder hold "
+                    f"together (see {other.path}); choose a higher one."
+                )
         self.append({"kind": "cap", "images": self.images, **asdict(cap)})
 
     def abandon(self, run: str) -> None:
         """Close a run that will not be resumed: its charged steps stay, the rest of its plan is free."""
         self.append({"kind": "abandoned", "run": run})
 
-    def check_room(self, *plans: PrivacyPlan, beside: "DataLedger | None" = None) -> None:
+    def check_room(self, *plans: PrivacyPlan, beside: Sequence["DataLedger"] = ()) -> None:
         """Refuse plans that the cap leaves no room for, together; only `append` decides for good.
 
-        What the ledger `beside` holds, of images of which some are these, counts as if it were held here.
+        What ledgers `beside` hold, of images of which some are these, counts as if it were held here.
         """
         self._read()
         units = [_unit(plan.to_json()) for plan in plans]
         held = list[Event]()
-        if beside is not None and plans:
-            held = [event for unit in beside.units for event in beside.held(unit)]
-            units += beside.units
+        if plans:
+            held = [event for other in beside for unit in other.units for event in other.held(unit)]
+            units += [unit for other in beside for unit in other.units]
         self._check_room(
             [*held, *(event for plan in plans for event in plan.events)],
             units,
-            len(plans) + (len(beside.runs) if beside is not None else 0),
+            len(plans) + sum(len(other.runs) for other in beside),
         )
 
     def spent(self, unit: str) -> tuple[Event, ...]:
