@@ -1,7 +1,7 @@
 """What hardening does to pictures of privately trained models: two detail models, alike but for the mistakes.
 
     python benchmarks/recipe.py --keep --share 0.25 --variants default --epsilon 10 --seeds 1
-    python benchmarks/hardening.py build/recipe/models/*           # was tried in small alone
+    python benchmarks/hardening.py build/recipe/models/*           # three of them: 44 minutes of a busy core
 
 1. A detail model learns from scratch on public images, for `--steps` (what ships took 2,000).
 2. It goes on twice from there for `--more` steps, as the stage *hardened* does: with the mistakes of the
