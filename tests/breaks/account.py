@@ -372,8 +372,8 @@ BUDGET = breaks_of(
     (
         "several runs have the room of one",
         "A table begins cells that do not fit under the cap together, and stops when part of it is spent.",
-        "[event for plan in plans for event in plan.events]",
-        "[event for plan in plans[:1] for event in plan.events]",
+        "*(event for plan in plans for event in plan.events)]",
+        "*(event for plan in plans[:1] for event in plan.events)]",
         "TestCap::test_check_room_takes_several_plans_together",
     ),
     (
