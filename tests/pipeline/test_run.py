@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -446,9 +447,8 @@ class TestBeforeAnythingIsSpent:
         assert not (portraits / "run").exists()
 
     def test_settings_are_kept_as_plain_values(self, tmp_path: Path) -> None:
-        asked = RunSettings(
-            epsilon=8.0, records=np.int64(500), model=tmp_path, captions=["a"]  # type: ignore[arg-type]
-        )  # fmt: skip
+        given: dict[str, Any] = {"records": np.int64(500), "model": tmp_path, "captions": ["a"]}
+        asked = RunSettings(epsilon=8.0, **given)
         assert json.loads(json.dumps(asked.to_json()))["records"] == 500
         assert (asked.model, asked.captions) == (str(tmp_path), ("a",))
 

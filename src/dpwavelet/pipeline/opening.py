@@ -162,12 +162,14 @@ def check_data(data: Path) -> None:
 
 
 def check_apart(data: Path, out: Path) -> None:
-    """Refuse to write into the folder of images: what is drawn there would be taken for records later."""
+    """Refuse to write into a file, or the folder of images: drawn ones would be taken for records later."""
     images, place = data.resolve(), out.resolve()
     if images == place or images in place.parents:
         raise ConfigError(
             f"{out} lies in {data}, the folder of images, which must stay as it is; choose another --out."
         )
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; choose another --out, a folder.")
 
 
 def check_place(path: Path) -> None:

@@ -62,8 +62,6 @@ def run(
     """
     data, out, progress = Path(data), Path(out), progress or Silent()
     check_apart(data, out)
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; choose another --out, a folder.")
     with alone_in(out):
         if (out / "release").exists():
             _finish(data, out, settings, progress, split, ranks)
@@ -156,8 +154,6 @@ def dry_run(
         check_apart(Path(data), named)
         if (named / "release").exists():
             raise ConfigError(f"{named / 'release'} is a finished release; choose another --out.")
-        if named.exists() and not named.is_dir():
-            raise ConfigError(f"{named} is a file; choose another --out, a folder.")
         check_place(named)
     if (key := key_file(settings.key)) is not None and key.exists():
         signing_key(key)
