@@ -12,7 +12,7 @@ from dpwavelet import cli_options as option
 from dpwavelet.errors import ConfigError
 from dpwavelet.images.layouts import open_folder
 from dpwavelet.pipeline import RunSettings, declared, open_ledger
-from dpwavelet.pipeline.accounts import beside
+from dpwavelet.pipeline.accounts import beside, each, set_cap
 from dpwavelet.privacy.accounting import delta_for
 from dpwavelet.privacy.budget import Cap, DataLedger, summary
 from dpwavelet.privacy.ledger import Ledger
@@ -46,7 +46,7 @@ def cap(
         delta = books.cap.delta
     if delta is None:
         delta = delta_for(declared(RunSettings(epsilon=epsilon), len(open_folder(data, split))))
-    books.set_cap(Cap(epsilon, delta), [one.ledger for one in beside(data, split, books)])
+    set_cap(data, split, books, Cap(epsilon, delta))
     print(f"all runs on these images may cost epsilon {epsilon:g} at delta {up(delta)}; kept in {books.path}")
 
 
@@ -65,7 +65,7 @@ def show(
     is_ledger = data.is_file() and data.suffix == ".jsonl"
     books = DataLedger.open(data) if is_ledger else open_ledger(data, ledger, split)
     found = summary(books, delta)
-    others = [] if is_ledger else beside(data, split, books, people=True)
+    others = [] if is_ledger else each(beside(data, split, books, people=True))
     if as_json:
         paths = {one.name: str(one.ledger.path) for one in others}
         told = {"ledger": str(books.path), "beside": paths}

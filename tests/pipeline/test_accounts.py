@@ -1,5 +1,6 @@
 """A cap on a folder holds for its splits, a cap on a split for the folder, and neither for strangers."""
 
+import fcntl
 import json
 import shutil
 from pathlib import Path
@@ -9,9 +10,18 @@ import pytest
 from command_line import call
 
 from dpwavelet.errors import PrivacyError
-from dpwavelet.pipeline import RunSettings, Silent, dry_run, run
-from dpwavelet.pipeline.accounts import beside, check_beside, check_unowned, open_ledger
-from dpwavelet.privacy.budget import Cap, DataLedger, begun
+from dpwavelet.pipeline import RunSettings, Silent, accounts, dry_run, run
+from dpwavelet.pipeline.accounts import (
+    LOCK,
+    beside,
+    check_beside,
+    check_unowned,
+    each,
+    open_account,
+    open_ledger,
+    set_cap,
+)
+from dpwavelet.privacy.budget import Account, Cap, DataLedger, begun
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.training import PrivateTraining
@@ -73,11 +83,12 @@ class TestBeside:
         assert beside(people, asked, ledger_of(people, asked)) == []
         for part in PARTS:
             spend(ledger_of(people, part))
-        found = beside(people, asked, ledger_of(people, asked))
+        found = each(beside(people, asked, ledger_of(people, asked)))
         assert [one.name for one in found] == others
         assert all(len(one.ledger.runs) == 1 for one in found)
         (people / "000003.png").write_bytes((people / "000004.png").read_bytes())  # and not by the folder
-        assert all(one.name != "the whole folder" for one in beside(people, asked, ledger_of(people, asked)))
+        left = each(beside(people, asked, ledger_of(people, asked)))
+        assert all(one.name != "the whole folder" for one in left)
 
     def test_a_folder_without_splits_stands_alone(self, portraits: Path, people: Path) -> None:
         spend(ledger_of(people, "train"))
@@ -126,6 +137,34 @@ class TestCaps:
         ledger_of(people, "test").set_cap(Cap(3.0, 1e-4))
         with pytest.raises(PrivacyError, match="may cost epsilon 3"):
             check_beside(people, "train", ledger_of(people, "train"), [PLAN], Listener().tell)
+
+    def test_a_record_of_two_splits_pays_for_both_under_the_cap_of_the_folder(self, people: Path) -> None:
+        ledger_of(people, None).set_cap(Cap(5.0, 1e-4))
+        spend(ledger_of(people, "test"))
+        check_beside(people, "train", ledger_of(people, "train"), [PLAN], Listener().tell)
+        (people / "000129.png").write_bytes((people / "000000.png").read_bytes())
+        ledger_of(people, None).set_cap(Cap(5.0, 1e-4))  # the pictures are others now, and so are ledgers
+        spend(ledger_of(people, "test"))
+        with pytest.raises(PrivacyError, match="may cost epsilon 5"):
+            check_beside(people, "train", ledger_of(people, "train"), [PLAN], Listener().tell)
+
+    def test_a_cap_on_the_folder_is_held_against_every_split_or_all_of_a_shared_record(
+        self, people: Path
+    ) -> None:
+        for part in ("train", "test"):
+            spend(ledger_of(people, part))
+        set_cap(people, None, ledger_of(people, None), Cap(5.0, 1e-4))
+        (people / "000129.png").write_bytes((people / "000000.png").read_bytes())
+        spend(ledger_of(people, "test"))
+        with pytest.raises(PrivacyError, match="others of the same folder hold together"):
+            set_cap(people, None, ledger_of(people, None), Cap(5.0, 1e-4))
+
+    def test_a_cap_on_the_folder_is_held_against_all_that_people_paid(self, people: Path) -> None:
+        of_people = PrivacyPlan.from_json(PLAN.to_json() | {"unit": "person", "group_by": "name"})
+        for part in ("train", "test"):
+            spend(ledger_of(people, part), of_people)
+        with pytest.raises(PrivacyError, match="others of the same folder hold together"):
+            set_cap(people, None, ledger_of(people, None), Cap(5.0, 1e-4))
 
     def test_a_cap_below_what_a_split_has_paid_is_refused(
         self, people: Path, capsys: pytest.CaptureFixture[str]
@@ -182,6 +221,45 @@ class TestCaps:
             run(people, tmp_path / "out", asked, Silent(), split="train")
         assert not (tmp_path / "out" / "config.yaml").exists()
         assert not ledger_of(people, "train").entries
+
+
+class TestInTurn:
+    def test_of_two_runs_that_both_passed_the_second_is_refused(self, people: Path, tmp_path: Path) -> None:
+        """As when they begin at one moment: each looks before the other has reserved anything."""
+        ledger_of(people, None).set_cap(Cap(5.0, 1e-4))
+        ledgers = {part: ledger_of(people, part) for part in (None, "train")}
+        for part, ledger in ledgers.items():
+            check_beside(people, part, ledger, [PLAN], Listener().tell)
+        _begin(people, "train", ledgers["train"], tmp_path)
+        with pytest.raises(PrivacyError, match="may cost epsilon 5"):
+            _begin(people, None, ledgers[None], tmp_path)
+        assert _begin(people, "train", ledger_of(people, "train"), tmp_path).charged_steps("train") == 0
+
+    def test_nobody_else_begins_or_sets_a_cap_between_the_last_look_and_the_entry(
+        self, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen = list[str]()
+
+        def held(where: str) -> None:
+            with (tmp_path / "ledgers" / LOCK).open() as file, pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            seen.append(where)
+
+        look, append = accounts.check_beside, DataLedger.append
+        monkeypatch.setattr(accounts, "check_beside", lambda *given: (held("look"), look(*given)))
+        monkeypatch.setattr(
+            DataLedger, "append", lambda self, entry: (held(entry["kind"]), append(self, entry))[1]
+        )
+        _begin(people, "train", ledger_of(people, "train"), tmp_path)
+        set_cap(people, None, ledger_of(people, None), Cap(9.0, 1e-4))
+        assert seen == ["look", "begun", "cap"]
+        with (tmp_path / "ledgers" / LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _begin(people: Path, split: str | None, ledger: DataLedger, folder: Path) -> Account:
+    name = split or "all"
+    return open_account(people, split, ledger, Ledger.open(folder / f"{name}.jsonl"), name, PLAN, name, ())
 
 
 def _first_only(append: Any, out: Path) -> Any:

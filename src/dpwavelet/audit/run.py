@@ -40,7 +40,7 @@ from dpwavelet.generation import Sampling, draw_tokens
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
-from dpwavelet.pipeline.accounts import check_beside
+from dpwavelet.pipeline.accounts import check_beside, open_account
 from dpwavelet.pipeline.opening import (
     REHEARSED,
     check_apart,
@@ -53,7 +53,7 @@ from dpwavelet.pipeline.opening import (
 )
 from dpwavelet.pipeline.refusals import check_losses
 from dpwavelet.pipeline.settings import GRANULARITY, RunSettings, make_plan, open_model
-from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
+from dpwavelet.privacy.budget import DataLedger, ledger_path
 from dpwavelet.privacy.ledger import Charges, Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.progress import Progress
@@ -188,7 +188,7 @@ def audit_private(
     check_writable(out)
     run = secrets.token_hex(8)
     own = Ledger.open(private / "ledger.jsonl")
-    account = Account.open(spendings, own, run, plan, fingerprint, out.name, asked.allow)
+    account = open_account(data, split, spendings, own, run, plan, out.name, asked.allow)
     settings = replace(settings, training=asked.training)
     found = audit(tokens, model, plan, settings, private / "checkpoint", account, run, progress)
     account.finish(run)

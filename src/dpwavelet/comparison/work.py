@@ -41,6 +41,7 @@ from dpwavelet.evaluation.extractors import extractor
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.memory import keep_freed_memory
+from dpwavelet.pipeline.accounts import open_account
 from dpwavelet.pipeline.bought import NO_CLASS, Generated, Prepared
 from dpwavelet.pipeline.likeness import CHOICES, DRAWN, Likeness, buy, measure
 from dpwavelet.pipeline.purchase import once
@@ -298,7 +299,7 @@ def _privately(job: Job, plan: PrivacyPlan, rival: Rival[Any], records: Any, wat
     else:
         spendings = DataLedger.open(ledger_path(job.owned, job.ledger), job.owned)
         name = f"compare: {job.cell.name}"
-        ledger = Account.open(spendings, own, run, plan, job.owned, name, job.allow)
+        ledger = open_account(job.data, job.split, spendings, own, run, plan, name, job.allow)
         check_accountant(own, run, folder)
     trained = rival.train(records, plan, folder, ledger, run, watch.told)
     watch.keep()

@@ -21,7 +21,7 @@ import yaml
 from dpwavelet.checkpoint import alone_in, write_bytes, write_json
 from dpwavelet.enlargers import Enlarger, enlarger_json
 from dpwavelet.errors import ConfigError
-from dpwavelet.pipeline.accounts import check_beside
+from dpwavelet.pipeline.accounts import check_beside, open_account
 from dpwavelet.pipeline.dress_rehearsal import rehearse
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.learning import learn
@@ -104,7 +104,7 @@ def _run(
     if here.name not in own.runs:  # tokens from before the ledger knew the run may be of other images
         kept.unlink(missing_ok=True)
     tokens = _tokens(opened, kept, here)
-    account = Account.open(spendings, own, here.name, plan, fingerprint, out.name, settings.allow)
+    account = open_account(data, split, spendings, own, here.name, plan, out.name, settings.allow)
     check_accountant(account.own, here.name, checkpoint.folder)
     started = time.monotonic()
     source_of = partial(_bound_source, checkpoint, tokens, account)

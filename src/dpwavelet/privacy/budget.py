@@ -141,17 +141,20 @@ class DataLedger(Ledger):
         """The cap in force."""
         return self.caps[-1] if self.caps else None
 
-    def set_cap(self, cap: Cap, beside: Sequence["DataLedger"] = ()) -> None:
-        """Put a cap in force; refused below what is charged and reserved already, here and `beside`."""
-        for other in beside:
-            units = list(dict.fromkeys([*self.units, *other.units]))
+    def set_cap(self, cap: Cap, beside: Sequence[Sequence["DataLedger"]] = ()) -> None:
+        """Put a cap in force; refused below what is charged and reserved already.
+
+        Each group of ledgers `beside` shares records with this one, and counts with it.
+        """
+        for group in beside:
+            units = list(dict.fromkeys(unit for ledger in (self, *group) for unit in ledger.units))
             _check_one_unit(units)
-            held = tuple(event for ledger in (self, other) for unit in units for event in ledger.held(unit))
+            held = tuple(event for ledger in (self, *group) for unit in units for event in ledger.held(unit))
             if not _affords(cap, held):
                 raise PrivacyError(
                     f"a cap of epsilon {cap.epsilon:g} at delta {cap.delta:.3g} is below the "
                     f"{composed(held, cap.delta):.4g} that these images and others of the same folder hold "
-                    f"together (see {other.path}); choose a higher one."
+                    f"together (see {', '.join(str(ledger.path) for ledger in group)}); choose a higher one."
                 )
         self.append({"kind": "cap", "images": self.images, **asdict(cap)})
 

@@ -112,7 +112,7 @@ class Ledger:
 
     def append(self, entry: Mapping[str, Any]) -> int:
         """Add an entry and return its position; on return the disk has it."""
-        with _locked(self.path) as file:
+        with locked(self.path) as file:
             self._catch_up(file)
             self._admit(entry)
             self._allow(entry)
@@ -143,7 +143,7 @@ class Ledger:
         only a published head tells of that.
         """
         ledger = cls(path)
-        with _locked(path) as file:
+        with locked(path) as file:
             rest = ledger._take_in(file)
             torn = rest.rstrip(b"\0")  # zeros: the file system kept the length and lost the text
             whole, line = ledger._size, len(ledger._entries) + 1
@@ -160,7 +160,7 @@ class Ledger:
                     "another, so no power cut left it. Restore the ledger from a copy."
                 )
             kept = path.with_name(f"{path.name}.line-{line}-{hashlib.sha256(rest).hexdigest()[:8]}.torn")
-            with _locked(kept) as copy:
+            with locked(kept) as copy:
                 os.ftruncate(copy, 0)
                 _write(copy, rest, 0, kept)
             os.ftruncate(file, whole)
@@ -200,7 +200,7 @@ class Ledger:
 
     def _read(self) -> None:
         if self.path.exists():
-            with _locked(self.path, to_write=False) as file:
+            with locked(self.path, to_write=False) as file:
                 self._catch_up(file)
 
     def _allow(self, entry: Mapping[str, Any]) -> None:
@@ -362,8 +362,11 @@ def _write(file: int, line: bytes, size: int, path: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path, to_write: bool = True) -> Iterator[int]:
-    """The open file: ours alone until the block ends, or, for reading, free of half-written lines."""
+def locked(path: Path, to_write: bool = True) -> Iterator[int]:
+    """The open file: ours alone until the block ends, or, for reading, free of half-written lines.
+
+    Whoever comes second waits, where the system has file locks.
+    """
     try:
         if to_write:
             _make_folder(path.parent)
