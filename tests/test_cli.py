@@ -155,7 +155,7 @@ class TestLedger:
         (only,) = found["runs"]
         assert (only["name"], only["state"], only["steps"]) == ("one", "finished", 2)
         assert 0 <= found["left"] < 0.01
-        (file,) = ledgers.iterdir()
+        (file,) = ledgers.glob("*.jsonl")
         assert self.shown(capsys, file) == found | {"ledger": str(file)}
         release = (tmp_path / "one" / "release").rglob("*")
         assert not [path for path in release if path.is_file() and file.stem.encode() in path.read_bytes()]
@@ -239,7 +239,7 @@ class TestLedger:
     ) -> None:
         for epsilon in ("3", "4"):
             assert call(capsys, "ledger", "cap", portraits, "--epsilon", epsilon)[0] == 0
-        (file,) = ledgers.iterdir()
+        (file,) = ledgers.glob("*.jsonl")
         status, text, _ = call(capsys, "ledger", "verify", file)
         assert status == 0
         assert "2 entries" in text

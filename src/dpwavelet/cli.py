@@ -46,7 +46,7 @@ from dpwavelet.pipeline import (
 from dpwavelet.pipeline.bought import METRICS
 from dpwavelet.pipeline.forecast import forecast_all
 from dpwavelet.pipeline.likeness import CHOICES
-from dpwavelet.pipeline.opening import caption_warnings, check_data
+from dpwavelet.pipeline.opening import caption_advice, caption_warnings, check_data
 from dpwavelet.pipeline.release import write_pictures
 from dpwavelet.pipeline.settings import JUDGED, cycled, open_model
 from dpwavelet.privacy import registry
@@ -93,8 +93,8 @@ def check(
     if as_json:
         print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     else:
-        unread = caption_warnings(open_folder(data, split), open_model(preset))
-        print("\n".join([*report.lines(), *unread]))
+        folder, model = open_folder(data, split), open_model(preset)
+        print("\n".join([*report.lines(), *caption_warnings(folder, model), *caption_advice(folder, model)]))
 
 
 @app.command()
@@ -123,6 +123,7 @@ def plan(
     batch_size: option.Batch = None,
     steps: option.Steps = None,
     passes: option.Passes = None,
+    caption_words: option.CaptionWords = None,
     split: option.Split = None,
     group_by: option.GroupBy = None,
     per_person: option.PerPerson = 1,
@@ -154,7 +155,9 @@ def plan(
     option.use(threads)
     check_data(data)
     folder = open_folder(data, split)
-    for line in [*folder.lines(), *caption_warnings(folder, open_model(preset, private_scales))]:
+    model = open_model(preset, private_scales)
+    advice = caption_advice(folder, model) if caption_words is None else []
+    for line in [*folder.lines(), *caption_warnings(folder, model, caption_words), *advice]:
         tell(line)
     found = len(set(folder.group(group_by))) if group_by else len(folder)
     if records is not None and records > found:
@@ -166,14 +169,17 @@ def plan(
     asked = [
         RunSettings(
             epsilon=budget, delta=delta, records=records, model=preset, batch_size=batch_size, steps=steps,
-            passes=passes, group_by=group_by, training=training, private_scales=private_scales,
-            warm_start=warm_start, likeness=likeness, metrics_epsilon=metrics_epsilon,
+            passes=passes, caption_words=caption_words, group_by=group_by, training=training,
+            private_scales=private_scales, warm_start=warm_start, likeness=likeness,
+            metrics_epsilon=metrics_epsilon,
             release_metrics=() if metrics_epsilon is None else METRICS[:1],  # any: one noise
         )
         for budget in epsilon
     ]  # fmt: skip
     plans = [make_plan(settings, declared(settings, found)) for settings in asked]
-    forecasts = forecast_all(plans, preset, training, timing=timing, private_scales=private_scales)
+    forecasts = forecast_all(
+        plans, preset, training, timing=timing, private_scales=private_scales, caption_words=caption_words
+    )
     if as_json:
         print(json.dumps([each.to_json() for each in forecasts], indent=2))
         return
@@ -212,6 +218,7 @@ def run_command(
     batch_size: option.Batch = None,
     steps: option.Steps = None,
     passes: option.Passes = None,
+    caption_words: option.CaptionWords = None,
     split: option.Split = None,
     seed: option.Seed = 0,
     threads: option.Threads = None,
@@ -252,11 +259,11 @@ def run_command(
     )  # fmt: skip
     settings = RunSettings(
         epsilon=epsilon, delta=delta, records=records, model=preset, batch_size=batch_size, steps=steps,
-        passes=passes, samples=samples, captions=read_captions(captions) if captions else (), seed=seed,
-        ledger=ledger, group_by=group_by, training=training, private_scales=private_scales,
-        allow=tuple(allow or ()), key=key, device=device, judged=judge, classes=_names(classes),
-        release_metrics=_names(release_metrics), metrics_epsilon=metrics_epsilon, warm_start=warm_start,
-        likeness=likeness, choices=choices, enlarger=enlarger, consistent=consistent,
+        passes=passes, caption_words=caption_words, samples=samples, seed=seed, ledger=ledger,
+        captions=read_captions(captions) if captions else (), group_by=group_by, training=training,
+        private_scales=private_scales, allow=tuple(allow or ()), key=key, device=device, judged=judge,
+        classes=_names(classes), release_metrics=_names(release_metrics), metrics_epsilon=metrics_epsilon,
+        warm_start=warm_start, likeness=likeness, choices=choices, enlarger=enlarger, consistent=consistent,
     )  # fmt: skip
     out = out or Path("runs") / data.resolve().name.split(".")[0]
     with joined(device=device) as ranks:
@@ -295,6 +302,7 @@ def train(
     batch_size: option.Batch = None,
     steps: option.Steps = None,
     passes: option.Passes = None,
+    caption_words: option.CaptionWords = None,
     split: option.Split = None,
     seed: option.Seed = 0,
     threads: option.Threads = None,
@@ -318,10 +326,11 @@ def train(
     """Train privately and write a release without samples; draw them later with `sample`."""
     run_command(
         data, epsilon, samples=0, captions=None, dry=False, delta=delta, records=records, preset=preset,
-        out=out, batch_size=batch_size, steps=steps, passes=passes, split=split, seed=seed, threads=threads,
-        ledger=ledger, group_by=group_by, per_person=per_person, allow=allow, key=key, device=device,
-        compiled=compiled, private_scales=private_scales, views=views, augment=augment,
-        parameters=parameters, rank=rank, schedule=schedule, judge=judge, likeness=likeness, choices=choices,
+        out=out, batch_size=batch_size, steps=steps, passes=passes, caption_words=caption_words,
+        split=split, seed=seed, threads=threads, ledger=ledger, group_by=group_by, per_person=per_person,
+        allow=allow, key=key, device=device, compiled=compiled, private_scales=private_scales, views=views,
+        augment=augment, parameters=parameters, rank=rank, schedule=schedule, judge=judge, likeness=likeness,
+        choices=choices,
     )  # fmt: skip
 
 

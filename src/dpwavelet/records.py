@@ -160,7 +160,7 @@ class PrivateTokens:
 
     def redrawn(self, transformer: Shaped) -> "PrivateTokens":
         """As many made-up records, in pairs if these have owners: nothing in them comes from a record."""
-        count, length = len(self), transformer.config.caption_length
+        count, length = len(self), self.captions.shape[2]
         mirrored = self.mirrored is not None
         drawn = drawn_tokens(transformer, self.scales, count, length, self.variant_count, mirrored=mirrored)
         return drawn if self.owners is None else replace(drawn, owners=np.arange(count) // 2)

@@ -89,7 +89,7 @@ def test_results_on_private_images_stay_private_and_are_charged(images, tiny_mod
     assert written["private"] is True
     assert written["allowed"] == []
     assert "PRIVATE" in (out / "private" / "audit.txt").read_text()
-    (spent,) = ledgers.iterdir()
+    (spent,) = ledgers.glob("*.jsonl")
     assert spent.stem == PrivateImages.open(images, 32).fingerprint()
     for ledger in (Ledger.open(spent), Ledger.open(out / "private" / "ledger.jsonl")):
         (run,) = ledger.runs.values()
@@ -195,7 +195,7 @@ def test_what_the_owner_allowed_stands_in_the_audit(images, tiny_model, tmp_path
     assert [rule["name"] for rule in written["allowed"]] == ["several-per-person"]
     for attack in written["audits"][0]["membership"]:
         assert attack["curve"][-1] == [1.0, 1.0]
-    (spent,) = (tmp_path / "ledgers").iterdir()
+    (spent,) = (tmp_path / "ledgers").glob("*.jsonl")
     for ledger in (Ledger.open(spent), Ledger.open(tmp_path / "private" / "ledger.jsonl")):
         (run,) = ledger.runs.values()
         assert run.begun["allowed"] == ["several-per-person"]

@@ -1,6 +1,9 @@
 """Options of private training that an owner may choose, from the command line to the release."""
 
 import json
+import shutil
+from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,26 @@ from PIL import Image
 
 from dpwavelet import cli
 from dpwavelet.errors import ConfigError
+from dpwavelet.images.layouts import open_folder
+from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
 from dpwavelet.pipeline import Pipeline, RunSettings, Silent, dry_run, judge_again, run
 from dpwavelet.pipeline.forecast import forecast_all, time_training
+from dpwavelet.pipeline.opening import caption_advice, caption_warnings, encode
 from dpwavelet.pipeline.settings import make_plan, open_model
 from dpwavelet.privacy.verification import verify_release
 from dpwavelet.records import PrivateTokens
 from dpwavelet.training import PrivateTraining, trained_parameters
 
 TRAINING = PrivateTraining(chunk=32, mixed_precision=False, charge_every=2)
+
+
+class Stop(Silent):
+    """Ends a run between training and drawing."""
+
+    def begin(self, stage: str, total: int) -> None:
+        if stage == "drawing samples":
+            raise KeyboardInterrupt
 
 
 def settings(model: Path, **changes: Any) -> RunSettings:
@@ -88,11 +102,6 @@ class TestPrivateScales:
             dry_run(portraits, settings(tiny_model, private_scales=wrong), Silent())
 
     def test_a_run_goes_on_only_with_as_many(self, portraits: Path, tiny_model: Path, tmp_path: Path) -> None:
-        class Stop(Silent):
-            def begin(self, stage: str, total: int) -> None:
-                if stage == "drawing samples":
-                    raise KeyboardInterrupt
-
         with pytest.raises(KeyboardInterrupt):
             run(portraits, tmp_path / "run", settings(tiny_model, private_scales=2), Stop())
         with pytest.raises(ConfigError, match="other settings"):
@@ -100,6 +109,70 @@ class TestPrivateScales:
         assert verify_release(
             run(portraits, tmp_path / "run", settings(tiny_model, private_scales=2), Silent())
         ).ok
+
+
+def told_by(portraits: Path, folder: Path, *texts: str) -> Path:
+    """The portraits with these captions in turn."""
+    shutil.copytree(portraits, folder)
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    said = (json.dumps(row | {"text": text}) for row, text in zip(rows, cycle(texts), strict=False))
+    (folder / "metadata.jsonl").write_text("\n".join(said))
+    return folder
+
+
+class TestCaptionWords:
+    """How much room a caption has is a public number; what captions are like changes nothing about it."""
+
+    @pytest.mark.parametrize("words", [None, 0, 1, 23])
+    def test_rows_are_as_wide_as_was_said_whatever_the_captions(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, words: int | None
+    ) -> None:
+        model, short = Model.from_pretrained(tiny_model), told_by(portraits, tmp_path / "short", "a man")
+        for data in (portraits, short):
+            tokens = encode(PrivateImages.open(data, 32), model, None, Silent(), caption_words=words)
+            assert tokens.captions.shape[2] == (24 if words is None else words + 1)
+            assert tokens.redrawn(model.transformer).captions.shape == tokens.captions.shape
+
+    @pytest.mark.parametrize("words", [0, 2])
+    def test_a_run_learns_so_many_words_and_goes_on_only_with_as_many(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, words: int
+    ) -> None:
+        data, asked = told_by(portraits, tmp_path / "data", "a man", "a woman in red"), settings(tiny_model)
+        with pytest.raises(KeyboardInterrupt):
+            run(data, tmp_path / "run", replace(asked, caption_words=words), Stop())
+        with pytest.raises(ConfigError, match="caption_words was"):
+            run(data, tmp_path / "run", replace(asked, caption_words=5), Silent())
+        assert verify_release(run(data, tmp_path / "run", replace(asked, caption_words=words), Silent())).ok
+        tokens = PrivateTokens.load(tmp_path / "run" / "private" / "tokens" / "tokens.safetensors")
+        assert tokens.captions.shape[2] == words + 1
+
+    def test_what_is_cut_off_is_told(self, portraits: Path, tiny_model: Path, tmp_path: Path) -> None:
+        folder = open_folder(told_by(portraits, tmp_path / "data", "a man", "a woman in red"))
+        model = open_model(str(tiny_model))
+        (line,) = caption_warnings(folder, model, 3)
+        assert "65 of 130 captions are longer than the 3 words" in line and "--caption-words" in line
+        assert caption_warnings(folder, model, 4) == caption_warnings(folder, model) == []
+
+    def test_a_shorter_row_is_advised_where_it_saves_something(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        model = open_model(str(tiny_model))
+        (line,) = caption_advice(open_folder(told_by(portraits, tmp_path / "short", "a man")), model)
+        assert "at most 2 words" in line and "--caption-words 2 leaves out 52% of the positions" in line
+        (line,) = caption_advice(open_folder(told_by(portraits, tmp_path / "none", "")), model)
+        assert "there are no captions" in line and "--caption-words 0" in line
+        assert caption_advice(open_folder(told_by(portraits, tmp_path / "long", "a " * 30)), model) == []
+
+    def test_more_than_the_model_reads_is_refused(self, portraits: Path, tiny_model: Path) -> None:
+        with pytest.raises(ConfigError, match="caption_words must be at most 23"):
+            dry_run(portraits, settings(tiny_model, caption_words=24), Silent())
+        with pytest.raises(ConfigError, match="caption_words must be at least 0"):
+            settings(tiny_model, caption_words=-1)
+
+    def test_a_forecast_is_for_so_many(self, tiny_model: Path) -> None:
+        model = Model.from_pretrained(tiny_model)
+        few, most = (time_training(model, PrivateTraining(chunk=4), words).record for words in (3, None))
+        assert most - few == 5 * (24 - 4) * 2
 
 
 class TestForecast:
@@ -134,7 +207,7 @@ class TestCommandLine:
         self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked = ["--views", 2, "--augment", "crops", "--parameters", "lora", "--rank", 2]
-        asked += ["--schedule", "cosine", "--private-scales", 2]
+        asked += ["--schedule", "cosine", "--private-scales", 2, "--caption-words", 9]
         plain = ["--model", tiny_model, "--epsilon", 8, "--records", 120, "--batch-size", 10, "--steps", 2]
         out = tmp_path / "run"
         for name in ("run", "train"):
@@ -148,6 +221,7 @@ class TestCommandLine:
             assert (training["parameters"], training["rank"]) == ("lora", 2)
             tokens = PrivateTokens.load(out / name / "private" / "tokens" / "tokens.safetensors")
             assert tokens.variants is not None and tokens.variants.shape == (130, 7, 32)
+            assert kept["caption_words"] == 9 and tokens.captions.shape[2] == 10
             public, ours = (
                 Model.from_pretrained(folder).transformer.state_dict()
                 for folder in (tiny_model, out / name / "release" / "model")

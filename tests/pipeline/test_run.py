@@ -415,7 +415,7 @@ class TestBeforeAnythingIsSpent:
         assert watcher.lines[0].startswith("130 images, read as metadata")
         (heic, cut, black) = watcher.lines[1:]
         assert "1 .heic file" in heic
-        assert "3 of 130 captions are longer than the 24 words" in cut
+        assert "3 of 130 captions are longer than the 23 words" in cut
         assert "1 of 130 pictures come out nearly black" in black
 
     @pytest.mark.parametrize(("texts", "told"), [("uma mulher sorridente", True), ("a woman smiling", False)])

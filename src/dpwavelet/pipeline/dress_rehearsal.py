@@ -37,7 +37,7 @@ def rehearse(opened: Opened, settings: RunSettings, progress: Progress, title: s
         ledger = Ledger.open(here.private / "ledger.jsonl")
         ledger.append({"kind": "begun", "run": RUN, "plan": short.to_json()})
         few = opened.images.first(REHEARSED)
-        found = encode(few, model, small.group_by, Silent(), small.training.augment)
+        found = encode(few, model, small.group_by, Silent(), small.training.augment, small.caption_words)
         check_losses(model, found)
         tokens = found.redrawn(model.transformer)
         kind = device_named(settings.device).type

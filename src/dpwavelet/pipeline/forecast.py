@@ -27,7 +27,7 @@ from dpwavelet.images.private import PrivateImages
 from dpwavelet.memory import most_held
 from dpwavelet.model import Model
 from dpwavelet.pipeline.rehearsal import RUN, rehearsed
-from dpwavelet.pipeline.settings import open_model
+from dpwavelet.pipeline.settings import caption_length, open_model
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import signal_to_noise
 from dpwavelet.records import PrivateTokens, tokenize
@@ -162,10 +162,11 @@ def forecast_all(
     *,
     timing: bool,
     private_scales: int | None = None,
+    caption_words: int | None = None,
 ) -> list[Forecast]:
     """What each plan would bring with the model of this name or folder; `timing` takes seconds to minutes."""
     loaded = open_model(model, private_scales)
-    speed = time_training(loaded, training) if timing else None
+    speed = time_training(loaded, training, caption_words) if timing else None
     return [forecast(plan, loaded, training, speed) for plan in plans]
 
 
@@ -227,7 +228,7 @@ def stand_ins() -> tuple[StandIn, ...]:
         raise ModelError(f"{path} is damaged: {error}; install the package again.") from error
 
 
-def time_training(model: Model, training: PrivateTraining) -> Speed:
+def time_training(model: Model, training: PrivateTraining, caption_words: int | None = None) -> Speed:
     """Take a few private steps on drawn portraits with this model; nothing is kept.
 
     At sampling rate 1 every record is in every batch, so a step of one chunk and a step of two tell what a
@@ -244,7 +245,7 @@ def time_training(model: Model, training: PrivateTraining) -> Speed:
             model.tokenizer,
             model.vocabulary,
             scales=model.private_scales,
-            caption_length=model.transformer.config.caption_length,
+            caption_length=caption_length(model, caption_words),
             augment=training.augment,
         )
         encode = (time.perf_counter() - started) / size

@@ -15,7 +15,7 @@ from dpwavelet.model import Model
 from dpwavelet.pipeline.leaks import Watch
 from dpwavelet.pipeline.prints import Prints
 from dpwavelet.pipeline.refusals import check_duplicates, check_people, check_seen
-from dpwavelet.pipeline.settings import RunSettings, declared, make_plan, open_model
+from dpwavelet.pipeline.settings import RunSettings, caption_length, declared, make_plan, open_model
 from dpwavelet.privacy.bounded_sums import MOST_UNITS
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import check_signal, signal_to_noise
@@ -27,6 +27,7 @@ from dpwavelet.text import split
 from dpwavelet.training import trained_parameters
 
 REHEARSED = 10  # records
+WORTH_SAVING = 0.05  # share of the positions of a step
 STRANGE = 1 / 3  # of all words: where captions are hardly in the language of the public ones
 
 
@@ -60,7 +61,7 @@ def open_all(data: Path, settings: RunSettings, progress: Progress, split: str |
     model = open_model(settings.model, settings.private_scales).to(device_named(settings.device))
     enlarger = open_enlarger(settings.enlarger, model, consistent=settings.consistent)
     images = PrivateImages.open(data, model.image_size, split)
-    for line in [*images.folder.lines(), *caption_warnings(images.folder, model)]:
+    for line in [*images.folder.lines(), *caption_warnings(images.folder, model, settings.caption_words)]:
         progress.tell(line)
     if 0 < settings.samples < len(settings.captions):
         progress.tell(
@@ -78,15 +79,16 @@ def count_units(images: PrivateImages, settings: RunSettings) -> int:
     return len(set(images.group(settings.group_by))) if settings.group_by else len(images)
 
 
-def caption_warnings(folder: ImageFolder, model: Model) -> list[str]:
-    """What the model would not read of the captions: what is too long, and words that it never saw."""
-    most, vocabulary = model.transformer.config.caption_length, model.vocabulary
-    captions = [caption for index in range(len(folder)) for caption in folder.captions(index)]
+def caption_warnings(folder: ImageFolder, model: Model, most: int | None = None) -> list[str]:
+    """What would not be read of the captions: what is longer than `most` words, and words never seen."""
+    length, vocabulary = caption_length(model, most), model.vocabulary
+    captions = _captions_of(folder)
     told = []
-    if cut := sum(len(vocabulary.ids(caption, most + 1)) > most for caption in captions):
+    if cut := sum(len(vocabulary.ids(caption, length + 1)) > length for caption in captions):
         told.append(
-            f"warning: {cut:,} of {len(captions):,} captions are longer than the {most} words and pieces of "
-            "words that the model reads; what stands after them is not learned. Put first what matters."
+            f"warning: {cut:,} of {len(captions):,} captions are longer than the {length - 1} words and "
+            f"pieces of words that are read{'' if most is None else ' (--caption-words)'}; what stands after "
+            "them is not learned. Put first what matters."
         )
     words = Counter(word for caption in captions for word in split(caption) if word.isalpha())
     strange = sum(count for word, count in words.items() if not vocabulary.holds(word))
@@ -97,6 +99,29 @@ def caption_warnings(folder: ImageFolder, model: Model) -> list[str]:
             "from the records alone, under noise. Translate them, or say it in plain words, if you can."
         )
     return told
+
+
+def caption_advice(folder: ImageFolder, model: Model) -> list[str]:
+    """How much shorter the rows of captions could be, where that saves a part of every step worth having.
+
+    It is for the owner's eyes and decides nothing: how long the longest is may come of one record.
+    """
+    config, vocabulary = model.transformer.config, model.vocabulary
+    longest = max((len(vocabulary.ids(caption, 10**6)) for caption in _captions_of(folder)), default=1)
+    image = sum(config.tokens[: model.private_scales])
+    saved = (config.caption_length - longest) / (config.caption_length + image)
+    if saved < WORTH_SAVING:
+        return []
+    what = f"captions have at most {longest - 1} words and pieces" if longest > 1 else "there are no captions"
+    return [
+        f"note: {what}, and room for {config.caption_length - 1} is computed. --caption-words {longest - 1} "
+        f"leaves out {saved:.0%} of the positions of every step. That number is public: say it where it "
+        "tells nothing of a single record, as where captions are the names of kinds."
+    ]
+
+
+def _captions_of(folder: ImageFolder) -> list[str]:
+    return [caption for index in range(len(folder)) for caption in folder.captions(index)]
 
 
 def fingerprint_of(prints: Prints) -> str:
@@ -207,6 +232,7 @@ def encode(
     group_by: str | None,
     progress: Progress,
     augment: Augment = "none",
+    caption_words: int | None = None,
 ) -> PrivateTokens:
     """Every record as tokens, and whose it is where a field tells people apart."""
     progress.begin("images to tokens", len(images))
@@ -215,7 +241,7 @@ def encode(
         model.tokenizer,
         model.vocabulary,
         scales=model.private_scales,
-        caption_length=model.transformer.config.caption_length,
+        caption_length=caption_length(model, caption_words),
         augment=augment,
         told=progress.advance,
     )

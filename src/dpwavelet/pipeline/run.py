@@ -210,6 +210,9 @@ def _tokens(opened: Opened, path: Path, here: Ongoing) -> PrivateTokens:
     if path.is_file():
         return PrivateTokens.load(path)
     settings = here.settings
-    tokens = encode(opened.images, opened.model, settings.group_by, here.progress, settings.training.augment)
+    tokens = encode(
+        opened.images, opened.model, settings.group_by, here.progress, settings.training.augment,
+        settings.caption_words,
+    )  # fmt: skip
     tokens.save(path)
     return tokens

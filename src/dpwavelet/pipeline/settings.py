@@ -49,6 +49,7 @@ class RunSettings:
     batch_size: int | None = None
     steps: int | None = None
     passes: float | None = None  # how often a unit takes part on average, instead of steps
+    caption_words: int | None = None  # most words and pieces that are learned of a caption; all that can be
     max_norm: float = 1.0
     samples: int = 64
     enlarger: str = DETAIL  # what makes full pictures of coarse ones, as `open_enlarger` reads it
@@ -107,6 +108,8 @@ class RunSettings:
                     f"{name} must be above 0 and below epsilon, of which it is a part, got {part} of "
                     f"{self.epsilon}."
                 )
+        if self.caption_words is not None and self.caption_words < 0:
+            raise ConfigError(f"caption_words must be at least 0, got {self.caption_words}.")
         check_choices(self.choices)
         if self.likeness is None and self.choices != CHOICES:
             raise ConfigError(
@@ -129,9 +132,10 @@ class RunSettings:
             if not isinstance(value, tuple | list) or not all(isinstance(each, str) for each in value):
                 raise ConfigError(f"{name} must be a list of texts, got {value!r}; one text is [text].")
             object.__setattr__(self, name, tuple(value))
-        for name in ("records", "private_scales", "batch_size", "steps", "samples", "judged", "choices"):
+        always = ("samples", "judged", "choices")
+        for name in ("records", "private_scales", "batch_size", "steps", "caption_words", *always):
             value = getattr(self, name)
-            if value is None and name not in ("samples", "judged", "choices"):
+            if value is None and name not in always:
                 continue
             if isinstance(value, bool) or not isinstance(value, Integral):
                 raise ConfigError(f"{name} must be a whole number, got {value!r}.")
@@ -153,6 +157,8 @@ class RunSettings:
             del values[name]
         if self.likeness is None:  # runs of before knew neither
             del values["likeness"], values["choices"]
+        if self.caption_words is None:
+            del values["caption_words"]
         return values
 
 
@@ -167,6 +173,22 @@ def open_model(name: str, private_scales: int | None = None) -> Model:
             f"private_scales must be from 1 to {most}, the scales of {name}; got {private_scales}."
         )
     return replace(model, private_scales=private_scales)
+
+
+def caption_length(model: Model, words: int | None) -> int:
+    """Positions of a caption in private training, its beginning included: a public number, for every record.
+
+    Attention skips what is empty, so a shorter row of which nothing is cut off gives the same losses in less
+    time.
+    """
+    most = model.transformer.config.caption_length
+    if words is None:
+        return most
+    if words >= most:
+        raise ConfigError(
+            f"caption_words must be at most {most - 1}, the most that the model reads; got {words}."
+        )
+    return words + 1
 
 
 def declared(settings: RunSettings, found: int) -> int:
