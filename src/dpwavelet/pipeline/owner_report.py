@@ -7,6 +7,7 @@ why in a line and stops nothing: the release does not depend on anything in this
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,39 +30,42 @@ from dpwavelet.report.measured import roc, score_table, training
 CHOSEN = "one of {} pictures, by a likeness of the records: distances by the same features flatter that"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A run whose release is written."""
+
+    private: Path  # its folder, where the page goes
+    title: str
+    plan: PrivacyPlan
+    released: Released
+    cost: Cost | None  # older runs kept none
+    audit: Path | None = None  # another than the one in the folder
+
+
 def judge(
-    private: Path,
-    title: str,
-    plan: PrivacyPlan,
+    finished: Finished,
     images: PrivateImages,
     ours: Pipeline,
     public: Pipeline,
     settings: RunSettings,
-    released: Released,
-    cost: Cost | None,
     progress: Progress,
-    audit: Path | None = None,
 ) -> None:
-    """Compare pictures with records, and write the owner's report into `private`."""
+    """Compare pictures with records, and write the owner's report into the private folder."""
     evidence = gather(images, ours, public, settings, progress) if settings.judged else None
     progress.begin("the owner's report", len(PARTS) + 2)
-    report = owner_report(private, title, plan, evidence, released, cost, audit, progress.advance)
-    write_bytes(private / "report.html", render_private(report).encode())
-    write_json(private / "report.json", private_json(report))
+    report = owner_report(finished, evidence, progress.advance)
+    write_bytes(finished.private / "report.html", render_private(report).encode())
+    write_json(finished.private / "report.json", private_json(report))
     progress.advance(1)
 
 
 def owner_report(
-    private: Path,
-    title: str,
-    plan: PrivacyPlan,
+    finished: Finished,
     evidence: Evidence | None,
-    released: Released,
-    cost: Cost | None,
-    audit: Path | None,
     told: Callable[[int, str], None] = lambda done, note: None,
 ) -> PrivateReport:
     """Everything that the page says; without `evidence`, nothing was compared with records."""
+    private, plan, released = finished.private, finished.plan, finished.released
     parts: dict[str, Blocks] = {}
     if evidence is not None and len(evidence.places) >= FEWEST:
         for name, part in PARTS.items():
@@ -70,17 +74,17 @@ def owner_report(
         parts["nearness"] = measured(lambda here: nearest(here, released), evidence)
         told(1, "nearness")
     return PrivateReport(
-        title=title,
+        title=finished.title,
         version=__version__,
         promise=statement(plan),
         epsilon=plan.epsilon,
         delta=plan.delta,
         unit=plan.unit,
         facts=_facts(plan, evidence),
-        cost=_cost(cost, len(released.captions)) if cost is not None else (),
+        cost=_cost(finished.cost, len(released.captions)) if finished.cost is not None else (),
         training=list(training(_steps(private / "metrics.jsonl"), plan.batch_size)),
         epsilon_curve=[(step, plan.epsilon_spent(step)) for step in marks(plan.steps)],
-        audit=_audit(audit or private / "audit.json"),
+        audit=_audit(finished.audit or private / "audit.json"),
         provenance=software_facts(),
         **parts,
     )

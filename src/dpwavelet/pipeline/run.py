@@ -28,7 +28,7 @@ from dpwavelet.pipeline.learning import learn
 from dpwavelet.pipeline.ongoing import Ongoing
 from dpwavelet.pipeline.opening import Opened, check_apart, check_place, check_writable, encode, open_all
 from dpwavelet.pipeline.owner_parts import Released
-from dpwavelet.pipeline.owner_report import judge
+from dpwavelet.pipeline.owner_report import Finished, judge
 from dpwavelet.pipeline.purchase import purchase, purchase_likeness
 from dpwavelet.pipeline.refusals import check_accountant
 from dpwavelet.pipeline.release import COST, Cost, Seal, draw_samples, machine, noise_key, write_release
@@ -121,8 +121,10 @@ def _run(
     seal = Seal(out.name, account.finish(here.name), key, watch, opened.secrets | noise_key(private))
     write_release(out / "release", here, ours, own, seal, drawn, cost, bought)
     # Last, so that nothing measured without noise decides whether there is a release.
-    shown = Released.of(drawn.samples)
-    judge(private, out.name, plan, opened.images, ours, public, settings, shown, cost, progress)
+    finished = Finished(
+        private=private, title=out.name, plan=plan, released=Released.of(drawn.samples), cost=cost
+    )
+    judge(finished, opened.images, ours, public, settings, progress)
 
 
 def _is_begun(out: Path, spendings: DataLedger) -> bool:

@@ -15,7 +15,7 @@ from dpwavelet.model import Model
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.likeness import FILE, Likeness
 from dpwavelet.pipeline.owner_parts import Released
-from dpwavelet.pipeline.owner_report import check_audit, judge
+from dpwavelet.pipeline.owner_report import Finished, check_audit, judge
 from dpwavelet.pipeline.release import COST, Cost
 from dpwavelet.pipeline.settings import RunSettings, open_model, read_config
 from dpwavelet.privacy.ledger import Ledger
@@ -79,8 +79,13 @@ def judge_again(
     chosen_by = release / "model" / FILE
     likeness = Likeness.load(chosen_by) if chosen_by.is_file() else None
     ours, public = Pipeline(trained, enlarger, likeness), Pipeline(model, enlarger)
-    plan = PrivacyPlan.from_json(kept["plan"])
-    released = Released.read(release, model.image_size)
-    cost = Cost(**read_json(private / COST)) if (private / COST).is_file() else None  # older runs kept none
-    judge(private, out.name, plan, images, ours, public, settings, released, cost, progress, audit)
+    finished = Finished(
+        private=private,
+        title=out.name,
+        plan=PrivacyPlan.from_json(kept["plan"]),
+        released=Released.read(release, model.image_size),
+        cost=Cost(**read_json(private / COST)) if (private / COST).is_file() else None,
+        audit=audit,
+    )
+    judge(finished, images, ours, public, settings, progress)
     return private / "report.html"

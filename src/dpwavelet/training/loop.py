@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpwavelet.adapters import merge
 from dpwavelet.checkpoint import canonical_json, digest_of
 from dpwavelet.errors import PrivacyError
-from dpwavelet.privacy.clipping import RecordClipper
+from dpwavelet.privacy.clipping import Losses, RecordClipper
 from dpwavelet.privacy.ledger import Charges
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.randomness import Source, stream
@@ -68,21 +68,7 @@ def train_privately(
     source = Source(ranks.share(lambda: checkpoint.source(records.digest, start_digest).key))
     student, parameters = learner(transformer, settings)
     module = module_of(student)
-    clipper = RecordClipper(
-        module,
-        parameters,
-        max_norm=plan.max_norm,
-        precision="fast" if settings.mixed_precision else "exact",
-        weights={name: settings.emphasis_of(name).weight for name in parameters},
-    )
-    exact = partial(unit_losses, student, replace(settings, mixed_precision=False), records.scales)
-    clipper.check(exact, *drawn_units(student, records.scales, 4, 6))
-    losses_of = partial(unit_losses, student, settings, records.scales)
-    if settings.compiled:
-        k = 1 if records.owners is None else settings.per_unit
-        shape = (settings.units_at_once, records.captions.shape[2], k * settings.views)
-        with repeatable(device_of(student)):
-            clipper.compile(losses_of, *drawn_units(student, records.scales, *shape))
+    clipper, losses_of = _checked_clipper(student, parameters, records, plan, settings)
     optimizer = Adam(parameters, settings, plan.steps)
     start = int(ranks.share(lambda: str(checkpoint.load(optimizer)).encode()))
     ranks.follow([*module.state_dict().values(), *optimizer.state().values()])
@@ -117,6 +103,32 @@ def train_privately(
     optimizer.release()
     merge(module)
     return student
+
+
+def _checked_clipper(
+    student: M,
+    parameters: dict[str, nn.Parameter],
+    records: PrivateTokens,
+    plan: PrivacyPlan,
+    settings: PrivateTraining,
+) -> tuple[RecordClipper, Losses]:
+    """What clips, and the losses of units, tried on made-up records; of private ones it sees shapes only."""
+    clipper = RecordClipper(
+        module_of(student),
+        parameters,
+        max_norm=plan.max_norm,
+        precision="fast" if settings.mixed_precision else "exact",
+        weights={name: settings.emphasis_of(name).weight for name in parameters},
+    )
+    exact = partial(unit_losses, student, replace(settings, mixed_precision=False), records.scales)
+    clipper.check(exact, *drawn_units(student, records.scales, 4, 6))
+    losses_of = partial(unit_losses, student, settings, records.scales)
+    if settings.compiled:
+        k = 1 if records.owners is None else settings.per_unit
+        shape = (settings.units_at_once, records.captions.shape[2], k * settings.views)
+        with repeatable(device_of(student)):
+            clipper.compile(losses_of, *drawn_units(student, records.scales, *shape))
+    return clipper, losses_of
 
 
 def train_without_privacy(
