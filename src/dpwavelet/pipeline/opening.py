@@ -61,7 +61,9 @@ def open_all(data: Path, settings: RunSettings, progress: Progress, split: str |
     model = open_model(settings.model, settings.private_scales).to(device_named(settings.device))
     enlarger = open_enlarger(settings.enlarger, model, consistent=settings.consistent)
     images = PrivateImages.open(data, model.image_size, split)
-    for line in [*images.folder.lines(), *caption_warnings(images.folder, model, settings.caption_words)]:
+    advice = caption_advice(images.folder, model) if settings.caption_words is None else []
+    warnings = caption_warnings(images.folder, model, settings.caption_words)
+    for line in [*images.folder.lines(), *warnings, *advice]:
         progress.tell(line)
     if 0 < settings.samples < len(settings.captions):
         progress.tell(
