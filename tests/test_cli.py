@@ -487,6 +487,11 @@ class TestRefusals:
     ) -> None:
         refused(capsys, ["plan", portraits, *words], told)
 
+    def test_a_word_in_the_place_of_a_counted_argument_is_told(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        refused(capsys, ["draw", "many", "--out", "x"], "'count': a number is wanted. See dpwavelet draw")
+
     def test_a_question_ends_as_one(self, capsys: pytest.CaptureFixture[str]) -> None:
         refused(capsys, ["sampel"], "Did you mean 'sample'? See dpwavelet --help.")
 

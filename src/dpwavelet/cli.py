@@ -129,8 +129,8 @@ def plan(
     per_person: option.PerPerson = 1,
     private_scales: option.PrivateScales = None,
     views: option.Views = USUAL.views,
-    augment: option.AugmentName = USUAL.augment,
-    parameters: option.ParametersName = USUAL.parameters,
+    augment: option.Augmented = USUAL.augment,
+    parameters: option.Trained = USUAL.parameters,
     rank: option.Rank = USUAL.rank,
     warm_start: option.WarmStart = None,
     likeness: option.LikenessEpsilon = None,
@@ -165,7 +165,10 @@ def plan(
             f"{records:,} {'people' if group_by else 'records'} were declared, and {data} holds fewer; "
             "declare at most what is there: the noise is planned for the declared number."
         )
-    training = _training(per_unit=per_person, views=views, augment=augment, parameters=parameters, rank=rank)
+    training = PrivateTraining(
+        per_unit=per_person, views=views, augment=augment, parameters=parameters, rank=rank
+    )
+    _check_rank(training)
     asked = [
         RunSettings(
             epsilon=budget, delta=delta, records=records, model=preset, batch_size=batch_size, steps=steps,
@@ -231,10 +234,10 @@ def run_command(
     compiled: option.Compile = False,
     private_scales: option.PrivateScales = None,
     views: option.Views = USUAL.views,
-    augment: option.AugmentName = USUAL.augment,
-    parameters: option.ParametersName = USUAL.parameters,
+    augment: option.Augmented = USUAL.augment,
+    parameters: option.Trained = USUAL.parameters,
     rank: option.Rank = USUAL.rank,
-    schedule: option.ScheduleName = USUAL.schedule,
+    schedule: option.Scheduled = USUAL.schedule,
     judge: option.Judge = JUDGED,
     release_metrics: option.ReleaseMetrics = None,
     metrics_epsilon: option.MetricsEpsilon = None,
@@ -253,10 +256,11 @@ def run_command(
     Under `torchrun --nproc-per-node K -m dpwavelet run ...` K processes share the private training.
     """
     option.use(threads)
-    training = _training(
+    training = PrivateTraining(
         per_unit=per_person, compiled=compiled, views=views, augment=augment, parameters=parameters,
         rank=rank, schedule=schedule,
     )  # fmt: skip
+    _check_rank(training)
     settings = RunSettings(
         epsilon=epsilon, delta=delta, records=records, model=preset, batch_size=batch_size, steps=steps,
         passes=passes, caption_words=caption_words, samples=samples, seed=seed, ledger=ledger,
@@ -315,10 +319,10 @@ def train(
     compiled: option.Compile = False,
     private_scales: option.PrivateScales = None,
     views: option.Views = USUAL.views,
-    augment: option.AugmentName = USUAL.augment,
-    parameters: option.ParametersName = USUAL.parameters,
+    augment: option.Augmented = USUAL.augment,
+    parameters: option.Trained = USUAL.parameters,
     rank: option.Rank = USUAL.rank,
-    schedule: option.ScheduleName = USUAL.schedule,
+    schedule: option.Scheduled = USUAL.schedule,
     judge: option.Judge = JUDGED,
     likeness: option.LikenessEpsilon = None,
     choices: option.Choices = CHOICES,
@@ -479,12 +483,9 @@ app.command()(cli_pretrain.pretrain)
 app.command()(cli_pretrain.pretrain_features)
 
 
-def _training(**asked: Any) -> PrivateTraining:
-    """Settings whose choices are words as they were typed; other words are refused."""
-    found = PrivateTraining(**asked)
-    if found.rank != USUAL.rank and found.parameters != "lora":
+def _check_rank(training: PrivateTraining) -> None:
+    if training.rank != USUAL.rank and training.parameters != "lora":
         raise ConfigError("--rank is that of low-rank pairs; add --parameters lora, or leave it out.")
-    return found
 
 
 def _names(given: str | None) -> tuple[str, ...]:
@@ -530,9 +531,10 @@ def main() -> None:
 
 def _sentence(message: str, words: Sequence[str]) -> str:
     """One sentence of a parser that tells what came where a number was wanted."""
-    told = " ".join(message.split()).rstrip(".")
+    told = " ".join(message.split()).rstrip(".").replace(": Value error, ", ": ")
     named, found = re.search(r"'(--[\w-]+)'", told), None
-    if "unable to parse string as" in told and named and named[1] in words:
+    unread = "unable to parse string as" in told
+    if unread and named and named[1] in words:
         given = itertools.takewhile(
             lambda word: not word.startswith("--"), words[words.index(named[1]) + 1 :]
         )
@@ -540,6 +542,8 @@ def _sentence(message: str, words: Sequence[str]) -> str:
     if found is not None:
         apart = f"; several stand apart, as in {named[1]} 1 4 8" if named and "," in found else ""
         told = f"{told.partition(':')[0]}: {found!r} is no number{apart}"
+    elif unread:
+        told = f"{told.partition(':')[0]}: a number is wanted"
     return told if told.endswith("?") else f"{told}."
 
 

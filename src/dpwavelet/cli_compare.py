@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -40,8 +40,8 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder of the table and its cells.")] = Path("compared"),
     seeds: Annotated[int, typer.Option(help="How often each cell is trained, 1 to 10.")] = 2,
     equal: Annotated[
-        str, typer.Option(help="What every method gets as much of: records, or time to train.")
-    ] = "records",
+        Equal, typer.Option(help="What every method gets as much of: records, or time to train.")
+    ] = TableSettings.equal,
     stand_in: Annotated[
         bool, typer.Option("--stand-in", help="The records are public, and only stand for private ones.")
     ] = False,
@@ -93,7 +93,7 @@ def compare(
         epsilons=tuple(epsilon),
         seeds=seeds,
         weights=_weights(weights or ()),
-        equal=cast(Equal, equal),  # another word is refused by the settings
+        equal=equal,
         delta=delta,
         records=records,
         batch_size=batch_size,

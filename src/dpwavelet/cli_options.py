@@ -9,9 +9,10 @@ import typer
 from typer.core import TyperCommand
 
 from dpwavelet.errors import ConfigError
+from dpwavelet.images.variants import Augment
 from dpwavelet.memory import keep_freed_memory
 from dpwavelet.privacy.refusals import RULES
-from dpwavelet.training import CHOICES
+from dpwavelet.training import Parameters, Schedule
 
 Data = Annotated[
     Path, typer.Argument(help="Folder, tar or zip of images, with captions or labels if there are any.")
@@ -47,25 +48,16 @@ Views = Annotated[
         help="Views of one record in a step, averaged before clipping: they cost time and no privacy."
     ),
 ]
-AugmentName = Annotated[
-    str,
+Augmented = Annotated[
+    Augment,
     typer.Option(
-        "--augment",
-        help="What a view may show: none, shifts, mirror (left and right change places in captions too), or "
-        "crops, which are shifted and mirrored.",
+        help="What a view may show; with mirror, left and right change places in captions too, and crops are "
+        "shifted and mirrored."
     ),
 ]
-ParametersName = Annotated[
-    str,
-    typer.Option(
-        "--parameters", help=f"What is trained: {', '.join(CHOICES['parameters'])} (low-rank pairs)."
-    ),
-]
+Trained = Annotated[Parameters, typer.Option(help="What is trained; lora is low-rank pairs.")]
 Rank = Annotated[int, typer.Option(help="Rank of the pairs that --parameters lora trains.")]
-ScheduleName = Annotated[
-    str,
-    typer.Option("--schedule", help=f"Of the learning rate: {', '.join(CHOICES['schedule'])}."),
-]
+Scheduled = Annotated[Schedule, typer.Option(help="How the learning rate goes on after its rise.")]
 Allow = Annotated[
     list[str] | None,
     typer.Option(

@@ -249,9 +249,9 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("words", "said"),
         [
-            (["--augment", "cutmix"], "augment must be none, shifts, mirror or crops, got 'cutmix'"),
-            (["--parameters", "some"], "parameters must be all, attention, blocks, heads or lora"),
-            (["--schedule", "steps"], "schedule must be linear, constant or cosine"),
+            (["--augment", "cutmix"], "'cutmix' is not one of 'none', 'shifts', 'mirror', 'crops'."),
+            (["--parameters", "some"], "'some' is not one of 'all', 'attention', 'blocks', 'heads', 'lora'."),
+            (["--schedule", "steps"], "'--schedule': 'steps' is not one of 'linear', 'constant', 'cosine'."),
             (["--views", "0"], "views must be at least 1"),
             (["--private-scales", "4"], "private_scales must be from 1 to 3"),
             (["--parameters", "lora", "--rank", "65"], "rank must be from 1 to 64"),

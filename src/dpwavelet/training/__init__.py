@@ -24,17 +24,24 @@ from dpwavelet.training.loop import (
 )
 from dpwavelet.training.losses import held_out_loss
 from dpwavelet.training.resuming import Checkpoint
-from dpwavelet.training.settings import CHOICES, MEASURED, Emphases, Emphasis, PrivateTraining, Schedule
+from dpwavelet.training.settings import (
+    MEASURED,
+    Emphases,
+    Emphasis,
+    Parameters,
+    PrivateTraining,
+    Schedule,
+)
 from dpwavelet.training.views import View
 
 __all__ = [
-    "CHOICES",
     "MEASURED",
     "Adam",
     "Checkpoint",
     "Emphases",
     "Emphasis",
     "Gradients",
+    "Parameters",
     "PrivateTraining",
     "Released",
     "Schedule",
