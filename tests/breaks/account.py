@@ -266,6 +266,13 @@ LEDGER = breaks_of(
         "test_a_run_is_bound_to_one_key_and_every_reader_knows_it",
     ),
     (
+        "another sum under the same noise",
+        "Two copies of a folder measure the records each in its own way, and one noise hides both.",
+        "if known.get(other, digest) != digest:",
+        "if False:",
+        "test_a_mechanism_adds_its_noise_to_one_sum_and_every_reader_knows_it",
+    ),
+    (
         "ledger not synced",
         "After a power cut, steps that were taken are not in the ledger.",
         "        os.fsync(file)\n        if not size:",

@@ -177,6 +177,13 @@ ONCE = breaks_of(
         "if (found := None) is not None:",
         "TestResuming::test_a_run_that_was_stopped_after_buying_releases_what_it_bought",
     ),
+    (
+        "numbers of a sum that no ledger knows",
+        "Two copies of a folder measure the records each in its own way, and one noise hides both.",
+        "noted(prepared.total, ledger, run, BOUGHT, source)",
+        "pass",
+        "TestResuming::test_a_copy_of_the_folder_adds_the_noise_to_no_other_sum",
+    ),
 )
 
 PAGES = breaks_of(
@@ -291,6 +298,13 @@ COMPARED = breaks_of(
         "type(kept_source(folder))()",
         "TestCells::test_a_chosen_cell_that_was_interrupted_has_no_second_likeness",
     ),
+    (
+        "a cell's likeness of a sum that no ledger knows",
+        "Two copies of a folder measure the records each in its own way, and one noise hides both.",
+        "total = noted(prepared.total, _account(job, plan), run, 0, source)",
+        "total = prepared.total",
+        "TestCells::test_a_chosen_cell_that_was_interrupted_has_no_second_likeness",
+    ),
 )
 
 RESUMED = breaks_of(
@@ -302,6 +316,13 @@ RESUMED = breaks_of(
         "rows, here.plan, place, source,",
         "rows, here.plan, place, Source(),",
         "TestRun::test_a_run_that_was_stopped_reads_the_same_likeness_again",
+    ),
+    (
+        "likeness of a sum that no ledger knows",
+        "Two copies of a folder measure the records each in its own way, and one noise hides both.",
+        "total = noted(prepared.total, ledger, here.name, place, source)",
+        "total = prepared.total",
+        "TestRun::test_a_copy_of_the_folder_adds_the_noise_to_no_other_sum",
     ),
     (
         "people ignored where sums are bought",

@@ -109,15 +109,36 @@ START = breaks_of(
     (
         "warm start with a source of its own",
         "A run that is resumed adds other noise to the same sum, a release that nobody paid for.",
-        "noisy = release(total, plan, source(), bound=bound, other=place)",
+        "noisy = release(total, plan, key, bound=bound, other=place)",
         "noisy = release(total, plan, Source(), bound=bound, other=place)",
         "TestResuming::test_a_stop_changes_no_bit_of_the_release",
+    ),
+    (
+        "warm start of a sum that no ledger knows",
+        "Two copies of a folder measure the records each in its own way, and one noise hides both.",
+        "total = noted(sum_of_tensors(kept(exact, run)), ledger, run, place, key)",
+        "total = sum_of_tensors(kept(exact, run))",
+        "TestResuming::test_a_copy_of_the_folder_adds_the_noise_to_no_other_sum",
     ),
 )
 
 KEPT = breaks_of(
     "pipeline/kept.py",
     "pipeline/test_start.py",
+    (
+        "one digest for a sum whatever its bound",
+        "The same sum with noise of another size, scaled alike, gives both away.",
+        "sorted(sum_to_tensors(total).items())",
+        "sorted(total.values.items())",
+        "TestNoted::test_values_bound_form_and_key_decide_the_digest",
+    ),
+    (
+        "the digest of a sum without a key",
+        "Whoever reads a ledger can try which records make the sum.",
+        "hmac.new(source.key, ",
+        "hmac.new(bytes(32), ",
+        "TestNoted::test_values_bound_form_and_key_decide_the_digest",
+    ),
     (
         "sum of another run believed",
         "A run starts from records that its ledger never charged.",

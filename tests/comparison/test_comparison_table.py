@@ -28,9 +28,10 @@ from dpwavelet.comparison.settings import PLAIN_PACE
 from dpwavelet.errors import ConfigError, DataError, ModelError, OutputError, PrivacyError
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
-from dpwavelet.pipeline.likeness import CHOICES, Draw, Likeness
+from dpwavelet.pipeline.likeness import CHOICES, Draw, Likeness, measure
 from dpwavelet.privacy.accounting import epsilon_pld
 from dpwavelet.privacy.budget import Cap, DataLedger, ledger_path
+from dpwavelet.privacy.clipping import ClippedSum
 from dpwavelet.privacy.ledger import Ledger, Run
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.progress import Silent
@@ -307,6 +308,17 @@ class TestCells:
             with pytest.raises(Killed):
                 again(people, out, chosen)
         assert found[0] == found[1]  # one sum has one noise, in every copy of the folder
+        kept.unlink()
+        exact = b""
+
+        def doubled(*given: Any) -> ClippedSum:
+            total = measure(*given)
+            return replace(total, values={name: 2 * value for name, value in total.values.items()})
+
+        monkeypatch.setattr("dpwavelet.comparison.work.measure", doubled)
+        out = tmp_path
+        with pytest.raises(PrivacyError, match="to another sum"):
+            again(people, out, chosen)
 
     def test_nothing_is_chosen_without_privacy(self, asked: TableSettings) -> None:
         with pytest.raises(ConfigError, match=":chosen"):

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +16,14 @@ from PIL import Image
 
 from dpwavelet import Pipeline
 from dpwavelet.checkpoint import write_json
-from dpwavelet.errors import ConfigError
+from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.generation import Sampling
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import to_bytes
 from dpwavelet.model import Model
 from dpwavelet.pipeline import RunSettings, Silent, judge_again, owner_report, run
+from dpwavelet.pipeline.bought import Prepared, prepare
 from dpwavelet.pipeline.judgement import Evidence, gather
 from dpwavelet.pipeline.owner_parts import COMPARED, PARTS, Released
 from dpwavelet.pipeline.owner_report import _audit as _audit_blocks
@@ -156,6 +158,26 @@ class TestResuming:
         assert (tmp_path / "run" / "private" / "measured.safetensors").is_file()
         monkeypatch.setattr("dpwavelet.pipeline.purchase.prepare", _stop)  # nothing is measured again
         run(portraits, tmp_path / "run", settings(tiny_model, judged=0), Silent())
+
+    def test_a_copy_of_the_folder_adds_the_noise_to_no_other_sum(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules["dpwavelet.pipeline.run"], "Seal", _stop_real(tmp_path))
+            with pytest.raises(Stopped):
+                run(portraits, tmp_path / "run", settings(tiny_model), Silent())
+        for name in ("measured.safetensors", "bought.json"):
+            (tmp_path / "run" / "private" / name).unlink()
+
+        def prepared(*given: Any) -> Prepared:
+            found = prepare(*given)
+            doubled = {name: 2 * value for name, value in found.total.values.items()}
+            return replace(found, total=replace(found.total, values=doubled))
+
+        monkeypatch.setattr("dpwavelet.pipeline.purchase.prepare", prepared)
+        monkeypatch.setattr("dpwavelet.pipeline.purchase.buy", _stop)
+        with pytest.raises(PrivacyError, match="to another sum"):
+            run(portraits, tmp_path / "run", settings(tiny_model, judged=0), Silent())
 
     def test_a_defect_in_judging_holds_no_release_up(
         self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

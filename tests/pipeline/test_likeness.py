@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from dpwavelet.pipeline.settings import likeness_place, spread, warm_place
 from dpwavelet.privacy.accounting import Gaussian, PoissonGaussian, epsilon_pld
 from dpwavelet.privacy.bounded_sums import NAME
 from dpwavelet.privacy.certificate import LIKENESS
+from dpwavelet.privacy.clipping import ClippedSum
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.verification import verify_release
 from dpwavelet.randomness import Source
@@ -391,6 +393,21 @@ class TestRun:
         run(portraits, tmp_path / "run", settings(tiny_model), Silent())
         again = read_tensors(tmp_path / "run" / "release" / "model" / FILE)
         assert all(value.equal(again[name]) for name, value in first.items())
+
+    def test_a_copy_of_the_folder_adds_the_noise_to_no_other_sum(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            run(portraits, tmp_path / "run", settings(tiny_model), Stop("drawing samples"))
+        (tmp_path / "run" / "private" / "moments.safetensors").unlink()
+
+        def doubled(*given: Any) -> ClippedSum:
+            found = measure(*given)
+            return replace(found, values={name: 2 * value for name, value in found.values.items()})
+
+        monkeypatch.setattr(purchase.likenesses, "measure", doubled)
+        with pytest.raises(PrivacyError, match="to another sum"):
+            run(portraits, tmp_path / "run", settings(tiny_model), Silent())
 
     def test_a_sum_of_another_run_is_refused(self, portraits: Path, tiny_model: Path, tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):

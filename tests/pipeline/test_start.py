@@ -1,6 +1,8 @@
 """A run with a warm start: what it costs, that it is made once, and what training begins from."""
 
+import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +18,13 @@ from dpwavelet.checkpoint import digest, read_tensors
 from dpwavelet.errors import ConfigError, PrivacyError
 from dpwavelet.model import Model
 from dpwavelet.pipeline import RunSettings, Silent, dry_run, learning, make_plan, opening, run
+from dpwavelet.pipeline.kept import noted
 from dpwavelet.pipeline.ongoing import Ongoing
 from dpwavelet.pipeline.settings import warm_place
 from dpwavelet.pipeline.start import REHEARSAL, starting_model
 from dpwavelet.privacy.accounting import Gaussian, PoissonGaussian, epsilon_pld
 from dpwavelet.privacy.certificate import WARM_START
+from dpwavelet.privacy.clipping import ClippedSum
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.verification import verify_release
@@ -197,6 +201,20 @@ class TestResuming:
             value.equal(given[0][name.partition(".")[2]]) for name, value in read_tensors(path).items()
         )
 
+    def test_a_copy_of_the_folder_adds_the_noise_to_no_other_sum(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As where two machines go on with one run and measure the records each in its own way."""
+        monkeypatch.setattr("dpwavelet.pipeline.start.begin_from", _stop_after(1))
+        with pytest.raises(Stopped):
+            run(portraits, tmp_path / "run", settings(tiny_model), Silent())
+        shutil.copytree(tmp_path / "run", tmp_path / "copy" / "run")
+        (tmp_path / "copy" / "run" / "private" / "surprise.safetensors").unlink()
+        monkeypatch.setattr("dpwavelet.pipeline.start.surprise", lambda *given: _doubled(surprise(*given)))
+        monkeypatch.setattr("dpwavelet.pipeline.start.release", _stop_after(0))
+        with pytest.raises(PrivacyError, match="to another sum"):
+            run(portraits, tmp_path / "copy" / "run", settings(tiny_model), Silent())
+
     def test_a_stop_changes_no_bit_of_the_release(
         self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -213,6 +231,37 @@ class TestResuming:
         assert found[0] == found[1]
 
 
+class Noted:
+    """Keeps what it is told of sums."""
+
+    def __init__(self) -> None:
+        self.digests = list[tuple[str, int, str]]()
+
+    def note_sum(self, run: str, other: int, digest: str) -> None:
+        self.digests.append((run, other, digest))
+
+
+class TestNoted:
+    """A ledger tells one sum from another, and nothing of either."""
+
+    def test_values_bound_form_and_key_decide_the_digest(self) -> None:
+        total = ClippedSum({"sum": torch.arange(4.0, dtype=torch.float64)}, 1.0)
+        others = [
+            replace(total, sensitivity=2.0),  # the same values with noise of another size give them away
+            ClippedSum({"sum": total.values["sum"].nextafter(torch.tensor(9.0, dtype=torch.float64))}, 1.0),
+            ClippedSum({"sum": total.values["sum"].view(2, 2)}, 1.0),
+        ]
+        ledger, source = Noted(), Source.for_test(0)
+        assert noted(total, ledger, "a", 1, source) is total  # type: ignore[arg-type]  # all that is asked
+        for one in (total, *others):
+            noted(one, ledger, "a", 1, source)  # type: ignore[arg-type]
+        noted(total, ledger, "a", 1, Source.for_test(1))  # type: ignore[arg-type]
+        assert ledger.digests[0] == ledger.digests[1]
+        assert len(set(ledger.digests)) == 5
+        content = total.values["sum"].numpy().tobytes()
+        assert hashlib.sha256(content).hexdigest() not in str(ledger.digests)
+
+
 class TestStartingModel:
     """The stage alone, on made-up records."""
 
@@ -221,7 +270,10 @@ class TestStartingModel:
     ) -> dict[str, Tensor]:
         asked = settings(Path("none"), **changes)
         here = Ongoing(make_plan(asked, 120), asked, run, folder, Silent())
-        found = starting_model(model, tokens, here, lambda: Source.for_test(0), REHEARSAL)
+        ledger = Ledger.open(folder / "ledger.jsonl")
+        if run not in ledger.runs:
+            ledger.append({"kind": "begun", "run": run, "plan": here.plan.to_json()})
+        found = starting_model(model, tokens, here, lambda: Source.for_test(0), ledger, REHEARSAL)
         return dict(found.transformer.state_dict())
 
     def test_data_sets_with_one_noisy_sum_have_one_start(
@@ -284,6 +336,10 @@ class TestStartingModel:
 
 class Stopped(Exception):
     """Somebody pulled the plug."""
+
+
+def _doubled(total: ClippedSum) -> ClippedSum:
+    return replace(total, values={name: 2 * value for name, value in total.values.items()})
 
 
 def _stop_after(calls: int) -> Callable[..., object]:

@@ -309,6 +309,42 @@ def test_a_run_that_was_finished_before_ledgers_told_keys_stays_as_it_is(path, l
     assert ledger.entries[-1]["kind"] == "finished"
 
 
+def test_a_mechanism_adds_its_noise_to_one_sum_and_every_reader_knows_it(path, ledger):
+    ledger.note_sum("a", 0, KEYS[0])
+    ledger.note_sum("a", 0, KEYS[0])  # as after an interruption
+    ledger.note_sum("a", 1, KEYS[1])
+    assert [entry["kind"] for entry in ledger.entries[3:]] == ["summed", "summed"]
+    for known in (ledger, Ledger.open(path)):
+        with pytest.raises(PrivacyError, match=r"mechanism 0 beside training to another sum"):
+            known.note_sum("a", 0, KEYS[1])
+    ledger.append({"kind": "finished", "run": "a"})
+    ledger.note_sum("a", 2, KEYS[0])  # paid for when the run began
+    with pytest.raises(PrivacyError, match="to another sum"):
+        ledger.note_sum("a", 1, KEYS[0])
+    assert len(Ledger.open(path).entries) == 7
+
+
+def test_of_two_who_make_a_sum_the_second_finds_the_first(path, ledger):
+    beside = Ledger.open(path)
+    ledger.note_sum("a", 0, KEYS[0])
+    with pytest.raises(PrivacyError, match="to another sum"):
+        beside.note_sum("a", 0, KEYS[1])
+
+
+def test_no_sum_is_made_for_a_run_that_was_abandoned_or_never_begun(path, ledger):
+    with pytest.raises(PrivacyError, match="never begun"):
+        ledger.note_sum("b", 0, KEYS[0])
+    ledger.append({"kind": "abandoned", "run": "a"})
+    with pytest.raises(PrivacyError, match="was abandoned"):
+        ledger.note_sum("a", 0, KEYS[0])
+
+
+@pytest.mark.parametrize(("other", "digest"), [(0, "0a"), (0, None), ("0", "0a" * 32), (None, "0a" * 32)])
+def test_a_sum_is_told_by_its_mechanism_and_a_digest_alone(ledger, other, digest):
+    with pytest.raises(PrivacyError, match="number of its mechanism and a digest"):
+        ledger.append({"kind": "summed", "run": "a", "other": other, "digest": digest})
+
+
 def test_the_head_says_nothing_about_the_entries(tmp_path):
     heads = []
     for name in ("one", "two"):

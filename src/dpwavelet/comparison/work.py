@@ -43,6 +43,7 @@ from dpwavelet.images.private import PrivateImages
 from dpwavelet.memory import keep_freed_memory
 from dpwavelet.pipeline.accounts import open_account
 from dpwavelet.pipeline.bought import NO_CLASS, Generated, Prepared
+from dpwavelet.pipeline.kept import noted
 from dpwavelet.pipeline.likeness import CHOICES, DRAWN, Likeness, buy, measure
 from dpwavelet.pipeline.purchase import once
 from dpwavelet.pipeline.refusals import check_accountant
@@ -267,10 +268,11 @@ def _likeness(
 ) -> Likeness:
     """What the only sum beside training in the plan of the cell tells of the records; it was charged with it.
 
-    The exact sum lies in the folder before noise is made, and the noise is a function of the key that the
-    ledgers know: a cell that is resumed, and one whose folder was copied, have one sum for one noise.
+    The exact sum lies in the folder before noise is made, and the ledgers know it, as they know the key of
+    the noise: a cell that is resumed, and one whose folder was copied, have one sum for one noise.
     """
     plan, folder, space = job.cell.plan, _folder(job), extractor()
+    run, source = _name_run(job.cell, job.out), kept_source(folder)
     assert plan is not None
 
     def measured() -> Prepared:
@@ -281,30 +283,36 @@ def _likeness(
         watch.measured(time.perf_counter() - started)
         return Prepared(Generated(drawn, np.full(len(drawn), NO_CLASS)), total)
 
-    prepared = once(folder / "moments.safetensors", _name_run(job.cell, job.out), measured)
-    return buy(prepared.total, prepared.generated.rows, plan, 0, kept_source(folder), space.digest)
+    prepared = once(folder / "moments.safetensors", run, measured)
+    total = noted(prepared.total, _account(job, plan), run, 0, source)
+    return buy(total, prepared.generated.rows, plan, 0, source, space.digest)
 
 
 def _privately(job: Job, plan: PrivacyPlan, rival: Rival[Any], records: Any, watch: Stopwatch) -> Rival[Any]:
     """Train under the cell's own plan, charged to its own ledger and, of private images, to theirs."""
+    run = _name_run(job.cell, job.out)
+    ledger = _account(job, plan)
+    trained = rival.train(records, plan, _folder(job), ledger, run, watch.told)
+    watch.keep()
+    ledger.finish(run)
+    return trained
+
+
+def _account(job: Job, plan: PrivacyPlan) -> Ledger | Account:
+    """The cell's own ledger and, of private images, theirs; begun, if the cell was not."""
     folder = _folder(job)
     own = Ledger.open(job.out / LEDGERS / f"{job.cell.digest}.jsonl")
     run = _name_run(job.cell, job.out)
     check_accountant(own, run, folder)
-    ledger: Ledger | Account
     if job.owned is None:
-        ledger = own
         if run not in own.runs:
             own.append({"kind": "begun", "run": run, "plan": plan.to_json()})
-    else:
-        spendings = DataLedger.open(ledger_path(job.owned, job.ledger), job.owned)
-        name = f"compare: {job.cell.name}"
-        ledger = open_account(job.data, job.split, spendings, own, run, plan, name, job.allow)
-        check_accountant(own, run, folder)
-    trained = rival.train(records, plan, folder, ledger, run, watch.told)
-    watch.keep()
-    ledger.finish(run)
-    return trained
+        return own
+    spendings = DataLedger.open(ledger_path(job.owned, job.ledger), job.owned)
+    name = f"compare: {job.cell.name}"
+    account = open_account(job.data, job.split, spendings, own, run, plan, name, job.allow)
+    check_accountant(own, run, folder)
+    return account
 
 
 def begun_as(cell: Cell, out: Path) -> str | None:

@@ -42,7 +42,7 @@ def rehearse(opened: Opened, settings: RunSettings, progress: Progress, title: s
         tokens = found.redrawn(model.transformer)
         kind = device_named(settings.device).type
         checkpoint = Checkpoint(here.private / "checkpoint", short, small.training, RUN, device=kind)
-        start = starting_model(model, tokens, here, checkpoint.source, REHEARSAL)
+        start = starting_model(model, tokens, here, checkpoint.source, ledger, REHEARSAL)
         trained = learn(start, tokens, here, ledger)
         key = signing_key(here.private / "key.pem")
         ours = Pipeline(trained, opened.enlarger, rehearse_likeness(short, settings))

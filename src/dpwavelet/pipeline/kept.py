@@ -1,5 +1,7 @@
 """Tensors that one run keeps in `private/` for itself: whoever resumes another run does not take them."""
 
+import hashlib
+import hmac
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from dpwavelet.checkpoint import read_tensors, write_tensors
 from dpwavelet.errors import PrivacyError
 from dpwavelet.privacy.bounded_sums import NAME
 from dpwavelet.privacy.clipping import ClippedSum
+from dpwavelet.privacy.ledger import Charges
+from dpwavelet.randomness import Source
 
 
 def keep(path: Path, run: str, tensors: Mapping[str, Tensor]) -> None:
@@ -35,3 +39,16 @@ def sum_of_tensors(tensors: Mapping[str, Tensor]) -> ClippedSum:
     if not {NAME, "sensitivity"} <= tensors.keys():
         raise PrivacyError("what was measured was kept by another version; go on with that one.")
     return ClippedSum({NAME: tensors[NAME]}, float(tensors["sensitivity"]))
+
+
+def noted(total: ClippedSum, ledger: Charges, run: str, other: int, source: Source) -> ClippedSum:
+    """The same sum, once the ledger knows that it is the one which the noise of `other` is added to.
+
+    Its digest is keyed by the secret of the noise: without that, it tells nothing of the sum.
+    """
+    content = hmac.new(source.key, b"dpwavelet: an exact sum", hashlib.sha256)
+    for name, tensor in sorted(sum_to_tensors(total).items()):
+        content.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+        content.update(tensor.contiguous().numpy().tobytes())
+    ledger.note_sum(run, other, content.hexdigest())
+    return total

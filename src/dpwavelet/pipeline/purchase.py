@@ -19,6 +19,7 @@ from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import to_bytes
 from dpwavelet.pipeline import likeness as likenesses
 from dpwavelet.pipeline.bought import (
+    BOUGHT,
     DRAWN,
     FEWEST_OF_A_CLASS,
     NO_CLASS,
@@ -35,9 +36,11 @@ from dpwavelet.pipeline.bought import (
 )
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.judgement import AT_ONCE
+from dpwavelet.pipeline.kept import noted
 from dpwavelet.pipeline.likeness import Likeness
 from dpwavelet.pipeline.ongoing import Ongoing
 from dpwavelet.pipeline.settings import RunSettings, cycled, likeness_place, spread
+from dpwavelet.privacy.ledger import Charges
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.progress import Progress
 from dpwavelet.randomness import Source, stream
@@ -45,7 +48,9 @@ from dpwavelet.randomness import Source, stream
 Owners = NDArray[np.int64]
 
 
-def purchase(images: PrivateImages, ours: Pipeline, here: Ongoing, source: Source) -> list[Bought]:
+def purchase(
+    images: PrivateImages, ours: Pipeline, here: Ongoing, source: Source, ledger: Charges
+) -> list[Bought]:
     """The numbers about the records that the plan pays for, made once and kept in `private`."""
     settings, run = here.settings, here.name
     if not settings.release_metrics:
@@ -54,6 +59,7 @@ def purchase(images: PrivateImages, ours: Pipeline, here: Ongoing, source: Sourc
     if (found := kept_numbers(path, run)) is not None:
         return found
     prepared = once(exact, run, lambda: _prepared(images, ours, settings, here.progress))
+    noted(prepared.total, ledger, run, BOUGHT, source)
     found = buy(
         settings.release_metrics, settings.classes, prepared, here.plan, source, settings.seed,
         chosen=ours.drawings > 1,
@@ -63,7 +69,7 @@ def purchase(images: PrivateImages, ours: Pipeline, here: Ongoing, source: Sourc
 
 
 def purchase_likeness(
-    images: PrivateImages, ours: Pipeline, here: Ongoing, source: Source
+    images: PrivateImages, ours: Pipeline, here: Ongoing, source: Source, ledger: Charges
 ) -> Likeness | None:
     """What pictures are chosen by, if the plan pays for it; its exact sum is made once, kept in `private`.
 
@@ -86,7 +92,8 @@ def purchase_likeness(
 
     prepared = once(here.private / "moments.safetensors", here.name, measured)
     rows, choices = prepared.generated.rows, settings.choices
-    found = likenesses.buy(prepared.total, rows, here.plan, place, source, space.digest, choices)
+    total = noted(prepared.total, ledger, here.name, place, source)
+    found = likenesses.buy(total, rows, here.plan, place, source, space.digest, choices)
     return replace(found, enlarger=enlarger_digest(ours.used))
 
 

@@ -108,14 +108,14 @@ def _run(
     check_accountant(account.own, here.name, checkpoint.folder)
     started = time.monotonic()
     source_of = partial(_bound_source, checkpoint, tokens, account)
-    trained = learn(starting_model(model, tokens, here, source_of), tokens, here, account, ranks)
+    trained = learn(starting_model(model, tokens, here, source_of, account), tokens, here, account, ranks)
     training_time = time.monotonic() - started
     source, public = source_of(), Pipeline(model, opened.enlarger)
     plain = Pipeline(trained, opened.enlarger)
-    ours = Pipeline(trained, opened.enlarger, purchase_likeness(opened.images, plain, here, source))
+    ours = Pipeline(trained, opened.enlarger, purchase_likeness(opened.images, plain, here, source, account))
     drawn = draw_samples(ours, public, settings, progress)
     write_json(private / "nearness.json", watch.compare(drawn.samples.full))  # it changes nothing about them
-    bought = purchase(opened.images, ours, here, source)
+    bought = purchase(opened.images, ours, here, source, account)
     cost = Cost(training_time, drawn.seconds, machine(settings.device))
     write_json(private / COST, asdict(cost))
     seal = Seal(out.name, account.finish(here.name), key, watch, opened.secrets | noise_key(private))

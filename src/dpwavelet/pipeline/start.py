@@ -8,9 +8,10 @@ noise, and one model to start from.
 from collections.abc import Callable
 
 from dpwavelet.model import Model
-from dpwavelet.pipeline.kept import keep, kept, sum_of_tensors, sum_to_tensors
+from dpwavelet.pipeline.kept import keep, kept, noted, sum_of_tensors, sum_to_tensors
 from dpwavelet.pipeline.ongoing import Ongoing
 from dpwavelet.pipeline.settings import warm_place
+from dpwavelet.privacy.ledger import Charges
 from dpwavelet.randomness import Source
 from dpwavelet.records import PrivateTokens
 from dpwavelet.training import check_unit
@@ -24,6 +25,7 @@ def starting_model(
     tokens: PrivateTokens,
     here: Ongoing,
     source: Callable[[], Source],
+    ledger: Charges,
     moving: Moving | None = None,
 ) -> Model:
     """The model that training starts from; the plan and the ledger have paid for it before.
@@ -43,8 +45,9 @@ def starting_model(
             progress.begin("measuring for the warm start", len(tokens))
             total = surprise(model.transformer, codes, tokens, progress.advance)
             keep(exact, run, sum_to_tensors(total))
-        total = sum_of_tensors(kept(exact, run))
-        noisy = release(total, plan, source(), bound=bound, other=place)
+        key = source()
+        total = noted(sum_of_tensors(kept(exact, run)), ledger, run, place, key)
+        noisy = release(total, plan, key, bound=bound, other=place)
         moving = moving or Moving(seed=here.settings.seed)
         progress.begin("warm start", moving.steps)
         started = begin_from(noisy, plan, place, model.transformer, codes, moving, progress.advance)

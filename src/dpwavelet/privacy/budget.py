@@ -337,6 +337,11 @@ class Account:
         self.data.bind(run, key)
         self.own.bind(run, key)
 
+    def note_sum(self, run: str, other: int, digest: str) -> None:
+        """Note in both ledgers which sum a mechanism adds its noise to, or refuse another than they know."""
+        self.data.note_sum(run, other, digest)
+        self.own.note_sum(run, other, digest)
+
     def finish(self, run: str) -> int:
         """Close the run in both ledgers, once; the position of that entry in the run's own."""
         self.data.finish(run)

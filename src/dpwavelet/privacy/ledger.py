@@ -27,7 +27,7 @@ import sys
 from codecs import getincrementaldecoder
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import hexdigits
 from typing import Any, Protocol
@@ -56,6 +56,9 @@ class Charges(Protocol):
     def bind(self, run: str, key: str) -> None:
         """Note by which key, told by its digest, the run draws its noise; from then on refuse any other."""
 
+    def note_sum(self, run: str, other: int, digest: str) -> None:
+        """Note to which sum mechanism `other` of the plan adds its noise; from then on refuse any other."""
+
 
 @dataclass(frozen=True)
 class Mend:
@@ -73,6 +76,7 @@ class Run:
     begun: Mapping[str, Any]  # the entry
     charged: int = 0  # steps
     key: str = ""  # digest of the key of its noise, as soon as that is used
+    sums: dict[int, str] = field(default_factory=dict)  # digests of those beside training, as they are made
     closed: str = ""  # finished, abandoned, or nothing while it may go on
     last: int = 0  # position of its latest entry
 
@@ -186,6 +190,16 @@ class Ledger:
             return  # as noted, or closed before ledgers told keys
         self.append({"kind": "keyed", "run": run, "key": key})
 
+    def note_sum(self, run: str, other: int, digest: str) -> None:
+        """Note to which sum the mechanism `other` of the plan adds its noise; from then on refuse any other.
+
+        Its noise is a function of the key. Two copies of a folder that measured the records each in its own
+        way, as machines that draw differently do, would add one noise to two sums.
+        """
+        self._read()
+        if run not in self.runs or self.runs[run].sums.get(other) != digest:
+            self.append({"kind": "summed", "run": run, "other": other, "digest": digest})
+
     def finish(self, run: str) -> int:
         """Close a run whose steps were all charged, once; the position of the entry that closed it."""
         known = self.runs.get(run)
@@ -213,7 +227,7 @@ class Ledger:
             raise PrivacyError(
                 f"a ledger entry says its kind, such as begun, charged or finished; got {entry!r}."
             )
-        if kind not in ("begun", "keyed", "charged", "finished", "abandoned"):
+        if kind not in ("begun", "keyed", "charged", "summed", "finished", "abandoned"):
             return
         if not isinstance(run, str) or not run:
             raise PrivacyError(f"a ledger entry of kind {kind} names its run; got {entry!r}.")
@@ -233,7 +247,9 @@ class Ledger:
                 f"run {run} draws its noise by another key, as {self.path} says: another copy of its folder "
                 "takes its steps. Go on with that copy, or begin another run in another --out."
             )
-        if known.closed:
+        if kind == "summed":
+            _check_sum(entry, known.sums, self.path)
+        if known.closed and not (kind == "summed" and known.closed == "finished"):  # it was paid for at once
             raise PrivacyError(
                 f"run {run} was {known.closed}; nothing more can be charged to it. Begin another."
             )
@@ -293,6 +309,8 @@ class Ledger:
         kind = entry["kind"]
         if kind == "begun":
             self.runs[entry["run"]] = Run(entry, last=position)
+        elif kind == "summed":
+            self.runs[entry["run"]].sums[entry["other"]] = entry["digest"]
         elif kind in ("keyed", "charged", "finished", "abandoned"):
             run = self.runs[entry["run"]]
             run.last = position
@@ -302,6 +320,19 @@ class Ledger:
                 run.charged = entry["steps"]
             else:
                 run.closed = kind
+
+
+def _check_sum(entry: Mapping[str, Any], known: Mapping[int, str], path: Path) -> None:
+    """Refuse what names no sum, or another than was noted for the same mechanism."""
+    other, digest = entry.get("other"), entry.get("digest")
+    if type(other) is not int or not re.fullmatch("[0-9a-f]{64}", str(digest)):
+        raise PrivacyError(f"a sum is told by the number of its mechanism and a digest; got {dict(entry)!r}.")
+    if known.get(other, digest) != digest:
+        raise PrivacyError(
+            f"run {entry['run']} has added the noise of mechanism {other} beside training to another sum, as "
+            f"{path} says: another copy of its folder has measured the records. Go on with that copy, or "
+            "begin another run in another --out."
+        )
 
 
 def _seal(value: dict[str, Any]) -> bytes:
