@@ -556,9 +556,11 @@ class TestRefusals:
         assert printed.startswith("3 images")
         assert "of 18 captions the first 3 are drawn" in " ".join(told.split())
 
-    def test_a_plan_declares_no_more_than_is_there(
+    def test_a_plan_tells_where_more_is_declared_than_is_there(
         self, portraits: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         asked = ["plan", portraits, "--epsilon", "8", "--no-timing", "--records"]
-        refused(capsys, [*asked, "131"], "131 records were declared")
-        assert call(capsys, *asked, "130")[0] == 0
+        for declared, told in (("131", True), ("130", False)):
+            status, printed, said = call(capsys, *asked, declared)
+            assert status == 0 and f"{declared} declared records" in printed
+            assert (f"{declared} records were declared, and there are 130" in said) == told

@@ -27,7 +27,7 @@ from dpwavelet import cli_options as option
 from dpwavelet.checkpoint import whole_folder
 from dpwavelet.cli_progress import Bars, errors, tell
 from dpwavelet.enlargers import DETAIL
-from dpwavelet.errors import ConfigError, DpwaveletError, OutputError, PrivacyError
+from dpwavelet.errors import ConfigError, DpwaveletError, OutputError
 from dpwavelet.generation import Sampling
 from dpwavelet.images import drawn
 from dpwavelet.images.inspection import inspect
@@ -46,7 +46,12 @@ from dpwavelet.pipeline import (
 from dpwavelet.pipeline.bought import METRICS
 from dpwavelet.pipeline.forecast import forecast_all
 from dpwavelet.pipeline.likeness import CHOICES
-from dpwavelet.pipeline.opening import caption_advice, caption_warnings, check_data
+from dpwavelet.pipeline.opening import (
+    caption_advice,
+    caption_warnings,
+    check_data,
+    fewer_than_declared,
+)
 from dpwavelet.pipeline.release import write_pictures
 from dpwavelet.pipeline.settings import JUDGED, cycled, open_model
 from dpwavelet.privacy import registry
@@ -161,10 +166,7 @@ def plan(
         tell(line)
     found = len(set(folder.group(group_by))) if group_by else len(folder)
     if records is not None and records > found:
-        raise PrivacyError(
-            f"{records:,} {'people' if group_by else 'records'} were declared, and {data} holds fewer; "
-            "declare at most what is there: the noise is planned for the declared number."
-        )
+        tell(fewer_than_declared(records, found, group_by is not None))
     training = PrivateTraining(
         per_unit=per_person, views=views, augment=augment, parameters=parameters, rank=rank
     )
@@ -441,7 +443,8 @@ def verify(
     if ledger is not None and LEDGER_OF_DATA.fullmatch(ledger.name):
         raise ConfigError(
             f"{ledger} is the ledger of a data set, with all runs on it; name that of this run, its "
-            "private/ledger.jsonl, which may be shown to whoever verifies."
+            "private/ledger.jsonl. Either tells which images they are to whoever has them, so show them to "
+            "those alone who may see the images."
         )
     result = verify_release(release, known, ledger)
     if as_json:

@@ -144,16 +144,17 @@ def _print(path: Path, found: dict[str, Any]) -> None:
         print("no run has touched these images")
     else:
         print(
-            "there is no such file: by this account, with this --ledger and --split, no run on these images "
-            "was ever begun"
+            "there is no such file: by this account, with this --ledger and --split, no run on exactly these "
+            "images was begun. One image more or fewer makes another set, with another ledger"
         )
+    whose = "all runs" if len(found["together"]) == 1 else "the runs that protect this"
     for unit, cost in found["together"].items():
         print(
-            f"to one {unit}, all runs together: epsilon {_epsilon(cost['charged'])} charged, "
+            f"to one {unit}, {whose} together: epsilon {_epsilon(cost['charged'])} charged, "
             f"{_epsilon(cost['held'])} with what runs in flight have reserved, at delta {up(found['delta'])}"
         )
     if len(found["together"]) > 1:
-        print("these protect different units and do not add up to one epsilon")
+        print("every run costs each of these something, and no total over different units can be given")
     if found["caps"]:
         last = found["caps"][-1]
         print(f"cap: epsilon {last['epsilon']:g} at delta {up(last['delta'])}; {found['left']:.4g} is left")

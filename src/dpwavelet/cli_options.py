@@ -24,7 +24,12 @@ PublicKey = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 Epsilon = Annotated[float, typer.Option(help="The privacy budget. Small is strong: 1 is strong, 8 is weak.")]
-Delta = Annotated[float | None, typer.Option(help="Chance that the promise fails; N^-1.1 unless given.")]
+Delta = Annotated[
+    float | None,
+    typer.Option(
+        help="Chance, for each record, that the promise fails; N^-1.1 unless given, and smaller is stronger."
+    ),
+]
 Records = Annotated[
     int | None,
     typer.Option(

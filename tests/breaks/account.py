@@ -537,6 +537,13 @@ ACCOUNTS = breaks_of(
         "TestInTurn::test_nobody_else_begins_or_sets_a_cap_between_the_last_look_and_the_entry",
     ),
     (
+        "earlier runs on the same images not told of",
+        "An owner who reads certificates believes each of several releases to cost what it costs alone.",
+        "if own.runs and plans:",
+        "if False:",
+        "TestCaps::test_what_earlier_runs_and_this_one_cost_together_is_told",
+    ),
+    (
         "capped records taken for a stand-in",
         "Somebody's records are trained on without privacy, and charged to nobody.",
         "if one.ledger.cap is not None:",

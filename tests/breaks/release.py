@@ -43,11 +43,19 @@ OPENING = breaks_of(
         "pipeline/test_run_breaks.py::test_all_but_the_transformer_leaves_as_it_came",
     ),
     (
-        "more records declared than there are",
-        "The noise is planned for a crowd that is not there.",
-        "if units < plan.records:",
+        "delta compared with what is declared alone",
+        "Whoever declares few records may have a delta at which some of many are published.",
+        "if plan.delta >= 1 / max(units, 1):",
         "if False:",
-        "TestPlan::test_declaring_more_records_than_there_are_is_refused",
+        "TestPlan::test_a_delta_that_would_let_a_record_be_published_is_refused_whatever_was_declared",
+    ),
+    (
+        "fewer records than declared change the plan",
+        "A declared number tells that so many are there, and one record fewer shows.",
+        "watch = check_images(data, images, units, model, plan, settings, progress)",
+        "plan = make_plan(settings, min(declared(settings, units), units))\n"
+        "    watch = check_images(data, images, units, model, plan, settings, progress)",
+        "TestPlan::test_a_declared_number_does_not_tell_that_so_many_are_there",
     ),
     (
         "account found by the order of the files",
@@ -160,6 +168,13 @@ REFUSALS = breaks_of(
 LEAKS = breaks_of(
     "pipeline/leaks.py",
     "pipeline/test_leaks.py",
+    (
+        "a rare name to draw with",
+        "The owner draws for captions with a name that one record has, and publishes them.",
+        "            if found := [word for word in split(caption) if word in rare]:",
+        "            if found := list[str]():",
+        "TestGivenCaptions::test_a_rare_word_that_public_text_does_not_know_may_name_somebody",
+    ),
     (
         "captions and file names not searched for",
         "What a defect copies from the records into a text is published.",

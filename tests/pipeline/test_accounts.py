@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from dpwavelet.pipeline.accounts import (
     open_ledger,
     set_cap,
 )
+from dpwavelet.privacy.accounting import epsilon_pld
 from dpwavelet.privacy.budget import Account, Cap, DataLedger, begun
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
@@ -204,6 +206,17 @@ class TestCaps:
         check_beside(people, "train", ledger_of(people, "train"), [PLAN], heard.tell)
         (line,) = heard.lines
         assert line.startswith("warning: the whole folder has runs too")
+
+    def test_what_earlier_runs_and_this_one_cost_together_is_told(self, people: Path) -> None:
+        """No certificate does, for each speaks of its own release."""
+        spend(ledger_of(people, "train"))
+        heard = Listener()
+        check_beside(people, "train", ledger_of(people, "train"), [PLAN], heard.tell)
+        (line,) = heard.lines
+        both = epsilon_pld((*PLAN.events, *PLAN.events), PLAN.delta)
+        assert "earlier runs on these images, 1 in all" in line
+        (told,) = re.findall(r"epsilon ([0-9.]+) at delta", line)
+        assert both <= float(told) * 1.001 and float(told) < both * 1.01
 
     def test_people_and_records_under_one_cap_are_refused(self, people: Path) -> None:
         ledger_of(people, None).set_cap(Cap(50.0, 1e-4))

@@ -158,7 +158,7 @@ class TestCaptionWords:
     ) -> None:
         model = open_model(str(tiny_model))
         (line,) = caption_advice(open_folder(told_by(portraits, tmp_path / "short", "a man")), model)
-        assert "at most 2 words" in line and "--caption-words 2 leaves out 52% of the positions" in line
+        assert "at most 2 words" in line and "--caption-words 4 leaves out 48% of the positions" in line
         (line,) = caption_advice(open_folder(told_by(portraits, tmp_path / "none", "")), model)
         assert "there are no captions" in line and "--caption-words 0" in line
         assert caption_advice(open_folder(told_by(portraits, tmp_path / "long", "a " * 30)), model) == []

@@ -251,6 +251,11 @@ class TestTexts:
         check(watch, release, pictures)
 
 
+def every_word(_: str) -> bool:
+    """Public text knows all words."""
+    return True
+
+
 class TestGivenCaptions:
     """Captions to draw with are the owner's, and not the records'."""
 
@@ -258,23 +263,38 @@ class TestGivenCaptions:
         (caption,) = watch.images.captions(5)
         for given in (caption, caption.upper(), "see " + caption, "a photo of jane_doe_000012"):
             with pytest.raises(Refusal, match="Write captions of your own"):
-                watch.check_captions(["a man", given])
-        watch.check_captions(GIVEN)
+                watch.check_captions(["a man", given], every_word)
+        watch.check_captions(GIVEN, every_word)
 
     def test_short_or_common_captions_are_nobodys(self, watch: Watch) -> None:
         long, short = "a very old man in green", "a photo of cats"
         rest = [""] * (19 - leaks.COMMON)
-        self.with_captions(watch, [long] * leaks.COMMON + [short, *rest]).check_captions([long, short])
+        self.with_captions(watch, [long] * leaks.COMMON + [short, *rest]).check_captions(
+            [long, short], every_word
+        )
         with pytest.raises(Refusal):
-            self.with_captions(watch, [long] * (leaks.COMMON - 1) + [short, *rest, ""]).check_captions([long])
+            self.with_captions(watch, [long] * (leaks.COMMON - 1) + [short, *rest, ""]).check_captions(
+                [long], every_word
+            )
 
     def test_a_caption_made_of_common_runs_of_words_is_nobodys(self, watch: Watch) -> None:
         once = "a very old man in green shoes"
         shared = ["a very old man in red", "very old man in green hats", "old man in green shoes"]
         texts = [once, *(text for text in shared for _ in range(leaks.COMMON)), "", "", "", ""]
-        self.with_captions(watch, texts).check_captions([once])
+        self.with_captions(watch, texts).check_captions([once], every_word)
         with pytest.raises(Refusal, match=r"the caption of the record 000000\.png"):
-            self.with_captions(watch, [once, *texts[3:], "", ""]).check_captions([once])
+            self.with_captions(watch, [once, *texts[3:], "", ""]).check_captions([once], every_word)
+
+    def test_a_rare_word_that_public_text_does_not_know_may_name_somebody(self, watch: Watch) -> None:
+        def known(word: str) -> bool:
+            return word not in ("schmidt", "otoscopy")
+
+        texts = ["Maria Schmidt", "Schmidt's ear"] + ["an otoscopy"] * leaks.COMMON
+        told = self.with_captions(watch, [*texts, *[""] * (20 - len(texts))])
+        told.check_captions(["an otoscopy", "maria", "a photo of Weber"], known)  # in many, known, in none
+        for given in ("Maria Schmidt", "a photo of schmidt"):
+            with pytest.raises(Refusal, match=r"has the word 'schmidt'.*fewer than 5 records.*name somebody"):
+                told.check_captions(["a man", given], known)
 
     def with_captions(self, watch: Watch, texts: Sequence[str]) -> Watch:
         folder = watch.images.folder

@@ -234,11 +234,26 @@ class TestPlan:
         asked = settings(tiny_model, records=None, batch_size=None, steps=None)
         assert make_plan(asked, declared(asked, 8159)) == make_plan(asked, declared(asked, 8160))
 
-    def test_declaring_more_records_than_there_are_is_refused(
+    def test_a_declared_number_does_not_tell_that_so_many_are_there(
         self, portraits: Path, tiny_model: Path, tmp_path: Path
     ) -> None:
-        with pytest.raises(PrivacyError, match="fewer"):
-            run(portraits, tmp_path / "run", settings(tiny_model, records=131), Silent())
+        watcher, asked = Told(), settings(tiny_model, records=131)
+        certificate = json.loads(
+            (run(portraits, tmp_path / "run", asked, watcher) / "certificate.json").read_text()
+        )
+        (line,) = (line for line in watcher.lines if "were declared" in line)
+        assert "131 records were declared, and there are 130" in line
+        assert certificate["plan"] == make_plan(asked, 131).to_json()
+        assert certificate["records_declared"] == 131
+        assert verify_release(tmp_path / "run" / "release").ok
+
+    def test_a_delta_that_would_let_a_record_be_published_is_refused_whatever_was_declared(
+        self, portraits: Path, tiny_model: Path
+    ) -> None:
+        asked = settings(tiny_model, records=100, delta=0.009, batch_size=20)
+        with pytest.raises(PrivacyError, match="below one over the 130 that are there"):
+            dry_run(portraits, asked, Silent())
+        assert dry_run(portraits, settings(tiny_model, records=100, delta=0.007, batch_size=20), Silent())
 
     @pytest.mark.parametrize(
         ("changes", "words"),

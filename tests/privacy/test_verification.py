@@ -14,6 +14,7 @@ from dpwavelet.errors import ConfigError, OutputError
 from dpwavelet.privacy.accounting import Gaussian, event_to_json
 from dpwavelet.privacy.certificate import (
     NOT_PROMISED,
+    SENTENCES,
     make_certificate,
     mechanisms_allow,
     write_certificate,
@@ -460,17 +461,28 @@ def test_another_promise_in_another_file_fails(release, path, told):
     assert wrong.startswith(path)
 
 
-@pytest.mark.parametrize(("form", "ok"), [(1, True), (2, False), (3, False)])
-def test_a_certificate_of_an_older_format_says_what_that_format_must(release, form, ok):
+DIGESTS = ["a52b5fff", "91902b4b", "60ff375f"]  # of what releases out there must say
+FORMATS = [f"dpwavelet certificate {number}" for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("said", FORMATS)
+@pytest.mark.parametrize("form", [*FORMATS, "dpwavelet certificate 4"])
+def test_a_certificate_of_an_older_format_says_what_that_format_must(release, form, said):
     def older(certificate):
-        certificate["format"] = f"dpwavelet certificate {form}"
-        certificate["not_promised"] = [
-            text for text in certificate["not_promised"] if not text.startswith("Their number")
-        ]
-        assert len(certificate["not_promised"]) == len(NOT_PROMISED) - 1
+        certificate["format"] = form
+        certificate["not_promised"] = list(SENTENCES[said])
 
     resign(release, older)
-    assert (not failures(release)) is ok
+    assert (not failures(release)) is (form == said or (form, said) == (FORMATS[0], FORMATS[1]))
+
+
+def test_what_each_format_says_stays_as_it_was():
+    assert list(SENTENCES) == FORMATS
+    digests = [
+        hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()[:8] for texts in SENTENCES.values()
+    ]
+    assert digests == DIGESTS
+    assert SENTENCES[FORMATS[2]] == NOT_PROMISED
 
 
 @pytest.mark.parametrize("epsilon", [0.05, 1.0, 8.0])
@@ -490,7 +502,9 @@ def test_a_statement_may_not_promise_three_thousandths_too_much(release, epsilon
 
 def test_what_the_owner_overruled_is_told_with_the_promise(release):
     write_certificate(release, certify(release, allowed=["duplicates", "few-records"]), OWNER)
-    told = [text for ok, text in verify_release(release).lines if ok and "the owner overruled" in text]
+    told = [
+        text for ok, text in verify_release(release).lines if ok and "the owner allowed beforehand" in text
+    ]
     assert [text.split(": ")[0].split()[-1] for text in told] == ["duplicates", "few-records"]
     assert "at least k times the privacy loss" in told[0]
 

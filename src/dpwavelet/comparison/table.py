@@ -22,12 +22,12 @@ from dpwavelet.comparison.settings import FEWEST, Computing, TableSettings
 from dpwavelet.comparison.speed import Speed
 from dpwavelet.comparison.told import Told
 from dpwavelet.comparison.work import Job, Rehearsal, Work, compute, in_child, read_speed, tell_speed
-from dpwavelet.errors import ConfigError, DataError, PrivacyError
+from dpwavelet.errors import ConfigError, DataError
 from dpwavelet.evaluation import Extractor, extractor
 from dpwavelet.features import NAME
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.pipeline.accounts import check_unowned
-from dpwavelet.pipeline.opening import check_apart
+from dpwavelet.pipeline.opening import check_apart, fewer_than_declared
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.progress import Progress
 
@@ -44,6 +44,8 @@ def make_table(
     check_consent(settings, least_price(settings))
     check_apart(data, out)
     table = _Table.open(data, out, settings)
+    if len(table.images) < table.shape.records:
+        progress.tell(fewer_than_declared(table.shape.records, len(table.images), people=False))
     if settings.stand_in:
         check_unowned(data, (settings.split, settings.held_out), settings.ledger, progress.tell)
     with alone_in(out):
@@ -89,10 +91,6 @@ class _Table:
                 )
         space = extractor(NAME, settings.features)
         shape = shape_of(settings, len(images))
-        if len(images) < shape.records:
-            raise PrivacyError(
-                f"{shape.records} records were declared, but there are fewer; declare at most what is there."
-            )
         return cls(
             data=data, out=out, settings=settings, known=known, images=images, held_out=held_out,
             space=space, shape=shape,

@@ -8,7 +8,8 @@ PERSONS = (
     "identity", "person", "people", "individual", "participant", "patient", "pat", "subject", "student",
     "child", "user", "client", "customer", "member", "employee", "donor", "speaker", "mrn", "medicalrecord",
     "pid", "ssn", "nhs", "patienten", "proband", "probanden", "personen", "kunde", "kunden", "schueler",
-    "versicherten", "mitarbeiter",
+    "versicherten", "mitarbeiter", "versicherungsnummer", "fallnummer", "fallnr", "pseudonym", "fullname",
+    "lastname", "familyname", "surname", "nachname", "familienname",
 )  # fmt: skip
 NUMBERED = {
     "patient": "patient", "pat": "patient", "subject": "subject", "sub": "subject", "person": "person",
@@ -17,7 +18,7 @@ NUMBERED = {
 }  # fmt: skip
 """Words before the number of a person in the name of a folder or file, and the field that they make."""
 
-_ENDINGS = re.compile(r"(ids?|identifier|name|number|nummer|nr|no|key|code|hash)$")
+_ENDINGS = re.compile(r"(ids?|uu?id|identifier|name|number|nummer|nr|no|key|code|hash)$")
 _FOLDER = re.compile(r"([^\W\d_]+)[-_ .]?(\S*\d\S*)")
 _FILE = re.compile(r"([^\W\d_]+)[-_ .]?((?:(?:19|20)\d\d[-_])?[^\W_]*\d[^\W_]*)")  # after a year comes more
 

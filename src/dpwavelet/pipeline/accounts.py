@@ -15,9 +15,10 @@ from dpwavelet.images.files import in_order
 from dpwavelet.images.layouts import open_folder
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.pipeline.opening import check_data
-from dpwavelet.privacy.budget import Account, Cap, DataLedger, ledger_path
+from dpwavelet.privacy.budget import Account, Cap, DataLedger, composed, ledger_path, unit_of
 from dpwavelet.privacy.ledger import Ledger, locked
 from dpwavelet.privacy.plan import PrivacyPlan
+from dpwavelet.rounded import up
 
 LOCK = "begin.lock"  # in the folder of ledgers; an empty file
 
@@ -84,6 +85,8 @@ def check_beside(
     Two runs that begin at one moment both pass here; `open_account` and `set_cap` decide for good.
     """
     own.check_room(*plans)
+    if own.runs and plans:
+        tell(_together(own, plans))
     groups = beside(data, split, own, any(plan.unit == "person" for plan in plans))
     for group in groups:
         ledgers = [own, *(one.ledger for one in group)]
@@ -95,6 +98,20 @@ def check_beside(
                 f"warning: {one.name} has runs too, in {one.ledger.path}. They used some of the same images "
                 "or people, so what they cost adds to what this costs."
             )
+
+
+def _together(own: DataLedger, plans: list[PrivacyPlan]) -> str:
+    """What earlier runs and these cost together: no certificate tells of another run."""
+    unit, delta = unit_of(plans[0].to_json()), plans[0].delta
+    events = (*own.held(unit), *(event for plan in plans for event in plan.events))
+    others = [name for name in own.units if name != unit]
+    more = f" Runs that protect {' and '.join(others)} cost it too, and are not counted." if others else ""
+    return (
+        f"warning: {own.path} has earlier runs on these images, {len(own.runs)} in all. With "
+        f"{'this one' if len(plans) == 1 else 'these'} they cost one {unit} epsilon "
+        f"{composed(events, delta):.4g} at delta {up(delta)}.{more} A certificate speaks of its own release "
+        "alone, so tell whoever gets this one."
+    )
 
 
 def open_account(

@@ -14,8 +14,8 @@ import hashlib
 import html
 import json
 import re
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -30,6 +30,7 @@ from dpwavelet.images.private import PrivateImages
 from dpwavelet.pipeline.prints import Prints, alike
 from dpwavelet.privacy.refusals import Refusal
 from dpwavelet.privacy.release_files import has_a_place
+from dpwavelet.text import split
 
 TELLING_WORDS = 5  # in a row, which so many records have that they could be anybody's:
 COMMON = 5
@@ -53,9 +54,19 @@ class Watch:
     images: PrivateImages
     prints: Prints
 
-    def check_captions(self, captions: Iterable[str]) -> None:
-        """Refuse captions to draw with that come from the records; asked before anything is spent."""
+    def check_captions(self, captions: Sequence[str], known: Callable[[str], bool]) -> None:
+        """Refuse captions to draw with that come from the records; asked before anything is spent.
+
+        A word that public text does not know (`known`), and few records have, may be the name of somebody.
+        """
+        words = {word for caption in captions for word in split(caption)}
+        rare = self._rare({word for word in words if word.isalpha() and not known(word)})
         for caption in captions:
+            if found := [word for word in split(caption) if word in rare]:
+                raise Refusal(
+                    "leak", f"the caption to draw with, {caption!r}, has the word {found[0]!r}, which public "
+                    f"text does not know and fewer than {COMMON} records have", "It may name somebody.",
+                )  # fmt: skip
             for phrases in (self._captions, self._names):
                 for _, what in phrases.within(caption):
                     raise Refusal(
@@ -193,6 +204,13 @@ class Watch:
             if len(name.stem) >= 8 and re.search(r"\d", name.stem) and re.search(r"[^\W\d_]", name.stem):
                 phrases.add(name.stem, f"the file name {record.name}", verbatim=True)
         return phrases
+
+    def _rare(self, words: Set[str]) -> Set[str]:
+        """Those of the words that captions of some records have, of fewer than could be anybody."""
+        seen = Counter[str]()
+        for record in self.images.folder.records if words else ():
+            seen.update(words & {word for caption in record.captions for word in split(caption)})
+        return {word for word, count in seen.items() if count < COMMON}
 
     @cached_property
     def _captions(self) -> "Phrases":

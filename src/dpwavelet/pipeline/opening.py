@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpwavelet.enlargers import Enlarger, open_enlarger
-from dpwavelet.errors import ConfigError, OutputError, PrivacyError
+from dpwavelet.errors import ConfigError, OutputError
 from dpwavelet.images.layouts import ImageFolder
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.variants import Augment
@@ -18,7 +18,7 @@ from dpwavelet.pipeline.refusals import check_duplicates, check_people, check_se
 from dpwavelet.pipeline.settings import RunSettings, caption_length, declared, make_plan, open_model
 from dpwavelet.privacy.bounded_sums import MOST_UNITS
 from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.privacy.refusals import check_signal, signal_to_noise
+from dpwavelet.privacy.refusals import Refusal, check_signal, signal_to_noise
 from dpwavelet.privacy.release_files import CERTIFICATE
 from dpwavelet.progress import Progress
 from dpwavelet.ranks import device_named
@@ -27,6 +27,7 @@ from dpwavelet.text import split
 from dpwavelet.training import trained_parameters
 
 REHEARSED = 10  # records
+STEP_OF_ROOM = 4  # words: the advice tells no more closely how long the longest caption is
 WORTH_SAVING = 0.05  # share of the positions of a step
 STRANGE = 1 / 3  # of all words: where captions are hardly in the language of the public ones
 
@@ -111,12 +112,13 @@ def caption_advice(folder: ImageFolder, model: Model) -> list[str]:
     config, vocabulary = model.transformer.config, model.vocabulary
     longest = max((len(vocabulary.ids(caption, 10**6)) for caption in _captions_of(folder)), default=1)
     image = sum(config.tokens[: model.private_scales])
-    saved = (config.caption_length - longest) / (config.caption_length + image)
+    room = -(-(longest - 1) // STEP_OF_ROOM) * STEP_OF_ROOM
+    saved = (config.caption_length - 1 - room) / (config.caption_length + image)
     if saved < WORTH_SAVING:
         return []
     what = f"captions have at most {longest - 1} words and pieces" if longest > 1 else "there are no captions"
     return [
-        f"note: {what}, and room for {config.caption_length - 1} is computed. --caption-words {longest - 1} "
+        f"note: {what}, and room for {config.caption_length - 1} is computed. --caption-words {room} "
         f"leaves out {saved:.0%} of the positions of every step. That number is public: say it where it "
         "tells nothing of a single record, as where captions are the names of kinds."
     ]
@@ -141,11 +143,14 @@ def check_images(
     progress: Progress,
 ) -> Watch:
     """Everything that can go wrong with the data, before anything is spent."""
-    if units < plan.records:
-        raise PrivacyError(
-            f"{plan.records} {'people' if plan.unit == 'person' else 'records'} were declared, but the "
-            "folder holds fewer; declare at most what is there: the noise is planned for the declared number."
+    if plan.delta >= 1 / max(units, 1):
+        raise Refusal(
+            "delta",
+            f"delta={plan.delta:g} is not below one over the {units:,} that are there",
+            "Declare more records, or give a smaller --delta.",
         )
+    if units < plan.records:
+        progress.tell(fewer_than_declared(plan.records, units, plan.unit == "person"))
     if settings.release_metrics and units > MOST_UNITS:
         raise ConfigError(
             f"metrics can be bought of {MOST_UNITS:,} units at most; leave out --release-metrics."
@@ -171,8 +176,16 @@ def check_images(
     check_seen(data, prints, settings.model, model.card)
     check_duplicates(images, prints, settings.group_by, settings.allow)
     watch = Watch(images, prints)
-    watch.check_captions(settings.captions)
+    watch.check_captions(settings.captions, model.vocabulary.holds)
     return watch
+
+
+def fewer_than_declared(records: int, found: int, people: bool) -> str:
+    """A warning; nothing is refused, or a declared number would tell that so many are there."""
+    return (
+        f"warning: {records:,} {'people' if people else 'records'} were declared, and there are {found:,}. "
+        "The promise holds as it stands. Each takes part as seldom as one of more would, and less is learned."
+    )
 
 
 def check_data(data: Path) -> None:

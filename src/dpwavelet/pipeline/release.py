@@ -149,7 +149,7 @@ class Cost:
 
     def facts(self, samples: int) -> list[Fact]:
         """As the report of a release lists them."""
-        drawn = f"Drawing {samples} images, with and without the private data"
+        drawn = f"Drawing {samples} images, by this model and by the public one"
         found = [Fact(drawn, about(self.sampling))] if samples else []
         return [*found, Fact("Machine", self.machine)]
 

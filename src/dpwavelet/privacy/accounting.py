@@ -116,7 +116,10 @@ def checked(events: Iterable[Event]) -> tuple[Event, ...]:
 
 
 def delta_for(records: int) -> float:
-    """The usual choice, N**-1.1: below one over the number of units, so nobody may simply be published."""
+    """The usual choice, N**-1.1: below one over the number of units, at which one of them could be published.
+
+    Much smaller ones cost a little more epsilon, and leave less to chance.
+    """
     check_count("records", records)
     return float(records**-1.1)
 

@@ -168,7 +168,7 @@ class DataLedger(Ledger):
         What ledgers `beside` hold, of images of which some are these, counts as if it were held here.
         """
         self._read()
-        units = [_unit(plan.to_json()) for plan in plans]
+        units = [unit_of(plan.to_json()) for plan in plans]
         held = list[Event]()
         if plans:
             held = [event for other in beside for unit in other.units for event in other.held(unit)]
@@ -190,10 +190,10 @@ class DataLedger(Ledger):
     @property
     def units(self) -> list[str]:
         """What the runs protect, each kind once."""
-        return list(dict.fromkeys(_unit(run.begun["plan"]) for run in self.runs.values()))
+        return list(dict.fromkeys(unit_of(run.begun["plan"]) for run in self.runs.values()))
 
     def _events(self, unit: str, steps: Callable[[Run], int]) -> tuple[Event, ...]:
-        runs = (run for run in self.runs.values() if _unit(run.begun["plan"]) == unit)
+        runs = (run for run in self.runs.values() if unit_of(run.begun["plan"]) == unit)
         return tuple(event for run in runs for event in events_until(run.begun, steps(run)))
 
     def _admit(self, entry: Mapping[str, Any]) -> None:
@@ -221,7 +221,7 @@ class DataLedger(Ledger):
 
     def _allow(self, entry: Mapping[str, Any]) -> None:
         if entry["kind"] == "begun":
-            self._check_room(map(event_from_json, entry["events"]), [_unit(entry["plan"])])
+            self._check_room(map(event_from_json, entry["events"]), [unit_of(entry["plan"])])
         elif entry["kind"] == "cap":
             self._check_cap(Cap(entry["epsilon"], entry["delta"]))
 
@@ -367,7 +367,7 @@ def summary(ledger: DataLedger, delta: float | None = None) -> dict[str, Any]:
         {
             "run": name,
             "name": run.begun.get("name", ""),
-            "unit": _unit(run.begun["plan"]),
+            "unit": unit_of(run.begun["plan"]),
             "state": run.closed or "in flight",
             "steps": run.charged,
             "planned": run.planned,
@@ -424,7 +424,7 @@ def _check_one_unit(units: list[str]) -> None:
         )
 
 
-def _unit(plan: Mapping[str, Any]) -> str:
+def unit_of(plan: Mapping[str, Any]) -> str:
     """What a plan protects. By another field people are others, and one of them may be many of the first."""
     unit, field = plan["unit"], plan.get("group_by")
     return f"{unit} by {field}" if field else str(unit)

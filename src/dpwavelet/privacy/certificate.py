@@ -24,7 +24,7 @@ from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import allowed_json
 from dpwavelet.privacy.release_files import CERTIFICATE, SIGNATURE, stays_inside
 
-FORMAT = "dpwavelet certificate 2"
+FORMAT = "dpwavelet certificate 3"
 FALSE_ALARMS = 0.01  # at which the certificate says what an attacker can achieve
 
 WARM_START = (
@@ -39,17 +39,30 @@ LIKENESS = (
 
 NOT_PROMISED = (
     "Privacy of the images that the public models were trained on.",
-    "Privacy of a person who appears in several records, unless the unit is the person.",
-    "Their number: there are at least as many as declared, and not a hundred more where nobody declared any.",
+    "Privacy of a person who appears in several records, unless the unit is the person, and of a picture "
+    "that is there several times.",
+    "Their number where nobody declared one: there are at least as many as this says, and not a hundred "
+    "more. Where there are just as many, that gives one of them away to whoever knows all the others.",
     "Truth: generated images are inventions, and their fine detail comes from public images.",
-    "Privacy of choices made by looking at private results, unless each try is in the ledger.",
+    "Privacy of choices made by looking at private results: the ledger counts what tries cost, and not what "
+    "choosing among them by numbers without noise tells.",
     "Protection from anyone who holds the noise key, the private folder or the original records.",
     "Facts about the whole group; the release is meant to teach those, also to those who would misuse them.",
 )
 
 
+_CHANGED = ("Privacy of a person", "Their number", "Privacy of choices")
+_OF_ALL = (
+    *(text for text in NOT_PROMISED if not text.startswith(_CHANGED)),
+    "Privacy of a person who appears in several records, unless the unit is the person.",
+)
+_CHOICES = "Privacy of choices made by looking at private results, unless each try is in the ledger."
+_NUMBER = (
+    "Their number: there are at least as many as declared, and not a hundred more where nobody declared any."
+)
 SENTENCES: Mapping[str, Sequence[str]] = {
-    "dpwavelet certificate 1": tuple(text for text in NOT_PROMISED if not text.startswith("Their number: ")),
+    "dpwavelet certificate 1": (*_OF_ALL, _CHOICES),
+    "dpwavelet certificate 2": (*_OF_ALL, _CHOICES, _NUMBER),
     FORMAT: NOT_PROMISED,
 }
 """What a certificate of each format must say that it does not promise, oldest first."""

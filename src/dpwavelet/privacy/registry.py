@@ -49,7 +49,7 @@ def _registry(certificate: Mapping[str, Any], cannot_prove: Sequence[str]) -> di
     return {
         "status": "Draft",
         "registry_authors": [],
-        "tier": 3,
+        "tier": _MINE,
         "deployment": {
             "name": _MINE,
             "data_curator": _MINE,
@@ -76,7 +76,7 @@ def _registry(certificate: Mapping[str, Any], cannot_prove: Sequence[str]) -> di
                 "model_name": "Central",
                 "actors": "The owner, who holds the records and the noise key, is trusted. Whoever sees the "
                 "release, with any other knowledge, is not.",
-                "is_many_release": False,
+                "is_many_release": _MINE,  # a certificate knows of no other release
                 "is_dynamic": False,
                 "is_interactive": False,
             },
@@ -162,6 +162,6 @@ def _software(certificate: Mapping[str, Any]) -> str:
 
 def _allowed(certificate: Mapping[str, Any]) -> str:
     if not certificate["allowed"]:
-        return "The owner overruled no refusal."
+        return "The owner allowed nothing that is refused."
     rules = (f"{rule['name']}: {rule['sentence']}" for rule in certificate["allowed"])
-    return "The owner overruled these refusals. " + " ".join(rules)
+    return "The owner allowed these beforehand, whether or not it came to that. " + " ".join(rules)

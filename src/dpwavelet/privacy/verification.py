@@ -245,7 +245,8 @@ def _check_promise(certificate: Mapping[str, Any]) -> list[tuple[bool, str]]:
         lines.append((True, certificate["statement"]))
         lines += [(True, words) for name, words in SUMS.items() if name in certificate]
         overruled = [f"{rule['name']}: {rule['sentence']}" for rule in certificate["allowed"]]
-        lines += [(True, f"the owner overruled {rule}") for rule in overruled]
+        said = "the owner allowed beforehand, whether or not it came to that,"
+        lines += [(True, f"{said} {rule}") for rule in overruled]
     return [*lines, (True, contribution(plan))] if plan.unit == "person" and not wrong else lines
 
 

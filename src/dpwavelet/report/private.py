@@ -23,7 +23,7 @@ WARNING = (
     "Private: this page is as sensitive as your images.",
     "Most numbers and some pictures on this page come from your records without any noise, and no promise "
     "covers them. Keep it in private/. Do not send, publish or paste it. What may leave the house is "
-    "release/.",
+    "release/. Choosing settings, a run, or whether to publish by this page is covered by no promise either.",
 )
 Blocks = Sequence[Block[AnyOrigin]]
 

@@ -244,8 +244,8 @@ def _guarantee(report: ReleaseReport) -> Section[Origin]:
         id="guarantee",
         heading="The guarantee",
         words=[
-            "Whoever holds this release learns almost the same whether or not any one unit was in the data. "
-            "Epsilon and delta say how nearly; smaller is stronger.",
+            "How much more whoever holds this release can learn about any one unit than if it had not been "
+            "in the data is bounded by epsilon and delta. Smaller is stronger; at 8 the bound is weak.",
             "The second table gives limits for the worst record and the best attacker, rounded up. Real "
             "attacks usually do worse; the guarantee does not say by how much.",
         ],
