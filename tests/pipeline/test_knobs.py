@@ -145,6 +145,9 @@ class TestCaptionWords:
         assert verify_release(run(data, tmp_path / "run", replace(asked, caption_words=words), Silent())).ok
         tokens = PrivateTokens.load(tmp_path / "run" / "private" / "tokens" / "tokens.safetensors")
         assert tokens.captions.shape[2] == words + 1
+        told = json.loads((tmp_path / "run" / "release" / "certificate.json").read_text())["settings"]
+        assert (told["caption_words"], told["training"]["learning_rate"]) == (words, 3e-3)
+        assert told.keys() == {"training", "sampling", "caption_words", "seed"}
 
     def test_what_is_cut_off_is_told(self, portraits: Path, tiny_model: Path, tmp_path: Path) -> None:
         folder = open_folder(told_by(portraits, tmp_path / "data", "a man", "a woman in red"))

@@ -31,7 +31,7 @@ from dpwavelet.pipeline.generator import PART, Pipeline
 from dpwavelet.pipeline.leaks import Watch
 from dpwavelet.pipeline.likeness import FILE
 from dpwavelet.pipeline.ongoing import Ongoing
-from dpwavelet.pipeline.settings import RunSettings, cycled
+from dpwavelet.pipeline.settings import RunSettings, certified, cycled
 from dpwavelet.privacy.certificate import (
     LIKENESS,
     NOT_PROMISED,
@@ -235,7 +235,7 @@ def write_release(
             private_scales=range(1, model.private_scales + 1),
             captions=captions,
             allowed=allowed,
-            extra={"public_weights": public_weights}
+            extra={"public_weights": public_weights, "settings": certified(here.settings)}
             | ({"measured": to_json(bought)} if bought else {})
             | ({"likeness": LIKENESS} if pipeline.likeness else {})
             | ({"warm_start": WARM_START} if warm else {}),

@@ -162,6 +162,13 @@ class RunSettings:
         return values
 
 
+def certified(settings: RunSettings) -> dict[str, Any]:
+    """What a certificate tells of the settings beside the plan: public choices, and no place of a file."""
+    values = settings.to_json()
+    told = ("training", "sampling", "caption_words", "passes", "seed")
+    return {name: values[name] for name in told if values.get(name) is not None}
+
+
 def open_model(name: str, private_scales: int | None = None) -> Model:
     """The public weights of this name or in this folder, with so many private scales if a number is given."""
     model = Model.from_pretrained(name)
