@@ -16,9 +16,10 @@ from torch import Tensor
 
 from dpwavelet import __version__, checkpoint, cli, training
 from dpwavelet.checkpoint import canonical_json
-from dpwavelet.errors import OutputError
+from dpwavelet.errors import ConfigError, OutputError
 from dpwavelet.images.drawn import draw_to
-from dpwavelet.pipeline import Pipeline
+from dpwavelet.pipeline import Pipeline, forget_key
+from dpwavelet.privacy.ledger import Ledger
 
 
 def quick(model: Path, *more: str | Path) -> list[str | Path]:
@@ -486,6 +487,32 @@ class TestRefusals:
         self, words: list[str], told: str, portraits: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         refused(capsys, ["plan", portraits, *words], told)
+
+    def test_the_key_of_the_noise_is_gone_when_a_release_is_there(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "run"
+        asked = ["run", portraits, "--model", tiny_model, "--epsilon", "8", "--batch-size", "50"]
+        asked += ["--steps", "2", "--samples", "2", "--judge", "0", "--allow", "few-records", "--out", out]
+        status, printed, _ = call(capsys, *asked)
+        key = out / "private" / "checkpoint" / "run.json"
+        assert status == 0 and f"deleted     {key}" in printed and not key.exists()
+        ledger = Ledger.open(out / "private" / "ledger.jsonl")
+        assert ledger.entries[-1] == {"kind": "key deleted", "runs": list(ledger.runs)}
+        own = ["--ledger", out / "private" / "ledger.jsonl"]
+        assert call(capsys, "verify", out / "release", *own)[0] == 0
+        assert call(capsys, "report", out, portraits, "--judge", "20")[0] == 0
+        refused(capsys, asked, "finished release")
+        assert forget_key(out) == key  # again, as after a crash: there is nothing to do
+        assert len(Ledger.open(out / "private" / "ledger.jsonl").entries) == len(ledger.entries)
+
+    def test_the_key_of_a_run_that_goes_on_stays(self, tmp_path: Path) -> None:
+        (tmp_path / "private" / "checkpoint").mkdir(parents=True)
+        (tmp_path / "private" / "checkpoint" / "run.json").write_text("{}")
+        Ledger.open(tmp_path / "private" / "ledger.jsonl").append({"kind": "note"})
+        with pytest.raises(ConfigError, match="holds no finished run"):
+            forget_key(tmp_path)
+        assert (tmp_path / "private" / "checkpoint" / "run.json").exists()
 
     def test_a_word_in_the_place_of_a_counted_argument_is_told(
         self, capsys: pytest.CaptureFixture[str]

@@ -38,6 +38,7 @@ from dpwavelet.pipeline import (
     assist,
     declared,
     dry_run,
+    forget_key,
     judge_again,
     make_plan,
     read_captions,
@@ -289,12 +290,12 @@ def run_command(
             release = run(data, out, settings, bars, split, ranks)
     report = verify_release(release)
     print("\n".join(("ok    " if ok else "WRONG ") + text for ok, text in report.lines))
-    print(f"hand over   {release}")
-    print(f"keep        {out / 'private'}, with your own report: {out / 'private' / 'report.html'}")
-    print(f"delete now  {out / 'private' / 'checkpoint' / 'run.json'}: whoever holds it can remove the noise")
-    print(release / "report.html")
     if not report.ok:
         raise OutputError(f"{release} does not verify as written; do not hand it over.")
+    print(f"hand over   {release}")
+    print(f"keep        {out / 'private'}, with your own report: {out / 'private' / 'report.html'}")
+    print(f"deleted     {forget_key(out)}: whoever has a copy of this key can remove the noise")
+    print(release / "report.html")
 
 
 @app.command()

@@ -121,9 +121,9 @@ RUN = breaks_of(
     (
         "audit of private images charged to itself alone",
         "The images have paid for a training run that their ledger does not know.",
-        "account = Account.open(spendings, ",
+        "account = open_account(data, split, spendings, ",
         'spendings = DataLedger.open(private / "other.jsonl", fingerprint)\n'
-        "    account = Account.open(spendings, ",
+        "    account = open_account(data, split, spendings, ",
         "test_results_on_private_images_stay_private_and_are_charged",
     ),
     (

@@ -45,8 +45,8 @@ OPENING = breaks_of(
     (
         "delta compared with what is declared alone",
         "Whoever declares few records may have a delta at which some of many are published.",
-        "if plan.delta >= 1 / max(units, 1):",
-        "if False:",
+        "    check_delta(plan.delta, units)\n",
+        "",
         "TestPlan::test_a_delta_that_would_let_a_record_be_published_is_refused_whatever_was_declared",
     ),
     (
@@ -91,8 +91,8 @@ RELEASE = breaks_of(
     (
         "fingerprint of the data in the certificate",
         "Whoever holds a guess of the whole set can confirm it.",
-        'extra={"public_weights": public_weights}',
-        'extra={"public_weights": public_weights, "data": ledger.entries[0].get("images")}',
+        '"settings": certified(here.settings)}',
+        '"settings": certified(here.settings), "data": ledger.entries[0].get("images")}',
         "TestRelease::test_a_changed_file_is_noticed",
     ),
     (
@@ -446,7 +446,27 @@ PERSONS = breaks_of(
     ),
 )
 
+FORGOTTEN = breaks_of(
+    "pipeline/forgetting.py",
+    "test_cli.py",
+    (
+        "the key of the noise left behind",
+        "Whoever finds the folder of a finished run can take the noise off.",
+        "        key.unlink()\n",
+        "",
+        "TestRefusals::test_the_key_of_the_noise_is_gone_when_a_release_is_there",
+    ),
+    (
+        "the key of a run that goes on deleted",
+        "The steps that were paid for can't be repeated as they were.",
+        'if not (Path(out) / "release" / CERTIFICATE).is_file() or not ledger.is_file():',
+        "if False:",
+        "TestRefusals::test_the_key_of_a_run_that_goes_on_stays",
+    ),
+)
+
 BREAKS = (
+    *FORGOTTEN,
     *PERSONS,
     *PIPELINE,
     *OPENING,

@@ -108,7 +108,7 @@ def test_the_process_of_a_cell_ends_with_the_one_that_began_it(tmp_path: Path) -
         (["--stand-in", "--methods", "dp-gan"], ["dp-gan", "dp-llamagen"]),
         (["--stand-in", "--methods", "dp-ldm"], ["pretrain PUBLIC_IMAGES --method dp-ldm"]),
         (["--stand-in", "--weights", "dp-ldm"], ["METHOD=FOLDER"]),
-        (["--stand-in", "--equal", "money"], ["records or time"]),
+        (["--stand-in", "--equal", "money"], ["not one of 'records', 'time'"]),
         (["--stand-in", "--weights", "dp-ldm=a", "dp-ldm=b"], ["given twice"]),
         (["--stand-in", "--split", "none"], ["no split 'none'"]),
         (["--stand-in", "--threads", "0"], ["threads must be at least 1"]),

@@ -14,7 +14,7 @@ from dpwavelet.pipeline.opening import REHEARSED, fingerprint_of
 from dpwavelet.pipeline.prints import Prints
 from dpwavelet.pipeline.refusals import check_duplicates, check_people, check_seen
 from dpwavelet.privacy.budget import DataLedger, ledger_path
-from dpwavelet.privacy.refusals import Refusal, check_signal, signal_to_noise
+from dpwavelet.privacy.refusals import Refusal, check_delta, check_signal, signal_to_noise
 from dpwavelet.progress import Progress
 
 
@@ -34,6 +34,8 @@ def check_owned(
     missing = [cell for cell in cells if cell.plan]
     for cell in missing:
         _check_signal(cell, known[cell.name].trained_parameters, settings)
+        if cell.plan:
+            check_delta(cell.plan.delta, len(images))
     check_people(images, None, settings.allow)
     progress.begin("checking images", len(images))
     prints = Prints.of_records(images, progress.advance)

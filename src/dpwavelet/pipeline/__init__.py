@@ -1,6 +1,7 @@
 """Complete jobs: a private run from a folder to a release, and a model that draws pictures."""
 
 from dpwavelet.pipeline.accounts import open_ledger
+from dpwavelet.pipeline.forgetting import forget_key
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.learning import assist
 from dpwavelet.pipeline.run import dry_run, run
@@ -16,6 +17,7 @@ __all__ = [
     "assist",
     "declared",
     "dry_run",
+    "forget_key",
     "judge_again",
     "make_plan",
     "open_ledger",

@@ -18,7 +18,7 @@ from dpwavelet.pipeline.refusals import check_duplicates, check_people, check_se
 from dpwavelet.pipeline.settings import RunSettings, caption_length, declared, make_plan, open_model
 from dpwavelet.privacy.bounded_sums import MOST_UNITS
 from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.privacy.refusals import Refusal, check_signal, signal_to_noise
+from dpwavelet.privacy.refusals import check_delta, check_signal, signal_to_noise
 from dpwavelet.privacy.release_files import CERTIFICATE
 from dpwavelet.progress import Progress
 from dpwavelet.ranks import device_named
@@ -73,6 +73,7 @@ def open_all(data: Path, settings: RunSettings, progress: Progress, split: str |
         )
     units = count_units(images, settings)
     plan = make_plan(settings, declared(settings, units))
+    check_delta(plan.delta, units)
     watch = check_images(data, images, units, model, plan, settings, progress)
     return Opened(data, images, model, enlarger, plan, watch)
 
@@ -143,12 +144,6 @@ def check_images(
     progress: Progress,
 ) -> Watch:
     """Everything that can go wrong with the data, before anything is spent."""
-    if plan.delta >= 1 / max(units, 1):
-        raise Refusal(
-            "delta",
-            f"delta={plan.delta:g} is not below one over the {units:,} that are there",
-            "Declare more records, or give a smaller --delta.",
-        )
     if units < plan.records:
         progress.tell(fewer_than_declared(plan.records, units, plan.unit == "person"))
     if settings.release_metrics and units > MOST_UNITS:

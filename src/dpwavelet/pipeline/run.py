@@ -44,6 +44,7 @@ from dpwavelet.randomness import Source
 from dpwavelet.ranks import ALONE, Ranks, device_named
 from dpwavelet.records import PrivateTokens
 from dpwavelet.training import Checkpoint
+from dpwavelet.training.resuming import KEY as KEY_OF_NOISE
 
 
 def run(
@@ -75,7 +76,11 @@ def _finish(
 ) -> None:
     """Write the owner's report of a release, if an interruption left that undone."""
     if ranks.count > 1 or (out / "private" / "report.json").exists():  # the last file that is written
-        raise ConfigError(f"{out / 'release'} is a finished release; choose another --out for another run.")
+        key = out / "private" / "checkpoint" / KEY_OF_NOISE
+        left = f" The key of its noise is still there: delete {key}." if key.is_file() else ""
+        raise ConfigError(
+            f"{out / 'release'} is a finished release; choose another --out for another run.{left}"
+        )
     _kept(out, settings=settings.to_json())
     judge_again(out, data, settings.judged, progress, split=split)
 

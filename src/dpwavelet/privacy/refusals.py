@@ -125,6 +125,16 @@ def check_numbers(records: int, delta: float) -> None:
         )
 
 
+def check_delta(delta: float, found: int) -> None:
+    """Refuse a delta at which one of the records that are there could be published, whatever was declared."""
+    if delta >= 1 / max(found, 1):
+        raise Refusal(
+            "delta",
+            f"delta={delta:g} is not below one over the {found:,} that are there",
+            "Declare more of them (--records), or give a smaller --delta.",
+        )
+
+
 def signal_to_noise(*, batch_size: int, steps: int, noise_multiplier: float, parameters: int) -> float:
     """The most signal that a whole run can add up, over the length of the noise that is added to it.
 
