@@ -4,9 +4,11 @@ import base64
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.sheet import from_bytes, png
 from dpwavelet.model import Model
-from dpwavelet.pipeline import Pipeline, RunSettings, Silent, leaks, run
+from dpwavelet.pipeline import Pipeline, RunSettings, Silent, dry_run, leaks, run
 from dpwavelet.pipeline.leaks import Phrases, Watch
 from dpwavelet.pipeline.prints import Prints
 from dpwavelet.pipeline.release import Samples
@@ -251,11 +253,6 @@ class TestTexts:
         check(watch, release, pictures)
 
 
-def every_word(_: str) -> bool:
-    """Public text knows all words."""
-    return True
-
-
 class TestGivenCaptions:
     """Captions to draw with are the owner's, and not the records'."""
 
@@ -263,27 +260,23 @@ class TestGivenCaptions:
         (caption,) = watch.images.captions(5)
         for given in (caption, caption.upper(), "see " + caption, "a photo of jane_doe_000012"):
             with pytest.raises(Refusal, match="Write captions of your own"):
-                watch.check_captions(["a man", given], every_word)
-        watch.check_captions(GIVEN, every_word)
+                watch.check_captions(["a man", given])
+        watch.check_captions(GIVEN)
 
     def test_short_or_common_captions_are_nobodys(self, watch: Watch) -> None:
         long, short = "a very old man in green", "a photo of cats"
         rest = [""] * (19 - leaks.COMMON)
-        self.with_captions(watch, [long] * leaks.COMMON + [short, *rest]).check_captions(
-            [long, short], every_word
-        )
+        self.with_captions(watch, [long] * leaks.COMMON + [short, *rest]).check_captions([long, short])
         with pytest.raises(Refusal):
-            self.with_captions(watch, [long] * (leaks.COMMON - 1) + [short, *rest, ""]).check_captions(
-                [long], every_word
-            )
+            self.with_captions(watch, [long] * (leaks.COMMON - 1) + [short, *rest, ""]).check_captions([long])
 
     def test_a_caption_made_of_common_runs_of_words_is_nobodys(self, watch: Watch) -> None:
         once = "a very old man in green shoes"
         shared = ["a very old man in red", "very old man in green hats", "old man in green shoes"]
         texts = [once, *(text for text in shared for _ in range(leaks.COMMON)), "", "", "", ""]
-        self.with_captions(watch, texts).check_captions([once], every_word)
+        self.with_captions(watch, texts).check_captions([once])
         with pytest.raises(Refusal, match=r"the caption of the record 000000\.png"):
-            self.with_captions(watch, [once, *texts[3:], "", ""]).check_captions([once], every_word)
+            self.with_captions(watch, [once, *texts[3:], "", ""]).check_captions([once])
 
     def test_a_rare_word_that_public_text_does_not_know_may_name_somebody(self, watch: Watch) -> None:
         def known(word: str) -> bool:
@@ -291,10 +284,28 @@ class TestGivenCaptions:
 
         texts = ["Maria Schmidt", "Schmidt's ear"] + ["an otoscopy"] * leaks.COMMON
         told = self.with_captions(watch, [*texts, *[""] * (20 - len(texts))])
-        told.check_captions(["an otoscopy", "maria", "a photo of Weber"], known)  # in many, known, in none
-        for given in ("Maria Schmidt", "a photo of schmidt"):
-            with pytest.raises(Refusal, match=r"has the word 'schmidt'.*fewer than 5 records.*name somebody"):
-                told.check_captions(["a man", given], known)
+        assert told.rare_words(["an otoscopy", "maria", "a photo of Weber"], known) == []  # many, known, none
+        assert told.rare_words(["a man", "Maria Schmidt"], known) == ["schmidt"]
+        assert told.rare_words(["a photo of schmidt's son"], known) == ["schmidt"]
+
+    def test_a_run_tells_of_it(self, portraits: Path, tiny_model: Path, tmp_path: Path) -> None:
+        class Told(Silent):
+            lines: ClassVar[list[str]] = []
+
+            def tell(self, line: str) -> None:
+                self.lines.append(line)
+
+        shutil.copytree(portraits, tmp_path / "data")
+        rows = [json.loads(line) for line in (tmp_path / "data" / "metadata.jsonl").read_text().splitlines()]
+        rows[0]["text"] = "a photo of zzyzxburg"
+        (tmp_path / "data" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        asked = RunSettings(
+            epsilon=8.0, records=120, model=str(tiny_model), batch_size=50, steps=2, judged=0,
+            captions=("zzyzxburg", "a man"),
+        )  # fmt: skip
+        dry_run(tmp_path / "data", asked, Told())
+        (line,) = (line for line in Told.lines if "captions to draw with" in line)
+        assert "fewer than 5 records have: zzyzxburg." in line
 
     def with_captions(self, watch: Watch, texts: Sequence[str]) -> Watch:
         folder = watch.images.folder

@@ -12,7 +12,7 @@ from dpwavelet.images.layouts import ImageFolder
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.variants import Augment
 from dpwavelet.model import Model
-from dpwavelet.pipeline.leaks import Watch
+from dpwavelet.pipeline.leaks import COMMON, Watch
 from dpwavelet.pipeline.prints import Prints
 from dpwavelet.pipeline.refusals import check_duplicates, check_people, check_seen
 from dpwavelet.pipeline.settings import RunSettings, caption_length, declared, make_plan, open_model
@@ -171,7 +171,13 @@ def check_images(
     check_seen(data, prints, settings.model, model.card)
     check_duplicates(images, prints, settings.group_by, settings.allow)
     watch = Watch(images, prints)
-    watch.check_captions(settings.captions, model.vocabulary.holds)
+    watch.check_captions(settings.captions)
+    if rare := watch.rare_words(settings.captions, model.vocabulary.holds):
+        progress.tell(
+            f"warning: captions to draw with have words that public text does not know, and that fewer than "
+            f"{COMMON} records have: {', '.join(rare[:5])}. The release shows them. If one names somebody, "
+            "leave it out."
+        )
     return watch
 
 
