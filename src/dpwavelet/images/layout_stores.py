@@ -165,7 +165,8 @@ class ZipStore:
         self._path = path
         try:
             self._zip = zipfile.ZipFile(path)
-        # What zipfile raises on a damaged directory: ValueError of numbers and names that make no sense.
+        # What zipfile raises on a damaged directory: ValueError of numbers and names that make no sense,
+        # NotImplementedError of a way of packing that it does not know.
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} is not a whole zip ({error}); copy or pack it again.") from error
         weakref.finalize(self, self._zip.close)
