@@ -40,7 +40,7 @@ from dpwavelet.images.sheet import from_bytes, png, sheet, to_bytes
 from dpwavelet.memory import keep_freed_memory
 from dpwavelet.model import Model
 from dpwavelet.pretraining.detail_stage import REDRAWN, redraw
-from dpwavelet.pretraining.stages import PublicPixels, encode_all, mixed_precision
+from dpwavelet.pretraining.stages import PublicPixels, encode_all, mixed_precision_of
 from dpwavelet.randomness import stream
 from dpwavelet.upsampling import DetailModel
 from dpwavelet.wavelet import analyze, synthesize
@@ -165,7 +165,7 @@ def tell_transformer(model: Model, public: PublicPixels) -> None:
     for row, captions in enumerate((words, silent)):
         for start in range(0, len(public), 100):
             ids = [torch.from_numpy(table[0, start : start + 100].astype(np.int64)) for table in tokens]
-            with mixed_precision(transformer):
+            with mixed_precision_of(transformer):
                 found = transformer.losses(captions[start : start + 100], ids)
             sums[row] += [float(each.sum()) for each in (*found.scales, found.caption)]
     means = sums / len(public)

@@ -36,11 +36,10 @@ from dpwavelet.pipeline import (
     Pipeline,
     RunSettings,
     assist,
-    declared,
     dry_run,
     forget_key,
     judge_again,
-    make_plan,
+    plan_for,
     read_captions,
     run,
 )
@@ -182,7 +181,7 @@ def plan(
         )
         for budget in epsilon
     ]  # fmt: skip
-    plans = [make_plan(settings, declared(settings, found)) for settings in asked]
+    plans = [plan_for(settings, found) for settings in asked]
     forecasts = forecast_all(
         plans, preset, training, timing=timing, private_scales=private_scales, caption_words=caption_words
     )

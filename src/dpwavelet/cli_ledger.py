@@ -11,9 +11,9 @@ from rich.table import Table
 from dpwavelet import cli_options as option
 from dpwavelet.errors import ConfigError
 from dpwavelet.images.layouts import open_folder
-from dpwavelet.pipeline import RunSettings, declared, open_ledger
+from dpwavelet.pipeline import RunSettings, open_ledger
 from dpwavelet.pipeline.accounts import beside, each, set_cap
-from dpwavelet.privacy.accounting import delta_for
+from dpwavelet.pipeline.settings import declared, usual_delta
 from dpwavelet.privacy.budget import Cap, DataLedger, summary
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.rounded import up
@@ -45,7 +45,8 @@ def cap(
     if delta is None and books.cap:
         delta = books.cap.delta
     if delta is None:
-        delta = delta_for(declared(RunSettings(epsilon=epsilon), len(open_folder(data, split))))
+        usual = RunSettings(epsilon=epsilon)
+        delta = usual_delta(usual, declared(usual, len(open_folder(data, split))))
     set_cap(data, split, books, Cap(epsilon, delta))
     print(f"all runs on these images may cost epsilon {epsilon:g} at delta {up(delta)}; kept in {books.path}")
 

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dpwavelet.errors import ConfigError
+from dpwavelet.precision import mixed_precision
 from dpwavelet.privacy.bounded_sums import NAME, bounded_sum
 from dpwavelet.privacy.clipping import ClippedSum
 from dpwavelet.privacy.plan import PrivacyPlan
@@ -231,7 +232,7 @@ def _learned(
             warm = min((step + 1) / 5, 1.0)
             optimizer.param_groups[0]["lr"] = moving.learning_rate * warm * (1 - step / moving.steps)
             batch = torch.randint(len(captions), (moving.batch_size,), generator=generator).to(tokens.device)
-            with torch.autocast(tokens.device.type, torch.bfloat16):
+            with mixed_precision(tokens.device):
                 found = _predict(student, captions[batch], tokens[batch])
             loss = F.kl_div(found, targets[batch], log_target=True, reduction="sum") / found[..., 0].numel()
             for parameter, gradient in zip(moved, torch.autograd.grad(loss, moved), strict=True):

@@ -43,21 +43,6 @@ OPENING = breaks_of(
         "pipeline/test_run_breaks.py::test_all_but_the_transformer_leaves_as_it_came",
     ),
     (
-        "delta compared with what is declared alone",
-        "Whoever declares few records may have a delta at which some of many are published.",
-        "    check_delta(plan.delta, units)\n",
-        "",
-        "TestPlan::test_a_delta_that_would_let_a_record_be_published_is_refused_whatever_was_declared",
-    ),
-    (
-        "fewer records than declared change the plan",
-        "A declared number tells that so many are there, and one record fewer shows.",
-        "watch = check_images(data, images, units, model, plan, settings, progress)",
-        "plan = make_plan(settings, min(declared(settings, units), units))\n"
-        "    watch = check_images(data, images, units, model, plan, settings, progress)",
-        "TestPlan::test_a_declared_number_does_not_tell_that_so_many_are_there",
-    ),
-    (
         "account found by the order of the files",
         "Images that were renamed begin a new account, and what was spent on them is forgotten.",
         'b"".join(sorted(prints.files))',
@@ -202,6 +187,20 @@ LEAKS = breaks_of(
 SETTINGS = breaks_of(
     "pipeline/settings.py",
     "pipeline/test_run.py",
+    (
+        "delta compared with what is declared alone",
+        "Whoever declares few records may have a delta at which some of many are published.",
+        "    check_delta(plan.delta, found)\n",
+        "",
+        "TestPlan::test_a_delta_that_would_let_a_record_be_published_is_refused_whatever_was_declared",
+    ),
+    (
+        "fewer records than declared change the plan",
+        "A declared number tells that so many are there, and one record fewer shows.",
+        "        return settings.records\n",
+        "        return min(settings.records, found)\n",
+        "TestPlan::test_a_declared_number_does_not_tell_that_so_many_are_there",
+    ),
     (
         "number of records taken from the folder",
         "One record more changes rate, steps, noise and delta, and all of them are published.",

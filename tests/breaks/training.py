@@ -236,6 +236,13 @@ LOSSES = breaks_of(
         "TestPromise::test_one_record_moves_the_sum_of_a_step_by_at_most_the_clipping_norm"
         " test_training_breaks.py::test_a_record_has_the_same_loss_whoever_is_drawn_with_it",
     ),
+    (
+        "products rounded where the clipper leaves no margin",
+        "Where a processor emulates them, the sum moves by more than the bound, in twenty times the time.",
+        "with mixed_precision(device_of(transformer), settings.mixed_precision):",
+        "with torch.autocast(device_of(transformer).type, torch.bfloat16, settings.mixed_precision):",
+        "test_precision.py::test_without_them_a_private_step_computes_and_clips_as_in_float32",
+    ),
 )
 
 VIEWS = breaks_of(

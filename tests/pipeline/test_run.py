@@ -19,7 +19,17 @@ from dpwavelet.generation import Sampling
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
-from dpwavelet.pipeline import RunSettings, Silent, declared, dry_run, make_plan, open_ledger, opening, run
+from dpwavelet.pipeline import (
+    RunSettings,
+    Silent,
+    declared,
+    dry_run,
+    make_plan,
+    open_ledger,
+    opening,
+    plan_for,
+    run,
+)
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.refusals import Refusal
 from dpwavelet.privacy.verification import verify_release
@@ -254,6 +264,19 @@ class TestPlan:
         with pytest.raises(PrivacyError, match="below one over the 130 that are there"):
             dry_run(portraits, asked, Silent())
         assert dry_run(portraits, settings(tiny_model, records=100, delta=0.007, batch_size=20), Silent())
+
+    def test_the_usual_delta_would_let_no_record_be_published_however_many_rounding_hides(
+        self, tiny_model: Path
+    ) -> None:
+        """Where it would be refused, the refusal would tell that records are more than rounding says."""
+        undeclared = settings(tiny_model, records=None, delta=None, batch_size=20)
+        for found in (100, 199, 299, 1_099):
+            plan = plan_for(undeclared, found)
+            assert plan.delta < 1 / found
+            assert plan.delta == plan_for(undeclared, plan.records).delta
+        assert plan_for(undeclared, 200).delta == 200**-1.1
+        with pytest.raises(PrivacyError, match="below one over the 199 that are there"):
+            plan_for(settings(tiny_model, records=100, delta=None, batch_size=20), 199)
 
     @pytest.mark.parametrize(
         ("changes", "words"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from dpwavelet.precision import multiplies_bfloat16
 from dpwavelet.ranks import device_named
 
 
@@ -17,4 +18,5 @@ def machine(device: str = "cpu") -> str:
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.+)", info.read_text(encoding="utf-8")) if info.is_file() else []
     processor = names[0] if names else platform.machine()
-    return f"{gpu}{processor}, {os.cpu_count()} cores, torch {torch.__version__}"
+    wide = "" if multiplies_bfloat16(used.type) else ", no products of bfloat16"
+    return f"{gpu}{processor}, {os.cpu_count()} cores{wide}, torch {torch.__version__}"

@@ -6,7 +6,7 @@ from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.learning import assist
 from dpwavelet.pipeline.run import dry_run, run
 from dpwavelet.pipeline.second_look import judge_again
-from dpwavelet.pipeline.settings import RunSettings, declared, make_plan, read_captions
+from dpwavelet.pipeline.settings import RunSettings, declared, make_plan, plan_for, read_captions
 from dpwavelet.progress import Progress, Silent
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "judge_again",
     "make_plan",
     "open_ledger",
+    "plan_for",
     "read_captions",
     "run",
 ]

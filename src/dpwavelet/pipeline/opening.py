@@ -15,10 +15,10 @@ from dpwavelet.model import Model
 from dpwavelet.pipeline.leaks import COMMON, Watch
 from dpwavelet.pipeline.prints import Prints
 from dpwavelet.pipeline.refusals import check_duplicates, check_people, check_seen
-from dpwavelet.pipeline.settings import RunSettings, caption_length, declared, make_plan, open_model
+from dpwavelet.pipeline.settings import RunSettings, caption_length, open_model, plan_for
 from dpwavelet.privacy.bounded_sums import MOST_UNITS
 from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.privacy.refusals import check_delta, check_signal, signal_to_noise
+from dpwavelet.privacy.refusals import check_signal, signal_to_noise
 from dpwavelet.privacy.release_files import CERTIFICATE
 from dpwavelet.progress import Progress
 from dpwavelet.ranks import device_named
@@ -72,8 +72,7 @@ def open_all(data: Path, settings: RunSettings, progress: Progress, split: str |
             "the release; raise samples for the others, or draw them later."
         )
     units = count_units(images, settings)
-    plan = make_plan(settings, declared(settings, units))
-    check_delta(plan.delta, units)
+    plan = plan_for(settings, units)
     watch = check_images(data, images, units, model, plan, settings, progress)
     return Opened(data, images, model, enlarger, plan, watch)
 

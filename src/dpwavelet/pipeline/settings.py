@@ -20,7 +20,7 @@ from dpwavelet.pipeline.bought import check_captions, check_metrics
 from dpwavelet.pipeline.likeness import CHOICES, check_choices
 from dpwavelet.privacy.accounting import Event, Gaussian, calibrate_noise, delta_for
 from dpwavelet.privacy.plan import PrivacyPlan
-from dpwavelet.privacy.refusals import check_allowed, check_numbers
+from dpwavelet.privacy.refusals import check_allowed, check_delta, check_numbers
 from dpwavelet.ranks import device_named
 from dpwavelet.training import PrivateTraining
 
@@ -205,9 +205,15 @@ def declared(settings: RunSettings, found: int) -> int:
     return found // GRANULARITY * GRANULARITY if found >= GRANULARITY else found
 
 
+def usual_delta(settings: RunSettings, records: int) -> float:
+    """The delta of a declared number of records: below one over as many as may be there after rounding."""
+    usual = delta_for(records)
+    return usual if settings.records is not None else min(usual, 1 / (records + GRANULARITY))
+
+
 def make_plan(settings: RunSettings, records: int) -> PrivacyPlan:
     """The plan for a declared number of records; batch and steps are chosen where the owner did not."""
-    delta = delta_for(records) if settings.delta is None else settings.delta
+    delta = usual_delta(settings, records) if settings.delta is None else settings.delta
     check_numbers(records, delta)
     passes = usual_passes(records, settings.unit) if settings.passes is None else settings.passes
     batch_size, steps = settings.batch_size, settings.steps
@@ -227,6 +233,13 @@ def make_plan(settings: RunSettings, records: int) -> PrivacyPlan:
         per_unit=settings.training.per_unit,
         others=_others(settings, delta),
     )
+
+
+def plan_for(settings: RunSettings, found: int) -> PrivacyPlan:
+    """The plan of a run on `found` units; a delta at which one of them could be published is refused."""
+    plan = make_plan(settings, declared(settings, found))
+    check_delta(plan.delta, found)
+    return plan
 
 
 def _others(settings: RunSettings, delta: float) -> tuple[Event, ...]:

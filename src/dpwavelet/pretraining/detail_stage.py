@@ -29,7 +29,7 @@ from dpwavelet.features import FeatureNetwork
 from dpwavelet.generation import PUBLIC, choose, draw_tokens
 from dpwavelet.model import Model
 from dpwavelet.pretraining.loop import Note, Schedule, restore, run_stage
-from dpwavelet.pretraining.stages import SHAKE, PublicPixels, mixed_precision, shaken
+from dpwavelet.pretraining.stages import SHAKE, PublicPixels, mixed_precision_of, shaken
 from dpwavelet.randomness import stream, torch_stream
 from dpwavelet.text import START
 from dpwavelet.wavelet import analyze, synthesize
@@ -112,7 +112,7 @@ def free_drawings(model: Model, images: PublicPixels, count: int, seed: int) -> 
         spread = SHAKE * part / (parts - 1)
         with (
             shaken(model.transformer, spread, torch_stream(seed, "shaken drawings", part)),
-            mixed_precision(model.transformer),
+            mixed_precision_of(model.transformer),
         ):
             ids = draw_tokens(
                 model.transformer,
@@ -150,7 +150,7 @@ def with_mistakes(model: Model, coarse: Tensor, generator: np.random.Generator) 
 def redraw(model: Model, ids: Tensor, generator: np.random.Generator) -> Tensor:
     """For every token [B, N] another one, drawn by the transformer after the true ones before it."""
     words = torch.full((len(ids), 1), START)  # no caption, so that the picture alone says what comes next
-    with mixed_precision(model.transformer):
+    with mixed_precision_of(model.transformer):
         hidden = model.transformer.hidden(words, [ids])[:, 1:]
         logits = model.transformer.code_heads[0](hidden).float()
     uniforms = torch.from_numpy(generator.random(ids.numel()))
@@ -187,7 +187,7 @@ def _train(
         if free is not None:
             batch = toned(batch, generator)
         bands = analyze(batch, config.levels, config.wavelet)
-        with mixed_precision(model.detail):
+        with mixed_precision_of(model.detail):
             if hardening:
                 bands[0] = with_mistakes(model, bands[0], generator)
                 batch = synthesize(bands, config.wavelet)

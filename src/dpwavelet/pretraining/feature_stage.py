@@ -26,7 +26,7 @@ from dpwavelet.images.sheet import from_bytes
 from dpwavelet.pretraining.feature_views import NO_CLASS, PORTRAITS, Views, all_pixels, look, project
 from dpwavelet.pretraining.loop import Note, Schedule, run_stage
 from dpwavelet.pretraining.record import check_same
-from dpwavelet.pretraining.stages import PublicPixels, mixed_precision
+from dpwavelet.pretraining.stages import PublicPixels, mixed_precision_of
 from dpwavelet.pretraining.teacher import Teacher
 from dpwavelet.randomness import stream, torch_stream
 
@@ -146,7 +146,7 @@ def _train(network: FeatureNetwork, views: Views, run: FeatureTraining, state: P
         generator = stream(run.seed, "features", step)
         chosen = generator.integers(len(views.pixels), size=count)
         batch = _moved(torch.from_numpy(views.pixels[chosen]), generator)
-        with mixed_precision(network):
+        with mixed_precision_of(network):
             rows, scores = network(from_bytes(batch).contiguous(memory_format=torch.channels_last))
         classes = torch.from_numpy(views.classes[chosen])
         named = F.cross_entropy(scores.float(), classes, label_smoothing=SMOOTHING)

@@ -22,6 +22,7 @@ from dpwavelet.checkpoint import read_tensors, write_tensors
 from dpwavelet.images.degradations import DEGRADATIONS
 from dpwavelet.images.drawn import portraits, render
 from dpwavelet.images.sheet import from_bytes
+from dpwavelet.precision import mixed_precision
 from dpwavelet.pretraining.teacher import Teacher
 from dpwavelet.randomness import stream
 
@@ -82,7 +83,7 @@ def _features(teacher: Teacher, pixels: NDArray[np.uint8], told: Told) -> Tensor
     rows = []
     for start in range(0, len(pixels), BATCH):
         batch = from_bytes(torch.from_numpy(pixels[start : start + BATCH]))
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision(torch.device("cpu")):
             rows.append(teacher(batch)[0].float())
         told(len(batch))
     return torch.cat(rows)

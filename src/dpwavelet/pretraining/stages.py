@@ -20,6 +20,7 @@ from dpwavelet.features import FeatureNetwork, perceptual_distance
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import from_bytes
 from dpwavelet.model import Model
+from dpwavelet.precision import mixed_precision
 from dpwavelet.pretraining.captions import PublicText
 from dpwavelet.pretraining.drawn_heads import draw_heads
 from dpwavelet.pretraining.loop import Note, Schedule, run_stage
@@ -94,9 +95,9 @@ class PublicPixels:
         return chosen, torch.where(mirrored[:, None, None, None], images.flip(-1), images)
 
 
-def mixed_precision(network: nn.Module) -> torch.autocast:
-    """Matrix units in bfloat16 where this network is; weights, losses and sums stay in float32."""
-    return torch.autocast(next(network.parameters()).device.type, torch.bfloat16)
+def mixed_precision_of(network: nn.Module) -> torch.autocast:
+    """Products in bfloat16, where the device of this network has them."""
+    return mixed_precision(next(network.parameters()).device)
 
 
 def train_coarse(
@@ -129,7 +130,7 @@ def _train_bands(
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         _, batch = images.draw(schedule.batch_size, stream(seed, kind, step))
         bands = analyze(batch, config.levels, config.wavelet)[:kept]
-        with mixed_precision(tokenizer):
+        with mixed_precision_of(tokenizer):
             loss = tokenizer.loss(bands, kind, torch_stream(seed, kind, step))
             seen = perceptual_distance(looker, loss.image, batch).mean() if looker else torch.zeros(())
         sides = config.image_sides[:kept][-len(loss.pixels) :]
@@ -200,7 +201,7 @@ def _train_words_and_tokens(
             if tokens is None
             else [torch.from_numpy(table[mirrored, chosen].astype(np.int64)) for table in tokens[:scales]]
         )
-        with mixed_precision(transformer):
+        with mixed_precision_of(transformer):
             losses = transformer.losses(model.vocabulary.encode(captions, length), ids)
         numbers = {f"scale_{s + 1}": float(loss.detach().mean()) for s, loss in enumerate(losses.scales)}
         kept = torch.from_numpy(~dropped)  # a dropped caption does not teach that captions are empty

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dpwavelet.adapters import merge
 from dpwavelet.checkpoint import canonical_json, digest_of
 from dpwavelet.errors import PrivacyError
+from dpwavelet.precision import rounds_products
 from dpwavelet.privacy.clipping import Losses, RecordClipper
 from dpwavelet.privacy.ledger import Charges
 from dpwavelet.privacy.plan import PrivacyPlan
@@ -117,7 +118,7 @@ def _checked_clipper(
         module_of(student),
         parameters,
         max_norm=plan.max_norm,
-        precision="fast" if settings.mixed_precision else "exact",
+        precision="fast" if rounds_products(device_of(student), settings.mixed_precision) else "exact",
         weights={name: settings.emphasis_of(name).weight for name in parameters},
     )
     exact = partial(unit_losses, student, replace(settings, mixed_precision=False), records.scales)

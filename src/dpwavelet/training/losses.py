@@ -3,13 +3,11 @@
 Letters: B units of a batch, k records of one unit in a step, v views of a record.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from dpwavelet.precision import mixed_precision
 from dpwavelet.records import PrivateTokens
 from dpwavelet.training.learners import TokenModel, device_of
 from dpwavelet.training.settings import PrivateTraining
@@ -24,7 +22,7 @@ def record_losses(
     dropped: Tensor,
 ) -> Tensor:
     """One loss a record [B]: means over that record's own tokens, never over a batch."""
-    with _autocast(transformer, settings.mixed_precision):
+    with mixed_precision(device_of(transformer), settings.mixed_precision):
         losses = transformer.losses(captions, torch.split(tokens, list(scales), dim=1))
     # A dropped caption teaches drawing without one, not that captions are empty.
     return losses.image + settings.caption_weight * losses.caption * ~dropped
@@ -63,9 +61,3 @@ def held_out_loss(transformer: TokenModel, records: PrivateTokens, chunk: int = 
         captions, tokens = captions.to(device), [ids.to(device) for ids in tokens]
         total += float(transformer.losses(captions, tokens).image.sum())
     return total / len(records)
-
-
-@contextmanager
-def _autocast(transformer: TokenModel, enabled: bool) -> Iterator[None]:
-    with torch.autocast(device_of(transformer).type, torch.bfloat16, enabled=enabled):
-        yield

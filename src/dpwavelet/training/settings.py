@@ -61,7 +61,7 @@ class PrivateTraining:
     emphasis: Emphases = "measured"  # whether some parameters count more than others, see MEASURED
     per_unit: int = 1  # k: at most so many records of one person take part in a step
     chunk: int = 32  # views computed at once, or units if there is one view; any number gives the same sums
-    mixed_precision: bool = True
+    mixed_precision: bool = True  # products in bfloat16, where the processor has them
     compiled: bool = False  # whether each chunk runs as one compiled graph: a minute first, then faster
     charge_every: int = 10  # steps between two checkpoints, and the block charged to the ledger at once
 

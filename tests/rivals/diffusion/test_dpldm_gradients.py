@@ -118,8 +118,9 @@ class TestGradients:
         assert torch.allclose(vector(clipper.finish().values), expected, atol=1e-5)
 
     def test_bfloat16_computes_but_sums_stay_wide_and_bounded(
-        self, diffusion: LatentDiffusion, records: LatentRecords
+        self, diffusion: LatentDiffusion, records: LatentRecords, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr("dpwavelet.precision.multiplies_bfloat16", lambda kind: True)
         mine = own(diffusion)
         parameters = trained_parameters(mine.denoiser, SETTINGS)
         clipper = DrawClipper(mine.denoiser, parameters, max_norm=1e-3, precision="fast")

@@ -19,6 +19,7 @@ from dpwavelet.features import FeatureNetwork, perceptual_distance
 from dpwavelet.images.known import known_of
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import png, sheet
+from dpwavelet.precision import mixed_precision
 from dpwavelet.pretraining.detail_stage import Judge
 from dpwavelet.pretraining.loop import Note, Schedule, run_stage
 from dpwavelet.pretraining.record import Log, PublicRun, remembered, run_or_restore
@@ -89,7 +90,7 @@ def train_autoencoder(
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         batch = images.draw(schedule.batch_size, stream(seed, "autoencoder", step))[1].to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             found = autoencoder.encode(batch).latent_dist
             made = autoencoder.decode(found.sample(torch_stream(seed, "autoencoder", step))).sample
             seen = perceptual_distance(looker, made, batch).mean()

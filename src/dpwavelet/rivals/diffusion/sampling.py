@@ -13,6 +13,7 @@ from torch import Tensor
 from dpwavelet.errors import ConfigError
 from dpwavelet.generation import check_away, guided_by
 from dpwavelet.images.sheet import to_bytes
+from dpwavelet.precision import mixed_precision
 from dpwavelet.randomness import torch_stream
 from dpwavelet.rivals.diffusion.networks import Denoiser, LatentDiffusion
 
@@ -122,4 +123,4 @@ class _Reading:
         return torch.split(said, len(x))
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast(self._denoiser.device.type, torch.bfloat16, enabled=self._mixed)
+        return mixed_precision(self._denoiser.device, self._mixed)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from dpwavelet.checkpoint import canonical_json, digest_of
 from dpwavelet.errors import ConfigError, PrivacyError
+from dpwavelet.precision import mixed_precision, rounds_products
 from dpwavelet.privacy.ledger import Charges
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.randomness import Source, stream
@@ -145,7 +146,7 @@ def train_privately(
         student,
         parameters,
         max_norm=plan.max_norm,
-        precision="fast" if settings.mixed_precision else "exact",
+        precision="fast" if rounds_products(device, settings.mixed_precision) else "exact",
     )
     learned = diffusion.with_denoiser(student)
     exact = partial(record_losses, learned, replace(settings, mixed_precision=False))
@@ -218,7 +219,7 @@ def record_losses(
     """
     rows = latents[:, None].expand_as(noise).flatten(0, 1)
     noisy, wanted = diffusion.noised(rows, noise.flatten(0, 1), times.flatten())
-    with torch.autocast(noisy.device.type, torch.bfloat16, enabled=settings.mixed_precision):
+    with mixed_precision(noisy.device, settings.mixed_precision):
         found: Tensor = diffusion.denoiser(noisy, times.flatten(), captions)
     errors = (found.float() - wanted).square().flatten(1).mean(1)
     return errors.reshape(times.shape).mean(1)

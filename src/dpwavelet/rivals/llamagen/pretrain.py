@@ -21,7 +21,7 @@ from dpwavelet.images.sheet import from_bytes
 from dpwavelet.pretraining.detail_stage import Judge
 from dpwavelet.pretraining.loop import Note, Schedule, run_stage
 from dpwavelet.pretraining.record import Log, PublicRun, remembered, run_or_restore
-from dpwavelet.pretraining.stages import PublicPixels, mixed_precision
+from dpwavelet.pretraining.stages import PublicPixels, mixed_precision_of
 from dpwavelet.randomness import stream, torch_stream
 from dpwavelet.rivals.contest import contest
 from dpwavelet.rivals.llamagen.rival import LlamaGen, create
@@ -83,7 +83,7 @@ def train_tokenizer(
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         _, batch = images.draw(schedule.batch_size, stream(seed, "llamagen tokenizer", step))
-        with mixed_precision(tokenizer):
+        with mixed_precision_of(tokenizer):
             made = tokenizer(batch)
             seen = perceptual_distance(looker, made.image, batch).mean()
             fooled, caught = contest(judge, batch, made.image)
@@ -118,7 +118,7 @@ def train_transformer(
             for index, mirror, drop in zip(chosen, mirrored, dropped, strict=True)
         ]
         ids = torch.from_numpy(tokens[mirrored, chosen].astype(np.int64))
-        with mixed_precision(transformer):
+        with mixed_precision_of(transformer):
             losses = transformer.losses(said(rival.words, captions, length), [ids])
         return losses.image.mean(), {}
 
