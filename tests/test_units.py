@@ -258,13 +258,13 @@ class TestRun:
     def test_a_release_promises_it_to_people_and_counts_people(
         self, persons: Path, tiny_model: Path, tmp_path: Path
     ) -> None:
-        settings = self.settings(tiny_model, training=replace(SETTINGS, per_unit=2))
+        settings = self.settings(tiny_model, epsilon=3.0, training=replace(SETTINGS, per_unit=2))
         release = run(persons, tmp_path / "run", settings, Silent())
         assert verify_release(release).ok
         certificate = json.loads((release / "certificate.json").read_text())
         assert (certificate["unit"], certificate["neighbours"]) == ("person", "add or remove one person")
         assert certificate["records_declared"] == 100  # of 102 people, rounded down, and not of 130 pictures
-        assert certificate["plan"]["delta"] == 100**-1.1
+        assert certificate["plan"]["delta"] == 1 / 200  # 199 people would be rounded down to as many
         assert "any one person was in the data" in certificate["statement"]
         assert (certificate["plan"]["group_by"], certificate["plan"]["per_unit"]) == ("identity", 2)
         assert "identity" in certificate["contribution"]
@@ -286,6 +286,7 @@ class TestRun:
             return measure(pictures, records, owners)
 
         monkeypatch.setattr("dpwavelet.pipeline.purchase.prepare", prepared)
+        monkeypatch.setattr("dpwavelet.pipeline.purchase.DRAWN", 40)
         monkeypatch.setattr("dpwavelet.pipeline.likeness.measure", measured)
         bought = {"release_metrics": ("fd",), "metrics_epsilon": 0.2, "likeness": 0.2}
         settings = self.settings(tiny_model, epsilon=8.0, captions=("a woman", "a man"), samples=2, **bought)

@@ -109,6 +109,7 @@ class TestRun:
         self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(resuming, "Source", lambda key=None: Source(key or bytes(32)))
+        monkeypatch.setattr("dpwavelet.pipeline.purchase.DRAWN", 40)
         found = []
         for judged in (0, 40):
             release = run(portraits, tmp_path / str(judged), settings(tiny_model, judged=judged), Silent())

@@ -20,16 +20,18 @@ import pytest
 import torch
 
 from dpwavelet.checkpoint import digest, read_json, read_tensors
-from dpwavelet.pipeline import RunSettings, Silent, declared, make_plan, run
+from dpwavelet.pipeline import RunSettings, Silent, declared, make_plan, purchase, run
 from dpwavelet.privacy.certificate import statement
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.verification import verify_release
 from dpwavelet.randomness import Key, Source
+from dpwavelet.report.page import template
 from dpwavelet.training import PrivateTraining, loop, resuming
 
 KILLS, KILLS_A_RUN = 50, 5
 PAGE = 4096  # bytes; a shorter write, as that of a ledger's line, is not cut in the middle by a kill
 STEPS, CHARGED = 6, 2  # steps of the run, and how many are charged at once
+FEW = 40  # pictures by which what is bought is measured
 RUN, PRIVATE = "run", Path("run") / "private"
 LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="finds the path of an open file in /proc")
 
@@ -146,6 +148,8 @@ def _nursery(data: Path, folder: Path, wanted: RunSettings, reply: Connection) -
 def _outcomes(data: Path, folder: Path, wanted: RunSettings) -> list[Outcome]:
     plan = make_plan(wanted, declared(wanted, 0))
     statement(plan)
+    for name, escape in (("page.html", True), ("card.md", False)):
+        template(name, escape=escape)
     chance = random.Random(0)
     whole = Outcome([_life(data, folder / "whole", wanted, None, False)])
     operations = int((folder / "whole" / "operations").read_text())
@@ -176,6 +180,7 @@ def _life(data: Path, place: Path, wanted: RunSettings, last: int | None, torn: 
             operations = _die_at(last, place, torn)
             double = _predictable(place / PRIVATE / "ledger.jsonl")
             loop.Source = resuming.Source = double  # type: ignore[misc]
+            purchase.DRAWN = FEW
             run(data, place / RUN, wanted, Silent())
             (place / "operations").write_text(str(operations[0]))
             os._exit(0)

@@ -6,6 +6,7 @@
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -39,6 +40,7 @@ def render(page: Page) -> str:
     return text.lstrip()  # the macros leave empty lines
 
 
+@cache
 def template(name: str, *, escape: bool) -> Template:
     """One of the templates beside this file; in HTML, whatever is put in is escaped."""
     environment = Environment(
