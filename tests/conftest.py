@@ -1,4 +1,4 @@
-"""What every test shares: one thread, properties that repeat in CI, and the staged image sets."""
+"""What every test shares: one thread, memory that is kept, properties that repeat in CI, and image sets."""
 
 import os
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from hypothesis import settings
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.public import PublicImages
 from dpwavelet.images.sheet import from_bytes
+from dpwavelet.memory import keep_freed_memory
 from dpwavelet.model import create
 from dpwavelet.randomness import torch_stream
 from dpwavelet.text import Vocabulary
@@ -21,6 +22,7 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 torch.set_num_threads(1)
+keep_freed_memory()
 
 
 @pytest.fixture(scope="session", autouse=True)

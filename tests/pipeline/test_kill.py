@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from dpwavelet.checkpoint import digest, read_json, read_tensors
+from dpwavelet.memory import keep_freed_memory
 from dpwavelet.pipeline import RunSettings, Silent, declared, make_plan, purchase, run
 from dpwavelet.privacy.certificate import statement
 from dpwavelet.privacy.ledger import Ledger
@@ -146,6 +147,7 @@ def _nursery(data: Path, folder: Path, wanted: RunSettings, reply: Connection) -
 
 
 def _outcomes(data: Path, folder: Path, wanted: RunSettings) -> list[Outcome]:
+    keep_freed_memory()
     plan = make_plan(wanted, declared(wanted, 0))
     statement(plan)
     for name, escape in (("page.html", True), ("card.md", False)):
