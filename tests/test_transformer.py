@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dpwavelet.errors import ConfigError
-from dpwavelet.transformer import PAD, START, ImageTransformer, TransformerConfig
+from dpwavelet.transformer import PAD, START, Cache, ImageTransformer, TransformerConfig
 
 CONFIG = TransformerConfig(words=30, codes=16, tokens=(4, 4, 4), caption_length=8, width=32, depth=2, heads=2)
 
@@ -170,3 +170,21 @@ def test_a_seed_fixes_the_weights() -> None:
         made.append(model.blocks[0].qkv.weight)
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
+
+
+def test_a_cache_holds_all_that_was_put_into_it_however_it_grows() -> None:
+    put = [torch.randn(2, 1, 3, count, 4) for count in (5, 1, 1, 7, 1, 30, 1)]  # keys and values of one row
+    one, whole = Cache(2), Cache(2)
+    for count, (key, value) in enumerate(put, 1):
+        for block in range(2):
+            found = one.extend(block, key, value)
+            for side, each in enumerate(found):
+                assert torch.equal(each, torch.cat([pair[side] for pair in put[:count]], 2))
+    for block in range(2):
+        whole.extend(block, *torch.cat(put, 3))
+    both = Cache.joined([one, whole], 3)
+    more = torch.randn(2, 6, 3, 1, 4)
+    for block in range(2):
+        for side, each in enumerate(both.extend(block, *more)):
+            held = torch.cat([pair[side] for pair in put], 2).expand(6, -1, -1, -1)
+            assert torch.equal(each, torch.cat((held, more[side]), 2))

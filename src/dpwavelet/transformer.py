@@ -54,28 +54,38 @@ class RecordLosses:
 
 
 class Cache:
-    """Keys and values already computed, one pair a block, grown as tokens are added."""
+    """Keys and values already computed, one pair a block, with room for tokens to come."""
 
     def __init__(self, depth: int) -> None:
-        self.keys: list[Tensor | None] = [None] * depth
-        self.values: list[Tensor | None] = [None] * depth
+        self._rooms: list[Tensor | None] = [None] * depth  # [2, B, heads, R, E / heads] each
+        self._lengths = [0] * depth  # T of each, at most R
 
     @classmethod
     def joined(cls, caches: Sequence["Cache"], rows: int) -> "Cache":
         """Several as one, row after row; one of a single row stands for `rows` of them."""
-        whole = cls(len(caches[0].keys))
-        for name in ("keys", "values"):
-            for block, parts in enumerate(zip(*(getattr(each, name) for each in caches), strict=True)):
-                getattr(whole, name)[block] = torch.cat([part.expand(rows, -1, -1, -1) for part in parts])
+        whole = cls(len(caches[0]._rooms))
+        whole._lengths = list(caches[0]._lengths)
+        for block, length in enumerate(whole._lengths):
+            held = [room[:, :, :, :length] for cache in caches if (room := cache._rooms[block]) is not None]
+            whole._rooms[block] = torch.cat([each.expand(-1, rows, -1, -1, -1) for each in held], 1)
         return whole
 
     def extend(self, block: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Append [B, heads, T, E / heads] to a block's cache and return all of it."""
-        old_key, old_value = self.keys[block], self.values[block]
-        if old_key is not None and old_value is not None:
-            key, value = torch.cat((old_key, key), 2), torch.cat((old_value, value), 2)
-        self.keys[block], self.values[block] = key, value
-        return key, value
+        """Append [B, heads, T, E / heads] to a block's cache and return all of it.
+
+        Room grows by halves, so that a long image is not copied anew for each of its tokens.
+        """
+        room, begin = self._rooms[block], self._lengths[block]
+        end = begin + key.shape[2]
+        if room is None or end > room.shape[3]:
+            rows, heads, _, width = key.shape
+            wider = key.new_empty(2, rows, heads, max(end, begin + begin // 2), width)
+            if room is not None:
+                wider[:, :, :, :begin] = room[:, :, :, :begin]
+            room = self._rooms[block] = wider
+        room[0, :, :, begin:end], room[1, :, :, begin:end] = key, value
+        self._lengths[block] = end
+        return room[0, :, :, :end], room[1, :, :, :end]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
