@@ -474,7 +474,7 @@ class TestPromise:
         assert all(plan == plans[0] for plan in plans)
         expected = {"epsilon": 8.0, "records": 100, "batch_size": 20, "steps": 3, "unit": "record"}
         assert expected.items() <= plans[0].items()
-        assert plans[0]["delta"] == pytest.approx(100**-1.1)
+        assert plans[0]["delta"] == 1 / 200
 
     def test_every_private_cell_has_a_ledger_with_all_its_charges(self, made: Path) -> None:
         private = {
