@@ -26,7 +26,7 @@ def has(monkeypatch: pytest.MonkeyPatch, they: bool) -> None:
 @pytest.mark.parametrize(
     ("machine", "taken", "avx512", "amx", "expected"),
     [
-        ("x86_64", False, False, False, False),  # AVX2 alone: most desktops
+        ("x86_64", False, False, False, False),  # AVX2 alone: many desktops
         ("x86_64", True, False, False, False),  # AVX512 without them: torch would emulate them
         ("AMD64", True, True, False, True),
         ("x86_64", True, False, True, True),
