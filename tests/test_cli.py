@@ -134,7 +134,7 @@ class TestLedger:
     ) -> None:
         status, text, _ = call(capsys, "ledger", "cap", portraits, "--epsilon", "8")
         assert status == 0
-        assert "epsilon 8 at delta 0.005" in text  # 100^-1.1: the declared number, not the 130 that there are
+        assert "epsilon 8 at delta 0.005" in text  # 1/200: of the declared number, not the 130 that there are
         assert (
             call(
                 capsys, "train", portraits, "--out", tmp_path / "one", *quick(tiny_model)[:-4], "--judge", "0"

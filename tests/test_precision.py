@@ -48,10 +48,23 @@ def test_a_processor_multiplies_them_only_with_instructions_for_it(
 def test_other_devices_are_asked_for_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
-    multiplies_bfloat16.cache_clear()
-    assert not multiplies_bfloat16("cuda")
-    assert not multiplies_bfloat16("mps")
-    multiplies_bfloat16.cache_clear()
+    assert not multiplies_bfloat16.__wrapped__("cuda")
+    assert not multiplies_bfloat16.__wrapped__("mps")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert multiplies_bfloat16.__wrapped__("cuda")
+
+
+@pytest.mark.parametrize("unknown", ["_is_avx512_bf16_supported", "_is_amx_tile_supported"])
+def test_a_torch_that_no_longer_knows_a_question_is_taken_to_say_no(
+    monkeypatch: pytest.MonkeyPatch, unknown: str
+) -> None:
+    monkeypatch.setattr(precision, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch._C, "_has_mkldnn", True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    for question in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, question, lambda: False)
+    monkeypatch.delattr(torch.cpu, unknown)
+    assert not precision._processor_multiplies()
 
 
 @pytest.mark.parametrize("wanted", [True, False])

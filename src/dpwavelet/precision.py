@@ -32,9 +32,13 @@ def multiplies_bfloat16(kind: str) -> bool:
 
 
 def _processor_multiplies() -> bool:
-    """Torch has no public question for this: these are the ones that it asks itself."""
-    if not torch._C._has_mkldnn or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    """Torch has no public question for this: it is asked its own, and one that it does not know is a no."""
+    if not torch._C._has_mkldnn or not _told(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"):
         return False
     if machine().lower() not in X86:
         return True
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return any(_told(torch.cpu, name) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+
+
+def _told(where: object, question: str) -> bool:
+    return bool(getattr(where, question, bool)())
