@@ -1,5 +1,6 @@
 """The command line as a user meets it: what works, and one clear line with status 2 for what does not."""
 
+import inspect
 import json
 import shutil
 import struct
@@ -93,6 +94,27 @@ class TestWork:
             assert found[0] == 0, found
             plan = json.loads((out / "release" / "certificate.json").read_text())["plan"]
             assert (plan["batch_size"], plan["steps"]) == (30, 2)
+
+    def test_train_has_every_option_of_run_but_those_of_what_is_drawn_for_the_release(self) -> None:
+        theirs = {
+            name: set(inspect.signature(getattr(cli, name)).parameters) for name in ("run_command", "train")
+        }
+        assert theirs["run_command"] - theirs["train"] == {
+            "samples", "captions", "classes", "release_metrics", "metrics_epsilon", "enlarger", "consistent",
+        }  # fmt: skip
+        assert theirs["train"] < theirs["run_command"]
+
+    def test_train_takes_a_warm_start_and_draws_nothing_for_the_release(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        asked = ["train", portraits, "--out", tmp_path / "run", *quick(tiny_model)[:-4], "--judge", "0"]
+        asked += ["--warm-start", "0.5"]
+        assert "nothing was spent" in call(capsys, *asked, "--dry-run")[1]
+        assert not (tmp_path / "run").exists()
+        assert call(capsys, *asked)[0] == 0
+        release = tmp_path / "run" / "release"
+        assert len(json.loads((release / "certificate.json").read_text())["plan"]["others"]) == 1
+        assert not (release / "samples").exists()
 
     def test_dry_run_keeps_nothing(
         self, portraits: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

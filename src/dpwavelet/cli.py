@@ -297,47 +297,13 @@ def run_command(
     print(release / "report.html")
 
 
-@app.command()
-def train(
-    data: option.Data,
-    epsilon: option.Epsilon,
-    delta: option.Delta = None,
-    records: option.Records = None,
-    preset: option.Preset = "thumb",
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME unless given.")] = None,
-    batch_size: option.Batch = None,
-    steps: option.Steps = None,
-    passes: option.Passes = None,
-    caption_words: option.CaptionWords = None,
-    split: option.Split = None,
-    seed: option.Seed = 0,
-    threads: option.Threads = None,
-    ledger: cli_ledger.Folder = None,
-    group_by: option.GroupBy = None,
-    per_person: option.PerPerson = 1,
-    allow: option.Allow = None,
-    key: cli_key.File = None,
-    device: option.Device = "cpu",
-    compiled: option.Compile = False,
-    private_scales: option.PrivateScales = None,
-    views: option.Views = USUAL.views,
-    augment: option.Augmented = USUAL.augment,
-    parameters: option.Trained = USUAL.parameters,
-    rank: option.Rank = USUAL.rank,
-    schedule: option.Scheduled = USUAL.schedule,
-    judge: option.Judge = JUDGED,
-    likeness: option.LikenessEpsilon = None,
-    choices: option.Choices = CHOICES,
-) -> None:
-    """Train privately and write a release without samples; draw them later with `sample`."""
-    run_command(
-        data, epsilon, samples=0, captions=None, dry=False, delta=delta, records=records, preset=preset,
-        out=out, batch_size=batch_size, steps=steps, passes=passes, caption_words=caption_words,
-        split=split, seed=seed, threads=threads, ledger=ledger, group_by=group_by, per_person=per_person,
-        allow=allow, key=key, device=device, compiled=compiled, private_scales=private_scales, views=views,
-        augment=augment, parameters=parameters, rank=rank, schedule=schedule, judge=judge, likeness=likeness,
-        choices=choices,
-    )  # fmt: skip
+train = option.fixed(
+    run_command,
+    """Train privately and write a release without samples; draw them later with `sample`.""",
+    samples=0, captions=None, classes=None, release_metrics=None, metrics_epsilon=None, enlarger=DETAIL,
+    consistent=True,
+)  # fmt: skip
+app.command(name="train")(train)
 
 
 @app.command(name="report")

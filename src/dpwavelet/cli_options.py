@@ -1,5 +1,7 @@
 """Options that several commands have, and how words of the command line are read."""
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -161,6 +163,20 @@ def use(threads: int | None) -> None:
         if not 1 <= threads <= MOST_THREADS:
             raise ConfigError(f"threads must be from 1 to {MOST_THREADS:,}, got {threads}.")
         torch.set_num_threads(threads)
+
+
+def fixed(command: Callable[..., None], told: str, **values: Any) -> Callable[..., None]:
+    """The same command, told of by other words, where some options can't be chosen: they are `values`."""
+    signature = inspect.signature(command)
+    left = [each for name, each in signature.parameters.items() if name not in values]
+
+    @functools.wraps(command)
+    def shorter(**given: Any) -> None:
+        command(**given, **values)
+
+    shorter.__doc__ = told
+    shorter.__signature__ = signature.replace(parameters=left)  # type: ignore[attr-defined]  # inspect reads it
+    return shorter
 
 
 def several(options: Mapping[str, Callable[[str], bool]]) -> type[TyperCommand]:
