@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 keep_freed_memory()
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _ledgers_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test writes to the ledgers of whoever runs it, nor does a run that is made once for many tests."""
     with pytest.MonkeyPatch.context() as patch:

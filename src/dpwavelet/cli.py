@@ -43,6 +43,7 @@ from dpwavelet.pipeline import (
     read_captions,
     run,
 )
+from dpwavelet.pipeline.accounts import is_of_data
 from dpwavelet.pipeline.bought import METRICS
 from dpwavelet.pipeline.forecast import forecast_all
 from dpwavelet.pipeline.likeness import CHOICES
@@ -78,7 +79,6 @@ USUAL = PrivateTraining()
 USUAL_NUMBER = 16  # of images that `sample` draws
 # What typer raises at words that it cannot read. It names no class for all of them.
 WRONG_WORDS: Any = typer.BadParameter.__mro__[1]
-LEDGER_OF_DATA = re.compile(r"[0-9a-f]{64}\.jsonl")  # its name is the fingerprint of the images
 INTERRUPTED = 130  # the status that typer gives a command which was stopped by Ctrl-C
 
 
@@ -406,7 +406,7 @@ def verify(
         raise ConfigError(f"{release} is no release: it has no {CERTIFICATE}. Name the folder that has one.")
     if ledger is not None and not ledger.is_file():
         raise ConfigError(f"there is no ledger {ledger}; name the owner's private/ledger.jsonl of the run.")
-    if ledger is not None and LEDGER_OF_DATA.fullmatch(ledger.name):
+    if ledger is not None and is_of_data(ledger):
         raise ConfigError(
             f"{ledger} is the ledger of a data set, with all runs on it; name that of this run, its "
             "private/ledger.jsonl. Either tells which images they are to whoever has them, so show them to "

@@ -10,18 +10,22 @@ from rich.table import Table
 
 from dpwavelet import cli_options as option
 from dpwavelet.errors import ConfigError
-from dpwavelet.images.layouts import open_folder
-from dpwavelet.pipeline import RunSettings, open_ledger
-from dpwavelet.pipeline.accounts import beside, each, set_cap
+from dpwavelet.pipeline import RunSettings
+from dpwavelet.pipeline.accounts import Books, adding, each, held_together, is_of_data, set_cap
 from dpwavelet.pipeline.settings import declared, usual_delta
-from dpwavelet.privacy.budget import Cap, DataLedger, summary
+from dpwavelet.privacy.budget import Cap, DataLedger, summary, told_delta
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.rounded import up
 
 app = typer.Typer(no_args_is_help=True, help="Show and limit what all runs on the same images cost together.")
 console = Console()
 
-Data = Annotated[Path, typer.Argument(help="Folder, tar or zip of images, wherever it lies now.")]
+Data = Annotated[
+    Path,
+    typer.Argument(
+        help="Folder, tar or zip of images, wherever it lies now, or the ledger file of a data set (.jsonl)."
+    ),
+]
 Folder = Annotated[
     Path | None,
     typer.Option(
@@ -41,19 +45,22 @@ def cap(
     split: option.Split = None,
 ) -> None:
     """Limit what all runs on these images may cost together. Earlier caps stay on record."""
-    books = open_ledger(data, ledger, split)
-    if delta is None and books.cap:
-        delta = books.cap.delta
+    books = _books(data, ledger, split)
+    if delta is None and books.ledger.cap:
+        delta = books.ledger.cap.delta
     if delta is None:
         usual = RunSettings(epsilon=epsilon)
-        delta = usual_delta(usual, declared(usual, len(open_folder(data, split))))
-    set_cap(data, split, books, Cap(epsilon, delta))
-    print(f"all runs on these images may cost epsilon {epsilon:g} at delta {up(delta)}; kept in {books.path}")
+        delta = usual_delta(usual, declared(usual, len(books.files)))
+    set_cap(books, Cap(epsilon, delta))
+    print(
+        f"all runs on these images may cost epsilon {epsilon:g} at delta {up(delta)}; kept in "
+        f"{books.ledger.path}"
+    )
 
 
 @app.command()
 def show(
-    data: Annotated[Path, typer.Argument(help="The images, or a ledger file (.jsonl).")],
+    data: Data,
     delta: Annotated[
         float | None,
         typer.Option(help="Add up at this delta; unless given, the cap's or the runs' smallest."),
@@ -63,20 +70,31 @@ def show(
     as_json: option.AsJson = False,
 ) -> None:
     """List every run on these images, what all cost together, and what the cap leaves."""
-    is_ledger = data.is_file() and data.suffix == ".jsonl"
-    books = DataLedger.open(data) if is_ledger else open_ledger(data, ledger, split)
-    found = summary(books, delta)
-    others = [] if is_ledger else each(beside(data, split, books, people=True))
+    if data.is_file() and data.suffix == ".jsonl" and not is_of_data(data):  # that of one run
+        books = Books(None, (), DataLedger.open(data))
+    else:
+        books = _books(data, ledger, split)
+    found = summary(books.ledger, delta)
+    groups = adding(books)
+    others = each(groups)
+    at = told_delta(books.ledger, *(one.ledger for one in others)) if delta is None else delta
+    costs = held_together(books, groups, at)
     if as_json:
-        paths = {one.name: str(one.ledger.path) for one in others}
-        told = {"ledger": str(books.path), "beside": paths}
+        told: dict[str, Any] = {"ledger": str(books.ledger.path)}
+        told["beside"] = {one.name: str(one.ledger.path) for one in others}
+        told["held_with_those_beside"] = costs
         print(json.dumps(told | found, indent=2, ensure_ascii=False))
         return
-    _print(books.path, found)
+    _print(books.ledger.path, found)
     for one in others:
         print(
             f"{one.name} has a ledger of its own, {one.ledger.path}, with {len(one.ledger.runs)} runs: those "
             "on the same images or people add to this"
+        )
+    for cost in costs:
+        print(
+            f"to one {cost['unit']} that all of them used: epsilon {_epsilon(cost['epsilon'])} is charged or "
+            f"reserved, at delta {up(cost['delta'])}"
         )
 
 
@@ -88,7 +106,7 @@ def abandon(
     split: option.Split = None,
 ) -> None:
     """Close a run for good: its charged steps stay, and what it had reserved is free again."""
-    books = open_ledger(data, ledger, split)
+    books = _books(data, ledger, split).ledger
     books.abandon(run)
     closed = books.runs[run]
     print(f"run {run} is closed at {closed.charged} of {closed.planned} steps and cannot go on")
@@ -119,6 +137,10 @@ def mend(
     print(f"ok    {len(mended.ledger.entries)} entries follow from one another; head {mended.ledger.head}")
 
 
+def _books(data: Path, ledger: Path | None, split: str | None) -> Books:
+    return Books.kept(data) if is_of_data(data) else Books.open(data, split, ledger)
+
+
 def _ledger_file(file: Path) -> Path:
     if not file.is_file():
         raise ConfigError(f"{file} is no file; name a ledger, such as private/ledger.jsonl of a run.")
@@ -146,7 +168,8 @@ def _print(path: Path, found: dict[str, Any]) -> None:
     else:
         print(
             "there is no such file: by this account, with this --ledger and --split, no run on exactly these "
-            "images was begun. One image more or fewer makes another set, with another ledger"
+            "images was begun. One image more or fewer makes another set, with another ledger; those that "
+            "share images with this one are named below, if there are any"
         )
     whose = "all runs" if len(found["together"]) == 1 else "the runs that protect this"
     for unit, cost in found["together"].items():

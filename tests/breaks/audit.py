@@ -121,9 +121,8 @@ RUN = breaks_of(
     (
         "audit of private images charged to itself alone",
         "The images have paid for a training run that their ledger does not know.",
-        "account = open_account(data, split, spendings, ",
-        'spendings = DataLedger.open(private / "other.jsonl", fingerprint)\n'
-        "    account = open_account(data, split, spendings, ",
+        "account = open_account(books, own, ",
+        'account = open_account(Books.of(data, watch.prints.files, private / "other"), own, ',
         "test_results_on_private_images_stay_private_and_are_charged",
     ),
     (

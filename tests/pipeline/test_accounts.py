@@ -11,9 +11,12 @@ import pytest
 from command_line import call
 
 from dpwavelet.errors import PrivacyError
+from dpwavelet.images import drawn
 from dpwavelet.pipeline import RunSettings, Silent, accounts, dry_run, run
 from dpwavelet.pipeline.accounts import (
+    IMAGES,
     LOCK,
+    Books,
     beside,
     check_beside,
     check_unowned,
@@ -54,6 +57,10 @@ def people(portraits: Path, tmp_path: Path) -> Path:
     return folder
 
 
+def books_of(data: Path, split: str | None = None) -> Books:
+    return Books.open(data, split, data.parent / "ledgers")
+
+
 def ledger_of(people: Path, split: str | None) -> DataLedger:
     return open_ledger(people, people.parent / "ledgers", split)
 
@@ -82,21 +89,50 @@ class TestBeside:
     def test_parts_that_share_records_are_found_by_their_pictures(
         self, people: Path, asked: str | None, others: list[str]
     ) -> None:
-        assert beside(people, asked, ledger_of(people, asked)) == []
+        assert beside(books_of(people, asked)) == []
         for part in PARTS:
             spend(ledger_of(people, part))
-        found = each(beside(people, asked, ledger_of(people, asked)))
+        found = each(beside(books_of(people, asked)))
         assert [one.name for one in found] == others
         assert all(len(one.ledger.runs) == 1 for one in found)
         (people / "000003.png").write_bytes((people / "000004.png").read_bytes())  # and not by the folder
-        left = each(beside(people, asked, ledger_of(people, asked)))
+        left = each(beside(books_of(people, asked)))
         assert all(one.name != "the whole folder" for one in left)
 
-    def test_a_folder_without_splits_stands_alone(self, portraits: Path, people: Path) -> None:
-        spend(ledger_of(people, "train"))
-        own = open_ledger(portraits, people.parent / "ledgers")
-        spend(own)
-        assert beside(portraits, None, own) == []
+    def test_a_folder_of_other_pictures_stands_alone(self, people: Path, tmp_path: Path) -> None:
+        _begin(people, "train")
+        drawn.draw_to(tmp_path / "others", 110, seed=9, size=32)
+        _begin(tmp_path / "others")
+        assert beside(books_of(tmp_path / "others")) == []
+        assert beside(books_of(people)) != []
+
+    def test_a_set_that_has_grown_is_found_by_the_pictures_that_it_had(self, people: Path) -> None:
+        grown = _grown(people)
+        before = _begin(people, "train").data
+        (group,) = beside(books_of(grown))
+        assert [one.name for one in group] == [
+            f"another set ({before.path.stem[:8]}, with 110 of these images)"
+        ]
+        assert [one.ledger.path for one in group] == [before.path]
+        after = _begin(grown).data
+        assert [one.ledger.path for one in each(beside(books_of(people, "train")))] == [after.path]
+
+    def test_of_sets_that_lie_within_each_other_one_record_may_pay_for_all(self, people: Path) -> None:
+        later, latest = _grown(people), _grown(people, 20)
+        for data in (later, latest):
+            _begin(data)
+        (group,) = beside(books_of(people, "train"))
+        assert len(group) == 2
+        groups = beside(books_of(latest))
+        assert [len(group) for group in groups] == [1]
+
+    def test_what_is_not_the_list_of_a_ledger_s_images_is_refused(self, people: Path) -> None:
+        kept = _begin(people, "train").data.path.with_suffix(IMAGES)
+        files = sorted(books_of(people, "train").files)
+        assert kept.read_bytes() == b"".join(files)
+        kept.write_bytes(b"".join(files[1:]))
+        with pytest.raises(PrivacyError, match="restore it, or delete it"):
+            beside(books_of(_grown(people)))
 
 
 class TestCaps:
@@ -106,8 +142,8 @@ class TestCaps:
     ) -> None:
         ledger_of(people, capped).set_cap(Cap(3.0, 1e-4))
         with pytest.raises(PrivacyError, match="may cost epsilon 3"):
-            check_beside(people, asked, ledger_of(people, asked), [PLAN], Listener().tell)
-        check_beside(people, asked, ledger_of(people, asked), [], Listener().tell)
+            check_beside(books_of(people, asked), [PLAN], Listener().tell)
+        check_beside(books_of(people, asked), [], Listener().tell)
 
     @pytest.mark.parametrize("capped", [None, "train"])
     @pytest.mark.parametrize("paid", [None, "train"])
@@ -115,58 +151,58 @@ class TestCaps:
         self, people: Path, capped: str | None, paid: str | None
     ) -> None:
         ledger_of(people, capped).set_cap(Cap(5.0, 1e-4))
-        check_beside(people, "train", ledger_of(people, "train"), [PLAN], Listener().tell)
+        check_beside(books_of(people, "train"), [PLAN], Listener().tell)
         spend(ledger_of(people, paid))
         with pytest.raises(PrivacyError, match="may cost epsilon 5"):
-            check_beside(people, "train", ledger_of(people, "train"), [PLAN], Listener().tell)
+            check_beside(books_of(people, "train"), [PLAN], Listener().tell)
 
     def test_records_of_another_split_cost_these_nothing(self, people: Path) -> None:
         ledger_of(people, "test").set_cap(Cap(3.0, 1e-4))
         heard = Listener()
-        check_beside(people, "train", ledger_of(people, "train"), [PLAN], heard.tell)
+        check_beside(books_of(people, "train"), [PLAN], heard.tell)
         assert heard.lines == []
 
     def test_people_may_be_in_every_split(self, people: Path) -> None:
         of_people = PrivacyPlan.from_json(PLAN.to_json() | {"unit": "person", "group_by": "name"})
         ledger_of(people, None).set_cap(Cap(5.0, 1e-4))
-        check_beside(people, "test", ledger_of(people, "test"), [of_people], Listener().tell)
+        check_beside(books_of(people, "test"), [of_people], Listener().tell)
         spend(ledger_of(people, "train"), of_people)
         with pytest.raises(PrivacyError, match="may cost epsilon 5"):
-            check_beside(people, "test", ledger_of(people, "test"), [of_people], Listener().tell)
+            check_beside(books_of(people, "test"), [of_people], Listener().tell)
 
     def test_splits_that_share_a_picture_add_up(self, people: Path) -> None:
         (people / "000129.png").write_bytes((people / "000000.png").read_bytes())
         ledger_of(people, "test").set_cap(Cap(3.0, 1e-4))
         with pytest.raises(PrivacyError, match="may cost epsilon 3"):
-            check_beside(people, "train", ledger_of(people, "train"), [PLAN], Listener().tell)
+            check_beside(books_of(people, "train"), [PLAN], Listener().tell)
 
     def test_a_record_of_two_splits_pays_for_both_under_the_cap_of_the_folder(self, people: Path) -> None:
         ledger_of(people, None).set_cap(Cap(5.0, 1e-4))
         spend(ledger_of(people, "test"))
-        check_beside(people, "train", ledger_of(people, "train"), [PLAN], Listener().tell)
+        check_beside(books_of(people, "train"), [PLAN], Listener().tell)
         (people / "000129.png").write_bytes((people / "000000.png").read_bytes())
         ledger_of(people, None).set_cap(Cap(5.0, 1e-4))  # the pictures are others now, and so are ledgers
         spend(ledger_of(people, "test"))
         with pytest.raises(PrivacyError, match="may cost epsilon 5"):
-            check_beside(people, "train", ledger_of(people, "train"), [PLAN], Listener().tell)
+            check_beside(books_of(people, "train"), [PLAN], Listener().tell)
 
     def test_a_cap_on_the_folder_is_held_against_every_split_or_all_of_a_shared_record(
         self, people: Path
     ) -> None:
         for part in ("train", "test"):
             spend(ledger_of(people, part))
-        set_cap(people, None, ledger_of(people, None), Cap(5.0, 1e-4))
+        set_cap(books_of(people, None), Cap(5.0, 1e-4))
         (people / "000129.png").write_bytes((people / "000000.png").read_bytes())
         spend(ledger_of(people, "test"))
-        with pytest.raises(PrivacyError, match="others of the same folder hold together"):
-            set_cap(people, None, ledger_of(people, None), Cap(5.0, 1e-4))
+        with pytest.raises(PrivacyError, match="share some with them hold together"):
+            set_cap(books_of(people, None), Cap(5.0, 1e-4))
 
     def test_a_cap_on_the_folder_is_held_against_all_that_people_paid(self, people: Path) -> None:
         of_people = PrivacyPlan.from_json(PLAN.to_json() | {"unit": "person", "group_by": "name"})
         for part in ("train", "test"):
             spend(ledger_of(people, part), of_people)
-        with pytest.raises(PrivacyError, match="others of the same folder hold together"):
-            set_cap(people, None, ledger_of(people, None), Cap(5.0, 1e-4))
+        with pytest.raises(PrivacyError, match="share some with them hold together"):
+            set_cap(books_of(people, None), Cap(5.0, 1e-4))
 
     def test_a_cap_below_what_a_split_has_paid_is_refused(
         self, people: Path, capsys: pytest.CaptureFixture[str]
@@ -177,7 +213,7 @@ class TestCaps:
             capsys, "ledger", "cap", people, "--epsilon", "3", "--delta", "1e-4", "--ledger", folder
         )
         assert status == 2
-        assert "others of the same folder hold together" in " ".join(told.split())
+        assert "share some with them hold together" in " ".join(told.split())
         assert (
             call(capsys, "ledger", "cap", people, "--epsilon", "5", "--delta", "1e-4", "--ledger", folder)[0]
             == 0
@@ -203,27 +239,78 @@ class TestCaps:
     def test_runs_beside_are_told_of_where_no_cap_decides(self, people: Path) -> None:
         spend(ledger_of(people, None))
         heard = Listener()
-        check_beside(people, "train", ledger_of(people, "train"), [PLAN], heard.tell)
-        (line,) = heard.lines
+        check_beside(books_of(people, "train"), [PLAN], heard.tell)
+        line, together = heard.lines
         assert line.startswith("warning: the whole folder has runs too")
+        assert "one record that all of them used pays epsilon" in together
 
     def test_what_earlier_runs_and_this_one_cost_together_is_told(self, people: Path) -> None:
         """No certificate does, for each speaks of its own release."""
         spend(ledger_of(people, "train"))
         heard = Listener()
-        check_beside(people, "train", ledger_of(people, "train"), [PLAN], heard.tell)
+        check_beside(books_of(people, "train"), [PLAN], heard.tell)
         (line,) = heard.lines
         both = epsilon_pld((*PLAN.events, *PLAN.events), PLAN.delta)
         assert "earlier runs on these images, 1 in all" in line
         (told,) = re.findall(r"epsilon ([0-9.]+) at delta", line)
         assert both <= float(told) * 1.001 and float(told) < both * 1.01
 
+    def test_what_a_set_that_shares_pictures_cost_is_told_and_added(self, people: Path) -> None:
+        _begin(people, "train")
+        heard = Listener()
+        check_beside(books_of(_grown(people)), [PLAN], heard.tell)
+        first, second = heard.lines
+        assert first.startswith("warning: another set (") and "has runs too" in first
+        both = epsilon_pld((*PLAN.events, *PLAN.events), PLAN.delta)
+        (told,) = re.findall(r"one record that all of them used pays epsilon ([0-9.]+) at delta", second)
+        assert both <= float(told) * 1.001 and float(told) < both * 1.01
+
+    @pytest.mark.parametrize("capped", ["before it grew", "as it is"])
+    def test_a_cap_holds_for_a_set_that_has_grown_and_for_what_it_was(
+        self, people: Path, capped: str
+    ) -> None:
+        grown = _grown(people)
+        set_cap(books_of(people, "train") if capped == "before it grew" else books_of(grown), Cap(5.0, 1e-4))
+        _begin(people, "train")
+        with pytest.raises(PrivacyError, match="may cost epsilon 5"):
+            check_beside(books_of(grown), [PLAN], Listener().tell)
+        with pytest.raises(PrivacyError, match="may cost epsilon 5"):
+            _begin(grown)
+        with pytest.raises(PrivacyError, match="share some with them hold together"):
+            set_cap(books_of(grown), Cap(3.0, 1e-4))
+
+    def test_a_cap_that_nobody_has_spent_under_holds_for_a_set_that_has_grown(self, people: Path) -> None:
+        set_cap(books_of(people, "train"), Cap(3.0, 1e-4))
+        with pytest.raises(PrivacyError, match="may cost epsilon 3"):
+            check_beside(books_of(_grown(people)), [PLAN], Listener().tell)
+
+    def test_a_cap_is_raised_by_the_ledger_alone_when_its_images_are_gone(
+        self, people: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        grown = _grown(people)
+        ledger = _begin(people, "train").data.path
+        _begin(grown)
+        shutil.rmtree(people)
+        status, _, told = call(capsys, "ledger", "cap", ledger, "--epsilon", "5", "--delta", "1e-4")
+        assert (status, "share some with them hold together" in " ".join(told.split())) == (2, True)
+        assert call(capsys, "ledger", "cap", ledger, "--epsilon", "7")[0] == 0
+        shown = " ".join(call(capsys, "ledger", "show", ledger)[1].split())
+        assert "cap: epsilon 7 at delta 0.005" in shown  # of a hundred that nobody declared
+        assert "with 110 of these images) has a ledger of its own" in shown
+        (cost,) = json.loads(call(capsys, "ledger", "show", ledger, "--json")[1])["held_with_those_beside"]
+        assert cost["epsilon"] == pytest.approx(epsilon_pld((*PLAN.events, *PLAN.events), 0.005), rel=0.01)
+        assert f"to one record that all of them used: epsilon {cost['epsilon']:.4g} is charged" in shown
+        assert call(capsys, "ledger", "abandon", ledger, "people train")[0] == 0
+        own = people.parent / "people train.jsonl"
+        status, _, told = call(capsys, "ledger", "cap", own, "--epsilon", "5")
+        assert (status, Ledger.open(own).entries[-1]["kind"]) == (2, "begun"), told
+
     def test_people_and_records_under_one_cap_are_refused(self, people: Path) -> None:
         ledger_of(people, None).set_cap(Cap(50.0, 1e-4))
         spend(ledger_of(people, None))
         of_people = PrivacyPlan.from_json(PLAN.to_json() | {"unit": "person", "group_by": "name"})
         with pytest.raises(PrivacyError, match="do not add up"):
-            check_beside(people, "train", ledger_of(people, "train"), [of_people], Listener().tell)
+            check_beside(books_of(people, "train"), [of_people], Listener().tell)
 
     def test_a_run_and_its_rehearsal_ask(self, people: Path, tiny_model: Path, tmp_path: Path) -> None:
         ledger_of(people, None).set_cap(Cap(3.0, 1e-4))
@@ -240,13 +327,13 @@ class TestInTurn:
     def test_of_two_runs_that_both_passed_the_second_is_refused(self, people: Path, tmp_path: Path) -> None:
         """As when they begin at one moment: each looks before the other has reserved anything."""
         ledger_of(people, None).set_cap(Cap(5.0, 1e-4))
-        ledgers = {part: ledger_of(people, part) for part in (None, "train")}
-        for part, ledger in ledgers.items():
-            check_beside(people, part, ledger, [PLAN], Listener().tell)
-        _begin(people, "train", ledgers["train"], tmp_path)
+        ledgers = {part: books_of(people, part) for part in (None, "train")}
+        for books in ledgers.values():
+            check_beside(books, [PLAN], Listener().tell)
+        _begin(people, "train", books=ledgers["train"])
         with pytest.raises(PrivacyError, match="may cost epsilon 5"):
-            _begin(people, None, ledgers[None], tmp_path)
-        assert _begin(people, "train", ledger_of(people, "train"), tmp_path).charged_steps("train") == 0
+            _begin(people, None, books=ledgers[None])
+        assert _begin(people, "train").charged_steps("people train") == 0
 
     def test_nobody_else_begins_or_sets_a_cap_between_the_last_look_and_the_entry(
         self, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -263,16 +350,26 @@ class TestInTurn:
         monkeypatch.setattr(
             DataLedger, "append", lambda self, entry: (held(entry["kind"]), append(self, entry))[1]
         )
-        _begin(people, "train", ledger_of(people, "train"), tmp_path)
-        set_cap(people, None, ledger_of(people, None), Cap(9.0, 1e-4))
+        _begin(people, "train")
+        set_cap(books_of(people, None), Cap(9.0, 1e-4))
         assert seen == ["look", "begun", "cap"]
         with (tmp_path / "ledgers" / LOCK).open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _begin(people: Path, split: str | None, ledger: DataLedger, folder: Path) -> Account:
-    name = split or "all"
-    return open_account(people, split, ledger, Ledger.open(folder / f"{name}.jsonl"), name, PLAN, name, ())
+def _begin(data: Path, split: str | None = None, books: Books | None = None) -> Account:
+    name = f"{data.name} {split}"
+    own = Ledger.open(data.parent / f"{name}.jsonl")
+    return open_account(books or books_of(data, split), own, name, PLAN, name, ())
+
+
+def _grown(people: Path, more: int = 1) -> Path:
+    """The training part of `people` as a folder of its own, with some pictures more."""
+    folder = people.parent / f"grown by {more}"
+    folder.mkdir()
+    for place in range(110 + more):
+        shutil.copy(people / f"{place:06d}.png", folder / f"renamed_{place}.png")
+    return folder
 
 
 def _first_only(append: Any, out: Path) -> Any:

@@ -449,7 +449,7 @@ class TestBeforeAnythingIsSpent:
         dark.save(data / rows[0]["file_name"])
         (data / "scan.heic").write_bytes(b"x")
         watcher = Told()
-        dry_run(data, settings(tiny_model), watcher)
+        dry_run(data, settings(tiny_model, ledger=tmp_path / "ledgers"), watcher)
         assert watcher.lines[0].startswith("130 images, read as metadata")
         (heic, cut, black) = watcher.lines[1:]
         assert "1 .heic file" in heic

@@ -40,7 +40,7 @@ from dpwavelet.generation import Sampling, draw_tokens
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
-from dpwavelet.pipeline.accounts import check_beside, open_account
+from dpwavelet.pipeline.accounts import Books, check_beside, open_account
 from dpwavelet.pipeline.opening import (
     REHEARSED,
     check_apart,
@@ -49,11 +49,9 @@ from dpwavelet.pipeline.opening import (
     check_writable,
     count_units,
     encode,
-    fingerprint_of,
 )
 from dpwavelet.pipeline.refusals import check_losses
 from dpwavelet.pipeline.settings import GRANULARITY, RunSettings, make_plan, open_model
-from dpwavelet.privacy.budget import DataLedger, ledger_path
 from dpwavelet.privacy.ledger import Charges, Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.progress import Progress
@@ -180,15 +178,14 @@ def audit_private(
     units = count_units(images, asked)
     plan = make_plan(asked, expected_members(units))
     watch = check_images(data, images, units, model, plan, asked, progress)
-    fingerprint = fingerprint_of(watch.prints)
-    spendings = DataLedger.open(ledger_path(fingerprint, asked.ledger), fingerprint)
-    check_beside(data, split, spendings, [plan], progress.tell)
+    books = Books.of(data, watch.prints.files, asked.ledger)
+    check_beside(books, [plan], progress.tell)
     tokens = encode(images, model, asked.group_by, progress)
     check_losses(model, chosen(tokens, np.arange(tokens.units) < REHEARSED))
     check_writable(out)
     run = secrets.token_hex(8)
     own = Ledger.open(private / "ledger.jsonl")
-    account = open_account(data, split, spendings, own, run, plan, out.name, asked.allow)
+    account = open_account(books, own, run, plan, out.name, asked.allow)
     settings = replace(settings, training=asked.training)
     found = audit(tokens, model, plan, settings, private / "checkpoint", account, run, progress)
     account.finish(run)

@@ -8,12 +8,11 @@ from dpwavelet.comparison.cells import Cell, Known
 from dpwavelet.comparison.methods import open_system
 from dpwavelet.comparison.settings import TableSettings
 from dpwavelet.comparison.work import begun_as
-from dpwavelet.images.private import PrivateImages
-from dpwavelet.pipeline.accounts import check_beside
-from dpwavelet.pipeline.opening import REHEARSED, fingerprint_of
+from dpwavelet.images.private import PrivateImages, fingerprint_of
+from dpwavelet.pipeline.accounts import Books, check_beside
+from dpwavelet.pipeline.opening import REHEARSED
 from dpwavelet.pipeline.prints import Prints
 from dpwavelet.pipeline.refusals import check_duplicates, check_people, check_seen
-from dpwavelet.privacy.budget import DataLedger, ledger_path
 from dpwavelet.privacy.refusals import Refusal, check_delta, check_signal, signal_to_noise
 from dpwavelet.progress import Progress
 
@@ -42,14 +41,15 @@ def check_owned(
     for told in known.values():
         check_seen(data, prints, str(told.place), told.card, "Compare methods whose weights never saw them.")
     check_duplicates(images, prints, None, settings.allow)
-    fingerprint = fingerprint_of(prints)
-    spendings = DataLedger.open(ledger_path(fingerprint, settings.ledger), fingerprint)
-    fresh = [cell for cell in missing if begun_as(cell, out) not in spendings.runs]  # others hold their room
+    books = Books.of(data, prints.files, settings.ledger)
+    fresh = [
+        cell for cell in missing if begun_as(cell, out) not in books.ledger.runs
+    ]  # others hold their room
     plans = [cell.plan for cell in fresh if cell.plan]
-    check_beside(data, settings.split, spendings, plans, progress.tell)
+    check_beside(books, plans, progress.tell)
     for name in dict.fromkeys(cell.name for cell in missing):
         _check_losses(known[name], images.first(REHEARSED))
-    return fingerprint
+    return fingerprint_of(prints.files)
 
 
 def _check_signal(cell: Cell, parameters: int, settings: TableSettings) -> None:

@@ -41,14 +41,14 @@ from dpwavelet.evaluation.extractors import extractor
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.memory import keep_freed_memory
-from dpwavelet.pipeline.accounts import open_account
+from dpwavelet.pipeline.accounts import Books, open_account
 from dpwavelet.pipeline.bought import NO_CLASS, Generated, Prepared
 from dpwavelet.pipeline.kept import noted
 from dpwavelet.pipeline.likeness import CHOICES, DRAWN, Likeness, buy, measure
 from dpwavelet.pipeline.purchase import once
 from dpwavelet.pipeline.refusals import check_accountant
 from dpwavelet.pipeline.settings import spread
-from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
+from dpwavelet.privacy.budget import Account
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.ranks import device_named
@@ -308,9 +308,10 @@ def _account(job: Job, plan: PrivacyPlan) -> Ledger | Account:
         if run not in own.runs:
             own.append({"kind": "begun", "run": run, "plan": plan.to_json()})
         return own
-    spendings = DataLedger.open(ledger_path(job.owned, job.ledger), job.owned)
-    name = f"compare: {job.cell.name}"
-    account = open_account(job.data, job.split, spendings, own, run, plan, name, job.allow)
+    books = Books.open(job.data, job.split, job.ledger)
+    if books.ledger.images != job.owned:
+        raise DataError(f"the images in {job.data} are not those that this table was begun with. {REPEAT}")
+    account = open_account(books, own, run, plan, f"compare: {job.cell.name}", job.allow)
     check_accountant(own, run, folder)
     return account
 

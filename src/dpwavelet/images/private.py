@@ -10,7 +10,7 @@ Shapes: B batch, S side of the square in pixels.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,11 @@ from dpwavelet.images.files import decode, decode_many, in_order
 from dpwavelet.images.layouts import ImageFolder, open_folder
 
 _LISTED = 10  # broken files named in one message
+
+
+def fingerprint_of(digests: Iterable[bytes]) -> str:
+    """What `PrivateImages.fingerprint` finds, from the digests of the files."""
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,8 +82,11 @@ class PrivateImages:
 
         Captions, labels and order do not enter, so renaming or recaptioning a set does not make it a new one.
         """
-        digests = in_order(lambda i: hashlib.sha256(self.folder.read(i)).digest(), range(len(self)))
-        return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+        return fingerprint_of(self.digests())
+
+    def digests(self) -> list[bytes]:
+        """SHA-256 of every image file."""
+        return list(in_order(lambda i: hashlib.sha256(self.folder.read(i)).digest(), range(len(self))))
 
     def verify(self) -> None:
         """Decode every file; one DataError lists those that cannot be."""

@@ -1,6 +1,5 @@
 """Open what a run works on, and refuse whatever is wrong with it before anything is spent."""
 
-import hashlib
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from dpwavelet.enlargers import Enlarger, open_enlarger
 from dpwavelet.errors import ConfigError, OutputError
 from dpwavelet.images.layouts import ImageFolder
-from dpwavelet.images.private import PrivateImages
+from dpwavelet.images.private import PrivateImages, fingerprint_of
 from dpwavelet.images.variants import Augment
 from dpwavelet.model import Model
 from dpwavelet.pipeline.leaks import COMMON, Watch
@@ -46,7 +45,7 @@ class Opened:
     @property
     def fingerprint(self) -> str:
         """That of the images."""
-        return fingerprint_of(self.watch.prints)
+        return fingerprint_of(self.watch.prints.files)
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -126,11 +125,6 @@ def caption_advice(folder: ImageFolder, model: Model) -> list[str]:
 
 def _captions_of(folder: ImageFolder) -> list[str]:
     return [caption for index in range(len(folder)) for caption in folder.captions(index)]
-
-
-def fingerprint_of(prints: Prints) -> str:
-    """What `PrivateImages.fingerprint` finds, from files that were read already."""
-    return hashlib.sha256(b"".join(sorted(prints.files))).hexdigest()
 
 
 def check_images(

@@ -21,7 +21,7 @@ import yaml
 from dpwavelet.checkpoint import alone_in, write_bytes, write_json
 from dpwavelet.enlargers import Enlarger, enlarger_json
 from dpwavelet.errors import ConfigError
-from dpwavelet.pipeline.accounts import check_beside, open_account
+from dpwavelet.pipeline.accounts import Books, check_beside, open_account
 from dpwavelet.pipeline.dress_rehearsal import rehearse
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.learning import learn
@@ -35,7 +35,7 @@ from dpwavelet.pipeline.release import COST, Cost, Seal, draw_samples, machine, 
 from dpwavelet.pipeline.second_look import judge_again
 from dpwavelet.pipeline.settings import RunSettings, read_config
 from dpwavelet.pipeline.start import starting_model
-from dpwavelet.privacy.budget import Account, DataLedger, ledger_path
+from dpwavelet.privacy.budget import Account, DataLedger
 from dpwavelet.privacy.keys import KEY, key_file, signing_key
 from dpwavelet.privacy.ledger import Ledger
 from dpwavelet.privacy.plan import PrivacyPlan
@@ -93,11 +93,10 @@ def _run(
     model, plan, watch = opened.model, opened.plan, opened.watch
     check_writable(out)
     key = signing_key(key_file(settings.key) or private / "keys" / KEY)
-    fingerprint = opened.fingerprint
-    spendings = DataLedger.open(ledger_path(fingerprint, settings.ledger), fingerprint)
-    check_place(spendings.path)
-    if not _is_begun(out, spendings):
-        check_beside(data, split, spendings, [plan], progress.tell)
+    books = Books.of(data, watch.prints.files, settings.ledger)
+    check_place(books.ledger.path)
+    if not _is_begun(out, books.ledger):
+        check_beside(books, [plan], progress.tell)
     if not (out / "config.yaml").exists():
         rehearse(opened, settings, progress, out.name)
     here = Ongoing(plan, settings, _begin(out, settings, plan, opened.enlarger), private, progress)
@@ -109,7 +108,7 @@ def _run(
     if here.name not in own.runs:  # tokens from before the ledger knew the run may be of other images
         kept.unlink(missing_ok=True)
     tokens = _tokens(opened, kept, here)
-    account = open_account(data, split, spendings, own, here.name, plan, out.name, settings.allow)
+    account = open_account(books, own, here.name, plan, out.name, settings.allow)
     check_accountant(account.own, here.name, checkpoint.folder)
     started = time.monotonic()
     source_of = partial(_bound_source, checkpoint, tokens, account)
@@ -165,10 +164,9 @@ def dry_run(
     if (key := key_file(settings.key)) is not None and key.exists():
         signing_key(key)
     opened = open_all(Path(data), settings, progress, split)
-    fingerprint = opened.fingerprint
-    spendings = DataLedger.open(ledger_path(fingerprint, settings.ledger), fingerprint)
-    check_place(spendings.path)
-    check_beside(Path(data), split, spendings, [opened.plan], progress.tell)
+    books = Books.of(Path(data), opened.watch.prints.files, settings.ledger)
+    check_place(books.ledger.path)
+    check_beside(books, [opened.plan], progress.tell)
     rehearse(opened, settings, progress, "rehearsal" if named is None else named.name)
     return opened.plan
 

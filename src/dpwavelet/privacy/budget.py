@@ -153,8 +153,9 @@ class DataLedger(Ledger):
             if not _affords(cap, held):
                 raise PrivacyError(
                     f"a cap of epsilon {cap.epsilon:g} at delta {cap.delta:.3g} is below the "
-                    f"{composed(held, cap.delta):.4g} that these images and others of the same folder hold "
-                    f"together (see {', '.join(str(ledger.path) for ledger in group)}); choose a higher one."
+                    f"{composed(held, cap.delta):.4g} that these images and sets that share some with them "
+                    f"hold together (see {', '.join(str(ledger.path) for ledger in group)}); choose a higher "
+                    "one."
                 )
         self.append({"kind": "cap", "images": self.images, **asdict(cap)})
 
@@ -238,7 +239,8 @@ class DataLedger(Ledger):
                 f"{composed(before, delta):.4g} is charged or reserved, and with "
                 f"{'this run' if runs == 1 else f'these {runs} runs'} it would be "
                 f"{composed(after, delta):.4g}. Ask for a smaller epsilon, abandon a run that will not be "
-                "resumed (dpwavelet ledger show, ledger abandon), or raise the cap (ledger cap)."
+                "resumed (dpwavelet ledger show, ledger abandon), or raise the cap (ledger cap), which is in "
+                f"{self.path}."
             )
 
     def _check_cap(self, cap: Cap) -> None:
@@ -348,6 +350,12 @@ class Account:
         return self.own.finish(run)
 
 
+def told_delta(ledger: DataLedger, *others: DataLedger) -> float | None:
+    """At which delta costs are told: that of the cap of the first, or the smallest of all runs."""
+    plans = [float(run.begun["plan"]["delta"]) for each in (ledger, *others) for run in each.runs.values()]
+    return ledger.cap.delta if ledger.cap else min(plans, default=None)
+
+
 def summary(ledger: DataLedger, delta: float | None = None) -> dict[str, Any]:
     """What `dpwavelet ledger show` says, as JSON; an epsilon of null is beyond what can be accounted for.
 
@@ -355,8 +363,7 @@ def summary(ledger: DataLedger, delta: float | None = None) -> dict[str, Any]:
     less than their sum.
     """
     if delta is None:
-        plans = [float(run.begun["plan"]["delta"]) for run in ledger.runs.values()]
-        delta = ledger.cap.delta if ledger.cap else min(plans, default=None)
+        delta = told_delta(ledger)
     if delta is not None:
         check_delta(delta)
 
