@@ -48,6 +48,8 @@ def cap(
     books = _books(data, ledger, split)
     if delta is None and books.ledger.cap:
         delta = books.ledger.cap.delta
+    if delta is None and not books.files:
+        raise ConfigError(f"{books.ledger.path} does not know of how many images it is; give --delta.")
     if delta is None:
         usual = RunSettings(epsilon=epsilon)
         delta = usual_delta(usual, declared(usual, len(books.files)))

@@ -301,9 +301,23 @@ class TestCaps:
         assert cost["epsilon"] == pytest.approx(epsilon_pld((*PLAN.events, *PLAN.events), 0.005), rel=0.01)
         assert f"to one record that all of them used: epsilon {cost['epsilon']:.4g} is charged" in shown
         assert call(capsys, "ledger", "abandon", ledger, "people train")[0] == 0
+        ledger.with_suffix(IMAGES).unlink()
+        moved = ledger.rename(people.parent / ledger.name)
+        assert (
+            call(capsys, "ledger", "cap", moved, "--epsilon", "8")[0] == 0
+        )  # at the delta of the cap before
         own = people.parent / "people train.jsonl"
         status, _, told = call(capsys, "ledger", "cap", own, "--epsilon", "5")
         assert (status, Ledger.open(own).entries[-1]["kind"]) == (2, "begun"), told
+
+    def test_a_ledger_without_its_images_has_no_usual_delta(
+        self, people: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        spend(ledger_of(people, None))
+        path = ledger_of(people, None).path
+        status, _, told = call(capsys, "ledger", "cap", path, "--epsilon", "8")
+        assert (status, "give --delta" in " ".join(told.split())) == (2, True)
+        assert call(capsys, "ledger", "cap", path, "--epsilon", "8", "--delta", "1e-4")[0] == 0
 
     def test_people_and_records_under_one_cap_are_refused(self, people: Path) -> None:
         ledger_of(people, None).set_cap(Cap(50.0, 1e-4))
