@@ -510,15 +510,15 @@ ACCOUNTS = breaks_of(
     (
         "people taken for strangers when a cap is set",
         "A cap is put in force that some people are over already.",
-        "return found if people else beside(books)",
-        "return beside(books)",
+        "return _grouped(books, near, people)",
+        "return _grouped(books, near, False)",
         "TestCaps::test_a_cap_on_the_folder_is_held_against_all_that_people_paid",
     ),
     (
         "a record in two splits counted in pairs",
         "It pays for both splits, and the cap on the folder sees either alone.",
-        "groups = {tuple(i for i, (_, shared) in enumerate(found) if file in shared) for file in ours}",
-        "groups = {(i,) for i, _ in enumerate(found)}",
+        "groups = {tuple(one for one in near if file in near[one]) for file in books.files}",
+        "groups = {(one,) for one in near if near[one]}",
         "TestCaps::test_a_record_of_two_splits_pays_for_both_under_the_cap_of_the_folder"
         " TestCaps::test_a_cap_on_the_folder_is_held_against_every_split_or_all_of_a_shared_record"
         " TestBeside::test_of_sets_that_lie_within_each_other_one_record_may_pay_for_all",
@@ -526,8 +526,8 @@ ACCOUNTS = breaks_of(
     (
         "a set that has grown by an image taken for another",
         "With every image that is added, all records may spend the whole cap once more.",
-        "found.append((Beside(name, ledger), shared))",
-        "found.extend([(Beside(name, ledger), shared)] if path.stem in parts else [])",
+        "        if ledger.entries:\n            name",
+        "        if ledger.entries and path.stem in parts:\n            name",
         "TestCaps::test_a_cap_holds_for_a_set_that_has_grown_and_for_what_it_was"
         " TestBeside::test_a_set_that_has_grown_is_found_by_the_pictures_that_it_had",
     ),

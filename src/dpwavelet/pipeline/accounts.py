@@ -61,7 +61,7 @@ class Books:
         return cls(None, _kept_images(path), DataLedger.open(path, path.stem))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Beside:
     """A ledger of other images, some of them the same."""
 
@@ -86,34 +86,42 @@ def beside(books: Books, people: bool = False) -> list[tuple[Beside, ...]]:
     same record, and adds up. `people` may be in every set of which an image or the folder is shared, so all
     those are one group.
     """
-    own = books.ledger.path
-    others = sorted(path for path in own.parent.glob("*.jsonl") if path != own)
-    parts = _parts(books) if others else {}
-    ours, found = set(books.files), list[tuple[Beside, set[bytes]]]()
-    for path in others:
-        name, files = parts[path.stem] if path.stem in parts else ("", _kept_images(path))
-        shared = ours.intersection(files)
-        if not shared and not (people and path.stem in parts):
-            continue
-        ledger = DataLedger.open(path, path.stem)
-        if ledger.entries:
-            name = name or f"another set ({path.stem[:8]}, with {len(shared):,} of these images)"
-            found.append((Beside(name, ledger), shared))
-    if people:
-        groups = {tuple(range(len(found)))}
-    else:
-        groups = {tuple(i for i, (_, shared) in enumerate(found) if file in shared) for file in ours}
-    widest = [one for one in groups if one and not any(set(one) < set(other) for other in groups)]
-    return sorted(
-        (tuple(found[i][0] for i in group) for group in widest), key=lambda group: [one.name for one in group]
-    )
+    return _grouped(books, _near(books), people)
 
 
 def adding(books: Books) -> list[tuple[Beside, ...]]:
     """What `beside` finds by the units that runs protect: people only where some runs protect them."""
-    found = beside(books, people=True)
-    people = any(unit.startswith("person") for unit in _units(books, found))
-    return found if people else beside(books)
+    near = _near(books)
+    people = any(unit.startswith("person") for unit in _units(books, [list(near)]))
+    return _grouped(books, near, people)
+
+
+def _near(books: Books) -> dict[Beside, set[bytes]]:
+    """Ledgers with entries of images of the same folder or with some of the same images: which are shared."""
+    own = books.ledger.path
+    others = sorted(path for path in own.parent.glob("*.jsonl") if path != own)
+    parts = _parts(books) if others else {}
+    ours, found = set(books.files), dict[Beside, set[bytes]]()
+    for path in others:
+        name, files = parts[path.stem] if path.stem in parts else ("", _kept_images(path))
+        shared = ours.intersection(files)
+        if not shared and not name:
+            continue
+        ledger = DataLedger.open(path, path.stem)
+        if ledger.entries:
+            name = name or f"another set ({path.stem[:8]}, with {len(shared):,} of these images)"
+            found[Beside(name, ledger)] = shared
+    return found
+
+
+def _grouped(books: Books, near: Mapping[Beside, set[bytes]], people: bool) -> list[tuple[Beside, ...]]:
+    """Groups of which none lies within another: all as one, or by which sets one record is in."""
+    if people:
+        groups = {tuple(near)}
+    else:
+        groups = {tuple(one for one in near if file in near[one]) for file in books.files}
+    widest = [one for one in groups if one and not any(set(one) < set(other) for other in groups)]
+    return sorted(widest, key=lambda group: [one.name for one in group])
 
 
 def each(groups: Iterable[Sequence[Beside]]) -> list[Beside]:
