@@ -117,6 +117,20 @@ class TestBeside:
         after = _begin(grown).data
         assert [one.ledger.path for one in each(beside(books_of(people, "train")))] == [after.path]
 
+    def test_a_list_of_images_that_cannot_be_read_is_no_empty_one(
+        self, people: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kept, read = _begin(people, "train").data.path.with_suffix(IMAGES), Path.read_bytes
+
+        def locked_away(path: Path) -> bytes:
+            if path == kept:
+                raise PermissionError(13, "Permission denied", str(path))
+            return read(path)
+
+        monkeypatch.setattr(Path, "read_bytes", locked_away)
+        with pytest.raises(PrivacyError, match="cannot be read"):
+            beside(books_of(_grown(people)))
+
     def test_of_sets_that_lie_within_each_other_one_record_may_pay_for_all(self, people: Path) -> None:
         later, latest = _grown(people), _grown(people, 20)
         for data in (later, latest):
@@ -130,6 +144,7 @@ class TestBeside:
         kept = _begin(people, "train").data.path.with_suffix(IMAGES)
         files = sorted(books_of(people, "train").files)
         assert kept.read_bytes() == b"".join(files)
+        assert kept.stat().st_mode & 0o777 == 0o600
         kept.write_bytes(b"".join(files[1:]))
         with pytest.raises(PrivacyError, match="restore it, or delete it"):
             beside(books_of(_grown(people)))

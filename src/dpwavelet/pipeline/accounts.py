@@ -158,7 +158,13 @@ def _kept_images(ledger: Path) -> list[bytes]:
     path = ledger.with_suffix(IMAGES)
     if not path.is_file():
         return []
-    kept = path.read_bytes()
+    try:
+        kept = path.read_bytes()
+    except OSError as error:
+        raise PrivacyError(
+            f"{path} cannot be read ({error.strerror}), so nobody can tell whether these images are among "
+            "those of that ledger; have whoever owns it let you read it, or name another folder of ledgers."
+        ) from error
     if hashlib.sha256(kept).hexdigest() != ledger.stem:
         raise PrivacyError(
             f"{path} does not hold the digests of the images that it is named after, so nobody can tell "
@@ -172,6 +178,7 @@ def _keep_images(books: Books) -> None:
     path = books.ledger.path.with_suffix(IMAGES)
     if books.files and not path.is_file():
         write_bytes(path, b"".join(sorted(books.files)))
+        path.chmod(0o600)  # as the ledger
 
 
 def check_beside(books: Books, plans: Sequence[PrivacyPlan], tell: Callable[[str], None]) -> None:
