@@ -34,7 +34,6 @@ PAGE = 4096  # bytes; a shorter write, as that of a ledger's line, is not cut in
 STEPS, CHARGED = 6, 2  # steps of the run, and how many are charged at once
 FEW = 40  # pictures by which what is bought is measured
 RUN, PRIVATE = "run", Path("run") / "private"
-pytestmark = pytest.mark.xdist_group("kills")  # one worker kills, once for all of these tests
 LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="finds the path of an open file in /proc")
 
 
