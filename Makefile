@@ -35,7 +35,7 @@ fix: $(STAMP) ## format, and repair what ruff can repair
 	$(BIN)/ruff check --fix .
 
 test: $(STAMP) ## every test, warnings as errors; ARGS="-k wavelet" narrows it
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 mutants: $(STAMP) ## break the promise on purpose and see a test fail; ARGS="--only noise" narrows it
 	$(BIN)/python tests/mutants.py --jobs $(WORKERS) $(ARGS)
