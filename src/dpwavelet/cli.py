@@ -43,7 +43,7 @@ from dpwavelet.pipeline import (
     read_captions,
     run,
 )
-from dpwavelet.pipeline.accounts import is_of_data
+from dpwavelet.pipeline.accounts import Books, Room, any_kept, is_of_data, room_for
 from dpwavelet.pipeline.bought import METRICS
 from dpwavelet.pipeline.forecast import forecast_all
 from dpwavelet.pipeline.likeness import CHOICES
@@ -140,6 +140,7 @@ def plan(
     warm_start: option.WarmStart = None,
     likeness: option.LikenessEpsilon = None,
     metrics_epsilon: option.MetricsEpsilon = None,
+    ledger: cli_ledger.Folder = None,
     timing: Annotated[
         bool,
         typer.Option(
@@ -155,7 +156,8 @@ def plan(
     Signal to noise is C / (sigma C sqrt(d) / B): the longest that the mean of B clipped gradients can be,
     over the length of the noise on it, in one step; C is the clipping norm, sigma the noise multiplier, d
     the number of trained parameters. Time runs from images to private weights; samples come on top. Quality
-    is what runs on public stand-ins of about this signal to noise gained.
+    is what runs on public stand-ins of about this signal to noise gained. Where earlier runs used these
+    images, it tells what all would cost together, and where a cap leaves no room.
     """
     option.use(threads)
     check_data(data)
@@ -185,8 +187,14 @@ def plan(
     forecasts = forecast_all(
         plans, preset, training, timing=timing, private_scales=private_scales, caption_words=caption_words
     )
+    rooms = list[Room]()
+    if any_kept(ledger):  # else nothing was spent, and no image need be read
+        books = Books.open(data, split, ledger)
+        rooms = [room_for(books, each) for each in plans]
     if as_json:
-        print(json.dumps([each.to_json() for each in forecasts], indent=2))
+        told = rooms or [Room("", 0.0, None, "")] * len(plans)
+        both = [each.to_json() | room.to_json() for each, room in zip(forecasts, told, strict=True)]
+        print(json.dumps(both, indent=2))
         return
     units = "people" if group_by else "records"
     table = Table(title=f"{plans[0].records:,} declared {units}, delta {up(plans[0].delta)}")
@@ -208,6 +216,9 @@ def plan(
                 f"{below(each.signal_of_run, LEAST_SIGNAL)} of the noise it adds, and {LEAST_SIGNAL:g} is "
                 "the least."
             )
+    for p, room in zip(plans, rooms, strict=False):
+        if room.text:
+            print(f"epsilon {p.epsilon:g}: {room.text}")
 
 
 @app.command(name="run")

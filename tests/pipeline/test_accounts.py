@@ -23,6 +23,7 @@ from dpwavelet.pipeline.accounts import (
     each,
     open_account,
     open_ledger,
+    room_for,
     set_cap,
 )
 from dpwavelet.privacy.accounting import epsilon_pld
@@ -293,6 +294,35 @@ class TestCaps:
             _begin(grown)
         with pytest.raises(PrivacyError, match="share some with them hold together"):
             set_cap(books_of(grown), Cap(3.0, 1e-4))
+
+    def test_what_a_plan_would_add_is_told_before_anything_is_spent(self, people: Path) -> None:
+        grown, both = _grown(people), epsilon_pld((*PLAN.events, *PLAN.events), PLAN.delta)
+        assert room_for(books_of(grown), PLAN).epsilon is None
+        _begin(people, "train")
+        for books in (books_of(people, "train"), books_of(grown)):
+            room = room_for(books, PLAN)
+            assert room.epsilon == pytest.approx(both, rel=0.01) and not room.refused
+        set_cap(books_of(people, "train"), Cap(5.0, 1e-4))
+        assert "may cost epsilon 5" in room_for(books_of(grown), PLAN).refused
+        assert [entry["kind"] for entry in ledger_of(grown, None).entries] == []
+
+    def test_plan_tells_what_all_would_cost_and_where_a_cap_leaves_no_room(
+        self, people: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        asked = ("plan", people, "--split", "train", "--epsilon", "2", "6", "--model", tiny_model,
+                 "--no-timing", "--ledger", people.parent / "ledgers")  # fmt: skip
+        assert "earlier runs" not in call(capsys, *asked)[1]
+        (row, _) = json.loads(call(capsys, *asked, "--json")[1])
+        assert (row["refused"], row["epsilon_with_earlier_runs"]) == ("", None)
+        _begin(people, "train")
+        set_cap(books_of(people, "train"), Cap(7.0, 1e-4))
+        told = " ".join(call(capsys, *asked)[1].split())
+        small, large = json.loads(call(capsys, *asked, "--json")[1])
+        assert 2 < small["epsilon_with_earlier_runs"] < 6 and not small["refused"]
+        assert "epsilon 2: with what earlier runs hold, one record that all of them used pays" in told
+        assert f"pays epsilon {small['epsilon_with_earlier_runs']:.4g} at delta" in told
+        assert "may cost epsilon 7" in large["refused"]
+        assert "epsilon 6: `run` refuses this: all runs on these images may cost epsilon 7" in told
 
     def test_a_cap_that_nobody_has_spent_under_holds_for_a_set_that_has_grown(self, people: Path) -> None:
         set_cap(books_of(people, "train"), Cap(3.0, 1e-4))

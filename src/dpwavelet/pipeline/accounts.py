@@ -61,6 +61,33 @@ class Books:
         return cls(None, _kept_images(path), DataLedger.open(path, path.stem))
 
 
+@dataclass(frozen=True)
+class Room:
+    """What a plan would add to what ledgers hold already, and whether caps leave room for it."""
+
+    unit: str
+    delta: float
+    epsilon: float | None  # that one unit pays with all that is held; nothing where nothing is
+    refused: str  # by which words `run` would refuse it; empty where caps leave room
+
+    @property
+    def text(self) -> str:
+        """The same in a sentence, which is empty where nothing was spent."""
+        if self.refused:
+            return f"`run` refuses this: {self.refused}"
+        if self.epsilon is None:
+            return ""
+        return (
+            f"with what earlier runs hold, one {self.unit} that all of them used pays epsilon "
+            f"{self.epsilon:.4g} at delta {up(self.delta)}."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values; an epsilon beyond what can be accounted for is null, as is one of no run."""
+        known = self.epsilon is not None and math.isfinite(self.epsilon)
+        return {"refused": self.refused, "epsilon_with_earlier_runs": self.epsilon if known else None}
+
+
 @dataclass(frozen=True, eq=False)
 class Beside:
     """A ledger of other images, some of them the same."""
@@ -208,6 +235,24 @@ def check_beside(books: Books, plans: Sequence[PrivacyPlan], tell: Callable[[str
             f"warning: with this, one {unit} that all of them used pays epsilon {most:.4g} at delta "
             f"{up(delta)}."
         )
+
+
+def room_for(books: Books, plan: PrivacyPlan) -> Room:
+    """What `check_beside` would say of this plan, told instead of raised."""
+    unit, groups = unit_of(plan.to_json()), beside(books, plan.unit == "person")
+    most = None
+    if books.ledger.runs or any(one.ledger.runs for one in each(groups)):
+        most = max(composed(_events(unit, books, group, [plan]), plan.delta) for group in ((), *groups))
+    try:
+        check_beside(books, [plan], _say_nothing)
+    except PrivacyError as error:
+        return Room(unit, plan.delta, most, str(error))
+    return Room(unit, plan.delta, most, "")
+
+
+def any_kept(folder: Path | None) -> bool:
+    """Whether there is any ledger in the place where those of data sets are kept."""
+    return any(ledger_path("", folder).parent.glob("*.jsonl"))
 
 
 def held_together(
