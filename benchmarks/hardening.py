@@ -80,7 +80,8 @@ def learned(
     usual = Pretraining()
     torch.manual_seed(0)
     first = replace(model, detail=DetailModel(model.detail.config))
-    train_detail(first, public, replace(usual.detail, steps=steps), 0, folder / "detail.safetensors", told)
+    schedule, looker = replace(usual.detail, steps=steps), usual.looker()
+    train_detail(first, public, schedule, 0, folder / "detail.safetensors", told, looker)
     ways: dict[str, AbstractContextManager[object]] = {
         HARDENED: nullcontext(),
         TRUE: patch.object(detail_stage, "with_mistakes", lambda model, coarse, generator: coarse),
@@ -93,7 +94,7 @@ def learned(
         going_on = replace(model, detail=copy.deepcopy(first.detail))
         with way:
             schedule = replace(usual.hardened, steps=more)
-            harden_detail(going_on, public, schedule, 0, own / "hardened.safetensors", told)
+            harden_detail(going_on, public, schedule, 0, own / "hardened.safetensors", told, looker)
         found[name] = going_on.detail
     return found
 

@@ -26,6 +26,13 @@ def pretrain(
         list[str] | None,
         typer.Option(help="What the data set is called; private data of that name is refused. Repeatable."),
     ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Feature network to learn details by, as `pretrain-features` makes it; the one that ships "
+            "unless given."
+        ),
+    ] = None,
     terms: Annotated[
         str,
         typer.Option(help="The data set and its terms of use, for every release from here to tell."),
@@ -39,15 +46,21 @@ def pretrain(
     With --method, the networks of a system that `compare` puts beside ours.
     """
     option.use(threads)
-    about = PublicRun(preset=preset, seed=seed, names=tuple(name or ()), terms=terms)
+    about = PublicRun(preset=preset, seed=seed, names=tuple(name or ()), terms=terms, features=features)
     make_weights(method, data, split, about, effort, out, _note)
     print(f"model in {out}; look at the sheets in {out}.work")
 
 
 def pretrain_features(
     data: Annotated[Path, typer.Argument(help="Folder, tar or zip of PUBLIC images with classes.")],
-    teacher: Annotated[Path, typer.Option(help="MobileNetV2 as an .npz of plain arrays.")],
     out: Annotated[Path, typer.Option(help="Folder to make; OUT.work keeps what resuming needs.")],
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            help="A larger network whose view to learn too: MobileNetV2 as an .npz of plain arrays. Unless "
+            "given, the classes alone teach it."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="Images to learn from: their split.")] = "train",
     held_out: Annotated[str, typer.Option(help="Images to measure on: their split.")] = "val",
     effort: Annotated[float, typer.Option(help="Share of the usual steps: 0.1 is a quick try.")] = 1.0,
@@ -59,7 +72,7 @@ def pretrain_features(
     wanted = FeatureTraining(seed=seed).scaled(effort)
     side = wanted.config.image_size
     images, others = (PublicImages.open(data, side, name) for name in (split, held_out))
-    found = train_features(images, others, teacher, wanted, out, _note)
+    found = train_features(images, others, teacher, wanted.of_classes(images), out, _note)
     print(f"{_listed(found)}; feature network in {out}")
 
 

@@ -7,6 +7,7 @@ frozen wherever it is used here. Numbers by it are named by it ("FD-thumb"): the
 Letters: B batch, F channels of a stage, D features, K classes, h and w sides of a map.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dpwavelet.checkpoint import (
+    digest,
     digest_files,
     read_json,
     read_tensors,
@@ -133,6 +135,17 @@ class FeatureNetwork(nn.Module):
 def bundled() -> Path:
     """The folder of the network that ships with the package."""
     return Path(str(resources.files("dpwavelet"))) / "weights" / "features"
+
+
+def digest_of(folder: Path) -> str:
+    """SHA-256 of both files that the rows of a network depend on."""
+    files = ("features.json", "features.safetensors")
+    if missing := [file for file in files if not (folder / file).is_file()]:
+        raise ModelError(
+            f"{folder} is no feature network: it lacks {' and '.join(missing)}; "
+            "`dpwavelet pretrain-features` makes one."
+        )
+    return hashlib.sha256("".join(digest(folder / file) for file in files).encode()).hexdigest()
 
 
 def perceptual_distance(network: FeatureNetwork, first: Tensor, second: Tensor) -> Tensor:

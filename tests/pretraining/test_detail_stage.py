@@ -232,7 +232,10 @@ class TestPolishing:
         monkeypatch.setattr(detail_stage, "FREE", 16)
         before = [p.detach().clone() for p in model.detail.parameters()]
         schedule = Schedule(steps=2, batch_size=8)
-        polish_detail(model, images, schedule, 0, tmp_path / "state", lambda *note: told.append(note))
+        polish_detail(
+            model, images, schedule, 0, tmp_path / "state", lambda *note: told.append(note),
+            FeatureNetwork.from_pretrained(),
+        )  # fmt: skip
         assert shapes == {"judged": (6, 14, 14), "measured": (6, 6, 6)}
         assert any(not torch.equal(p, b) for p, b in zip(model.detail.parameters(), before, strict=True))
         assert told[-1][:3] == ("polished", 2, 2)

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import call
 
+from dpwavelet import cli_pretrain
 from dpwavelet.checkpoint import read_json, write_bytes
 from dpwavelet.errors import ConfigError
 from dpwavelet.features import FeatureConfig, FeatureNetwork
@@ -55,7 +57,7 @@ def teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "teacher.npz"
 
 
-def train(data: Path, teacher: Path, out: Path, run: FeatureTraining = RUN) -> dict[str, float]:
+def train(data: Path, teacher: Path | None, out: Path, run: FeatureTraining = RUN) -> dict[str, float]:
     images, held_out = (PublicImages.open(data, 32, split) for split in ("train", "val"))
     return train_features(images, held_out, teacher, run, out, lambda *_: None)
 
@@ -67,6 +69,29 @@ def test_it_learns_the_classes_and_what_the_teacher_sees(data, teacher, tmp_path
     card = read_json(tmp_path / "net" / "card.json")
     assert card["held_out"] == {"images": 20, **found}
     assert card["trained_on"]["images"] == 40
+
+
+def test_without_a_teacher_it_learns_the_classes_alone(data, tmp_path):
+    found = train(data, None, tmp_path / "net")
+    assert found == {"top1": 1.0, "top5": 1.0}
+    card = read_json(tmp_path / "net" / "card.json")
+    assert (card["trained_on"]["teacher"], card["trained_on"]["portraits"]) == (None, 0)
+
+
+def test_the_command_fits_the_network_to_the_classes_of_the_images(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        cli_pretrain, "FeatureTraining", lambda **_: replace(RUN, config=replace(SHAPE, classes=9))
+    )
+    status, said, _ = call(capsys, "pretrain-features", data, "--out", tmp_path / "net")
+    assert (status, "top1 1.000" in said) == (0, True)
+    assert read_json(tmp_path / "net" / "features.json")["classes"] == 2
+
+
+def test_images_of_one_kind_teach_nothing_and_are_refused(data, tmp_path):
+    text = (data / "metadata.jsonl").read_text().replace('"blue"', '"red"')
+    write_bytes(data / "metadata.jsonl", text.encode())
+    with pytest.raises(ConfigError, match="the images have 1, and two are the least"):
+        train(data, None, tmp_path / "net", RUN.of_classes(PublicImages.open(data, 32, "train")))
 
 
 def test_untrained_it_does_not_know_what_the_teacher_sees(data, teacher, tmp_path):

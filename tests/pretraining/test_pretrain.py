@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from dpwavelet import features
 from dpwavelet.checkpoint import digest, read_json, read_tensors
-from dpwavelet.errors import ConfigError
+from dpwavelet.errors import ConfigError, ModelError
+from dpwavelet.features import FeatureConfig, FeatureNetwork
 from dpwavelet.images.known import KNOWN, known_of, read_known
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.images.public import PublicImages
@@ -121,6 +123,22 @@ class TestWhole:
         pixels = images.pixels(range(len(images))).numpy()
         assert np.array_equal(read_known(out), known_of(pixels))
         assert KNOWN in read_json(out / "card.json")["digests"]
+
+    def test_it_learns_by_the_feature_network_that_is_named_and_by_no_other(
+        self, portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """So weights can be made that owe nothing to the network that ships, and to its terms."""
+        for name, width in (("own", 8), ("other", 6)):
+            config = FeatureConfig(image_size=32, widths=(width, 16), depth=1, features=6, classes=2)
+            FeatureNetwork(config).save(tmp_path / name, {})
+        monkeypatch.setattr(features, "bundled", lambda: tmp_path / "nowhere")
+        images, own = PublicImages.open(portraits, 32), replace(QUICK, features=tmp_path / "own")
+        model = pretrain(images, own, tmp_path / "model", silent)
+        assert model.card["run"]["features"] == features.digest_of(tmp_path / "own")
+        with pytest.raises(ConfigError, match="another run"):
+            pretrain(images, replace(own, features=tmp_path / "other"), tmp_path / "model", silent)
+        with pytest.raises(ModelError, match="is no feature network"):
+            pretrain(images, replace(own, features=tmp_path / "absent"), tmp_path / "model", silent)
 
     def test_effort_scales_the_steps(self) -> None:
         assert all(

@@ -10,17 +10,15 @@ Nothing is downloaded. Weights come from a path that the caller names, or from a
 
 import os
 from collections.abc import Callable, Mapping
-from hashlib import sha256
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from dpwavelet.checkpoint import digest
 from dpwavelet.errors import ConfigError
 from dpwavelet.evaluation import borrowed
 from dpwavelet.evaluation.spaces import Extractor
-from dpwavelet.features import NAME, FeatureNetwork, bundled
+from dpwavelet.features import NAME, FeatureNetwork, bundled, digest_of
 from dpwavelet.images.sheet import from_bytes
 
 BORROWED: Mapping[str, Callable[[Path], Extractor]] = {
@@ -44,7 +42,7 @@ def thumb(folder: Path | None = None) -> Extractor:
     """Our network. One from a folder is named by its weights, unless they are the bundled ones."""
     place = folder or bundled()
     network = FeatureNetwork.from_pretrained(place)
-    return of_network(network, _digest(place), own=folder is not None and not _is_bundled(folder))
+    return of_network(network, digest_of(place), own=folder is not None and not _is_bundled(folder))
 
 
 def of_network(network: FeatureNetwork, weights: str, *, own: bool = True) -> Extractor:
@@ -82,11 +80,5 @@ def _place(name: str, weights: Path | str | None) -> Path:
     return place
 
 
-def _digest(folder: Path) -> str:
-    """Of both files that the rows depend on."""
-    files = ("features.json", "features.safetensors")
-    return sha256("".join(digest(folder / file) for file in files).encode()).hexdigest()
-
-
 def _is_bundled(folder: Path) -> bool:
-    return (bundled() / "features.safetensors").is_file() and _digest(folder) == _digest(bundled())
+    return (bundled() / "features.safetensors").is_file() and digest_of(folder) == digest_of(bundled())

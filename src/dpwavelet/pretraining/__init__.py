@@ -31,7 +31,7 @@ from dpwavelet.pretraining.stages import (
 from dpwavelet.randomness import stream
 from dpwavelet.text import Vocabulary
 
-Train = Callable[[Model, PublicPixels, Schedule, int, Path, Note], None]
+Train = Callable[..., None]  # of a model, images, schedule, seed, state and note, and a looker if it looks
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,19 @@ class Stage:
     train: Train
     part: str
     within: str = ""
+    looks: bool = False  # whether it learns by a feature network
     heads: bool = False  # whether it sees the drawn heads too: they teach words and faces, hardly texture
 
 
 STAGES = {
     "coarse": Stage(train_coarse, "tokenizer"),
     "transformer": Stage(train_transformer, "transformer"),
-    "detail": Stage(train_detail, "detail", "detail."),
-    "hardened": Stage(harden_detail, "detail", "detail."),
-    "fine": Stage(train_fine, "tokenizer"),
+    "detail": Stage(train_detail, "detail", "detail.", looks=True),
+    "hardened": Stage(harden_detail, "detail", "detail.", looks=True),
+    "fine": Stage(train_fine, "tokenizer", looks=True),
     "continuation": Stage(train_continuation, "transformer"),
     "people": Stage(train_people, "transformer", heads=True),
-    "polished": Stage(polish_detail, "detail", "detail.", heads=True),
+    "polished": Stage(polish_detail, "detail", "detail.", looks=True, heads=True),
 }
 """In this order, each from what those before it made."""
 
@@ -94,7 +95,8 @@ def pretrain(images: PublicImages, run: Pretraining, out: Path, note: Note) -> M
 
         def train(stage: Stage = stage, schedule: Schedule = schedule, state: Path = state) -> None:
             seen = public.with_drawn_heads(run.drawn_heads, run.seed) if stage.heads else public
-            stage.train(model, seen, schedule, run.seed, state, log)
+            more = {"looker": run.looker()} if stage.looks else {}
+            stage.train(model, seen, schedule, run.seed, state, log, **more)
 
         run_or_restore(state, schedule, getattr(model, stage.part), stage.within, train, log)
         picture = work / f"{name}.png"

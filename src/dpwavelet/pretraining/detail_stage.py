@@ -74,28 +74,46 @@ class Judge(nn.Module):
 
 
 def train_detail(
-    model: Model, images: PublicPixels, schedule: Schedule, seed: int, state: Path, note: Note
+    model: Model,
+    images: PublicPixels,
+    schedule: Schedule,
+    seed: int,
+    state: Path,
+    note: Note,
+    looker: FeatureNetwork,
 ) -> None:
     """Draw details around the true coarse images."""
     config = model.tokenizer.config
     _, sample = images.draw(min(1024, 4 * len(images)), stream(seed, "detail spread"))
     model.detail.start(analyze(sample, config.levels, config.wavelet))
-    _train(model, images, schedule, seed, state, note, "detail", hardening=False)
+    _train(model, images, schedule, seed, state, note, looker, "detail", hardening=False)
 
 
 def harden_detail(
-    model: Model, images: PublicPixels, schedule: Schedule, seed: int, state: Path, note: Note
+    model: Model,
+    images: PublicPixels,
+    schedule: Schedule,
+    seed: int,
+    state: Path,
+    note: Note,
+    looker: FeatureNetwork,
 ) -> None:
     """Go on with coarse images that hold the mistakes of the tokenizer and of the transformer."""
-    _train(model, images, schedule, seed, state, note, "hardened", hardening=True)
+    _train(model, images, schedule, seed, state, note, looker, "hardened", hardening=True)
 
 
 def polish_detail(
-    model: Model, images: PublicPixels, schedule: Schedule, seed: int, state: Path, note: Note
+    model: Model,
+    images: PublicPixels,
+    schedule: Schedule,
+    seed: int,
+    state: Path,
+    note: Note,
+    looker: FeatureNetwork,
 ) -> None:
     """Go on with images of any tone, and with coarse images that the transformer drew alone."""
     free = free_drawings(model, images, FREE, seed)
-    _train(model, images, schedule, seed, state, note, "polished", hardening=True, free=free)
+    _train(model, images, schedule, seed, state, note, looker, "polished", hardening=True, free=free)
 
 
 @torch.no_grad()
@@ -164,13 +182,13 @@ def _train(
     seed: int,
     state: Path,
     note: Note,
+    looker: FeatureNetwork,
     stage: str,
     *,
     hardening: bool,
     free: Tensor | None = None,
 ) -> None:
     detail, config = model.detail.train().requires_grad_(True), model.tokenizer.config
-    looker = FeatureNetwork.from_pretrained()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_stream(seed, "judge").initial_seed())
         judge = Judge(looker.config.widths[:JUDGED_MAPS])

@@ -2,7 +2,8 @@
 
 Two lessons at once: the class of each picture, and what a larger public network (the teacher) sees in it. The
 second shapes the rows that distances use; the first keeps the network an honest classifier, whose accuracy
-on held-out public images is on its card.
+on held-out public images is on its card. Without a teacher it learns from the classes alone, so that its
+weights owe nothing to anybody else's.
 """
 
 import math
@@ -46,6 +47,10 @@ class FeatureTraining:
         default_factory=lambda: Schedule(steps=7000, batch_size=128, learning_rate=2e-3, save_every=200)
     )
 
+    def of_classes(self, images: PublicImages) -> "FeatureTraining":
+        """The same run for a network that tells the classes of these images apart."""
+        return replace(self, config=replace(self.config, classes=max(len(_names(images)), 1)))
+
     def scaled(self, share: float) -> "FeatureTraining":
         """The same run with a share of its steps."""
         if not 0 < share < math.inf:
@@ -57,7 +62,7 @@ class FeatureTraining:
 def train_features(
     images: PublicImages,
     held_out: PublicImages,
-    teacher_file: Path,
+    teacher_file: Path | None,
     run: FeatureTraining,
     out: Path,
     note: Note,
@@ -66,15 +71,21 @@ def train_features(
 
     `out.work` keeps what resuming needs.
     """
-    names = sorted({label for index in range(len(images)) if (label := images.label(index)) is not None})
+    names = _names(images)
+    if len(names) < 2:
+        raise ConfigError(
+            f"a feature network learns by telling classes apart; the images have {len(names)}, and two are "
+            "the least. Give them a label each, or put them into folders of their names."
+        )
     if len(names) != run.config.classes:
         raise ConfigError(
             f"the network tells {run.config.classes} classes apart, but the images have {len(names)}; "
             "give images of so many classes, or a config that fits them."
         )
     work = out.with_name(out.name + ".work")
-    teacher, public = Teacher(teacher_file), PublicPixels.read(images)
-    check_same(work, {**asdict(run), "learns_from": public.digest(), "teacher": digest(teacher_file)})
+    teacher, public = Teacher(teacher_file) if teacher_file else None, PublicPixels.read(images)
+    told = digest(teacher_file) if teacher_file else None
+    check_same(work, {**asdict(run), "learns_from": public.digest(), "teacher": told})
     views = _views(public, _classes(images, names), teacher, run, work, note)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_stream(run.seed, "features").initial_seed())
@@ -86,37 +97,45 @@ def train_features(
 
 
 def measure(
-    network: FeatureNetwork, images: PublicImages, names: list[str], teacher: Teacher, targets: Path
+    network: FeatureNetwork, images: PublicImages, names: list[str], teacher: Teacher | None, targets: Path
 ) -> dict[str, float]:
-    """Accuracy, and the share of what the teacher sees that the rows explain, on images of these classes."""
+    """Accuracy, and the share of what a teacher sees that the rows explain, on images of these classes."""
     pixels = PublicPixels.read(images).pixels
-    seen = project(teacher, pixels, targets)
     classes = _classes(images, names)
     rows, scores = zip(
         *(_run(network, pixels[start : start + 256]) for start in range(0, len(pixels), 256)), strict=True
     )
     right = torch.cat(scores).topk(min(5, len(names))).indices == torch.from_numpy(classes)[:, None]
-    missed = (torch.cat(rows) - seen).square().sum() / (seen - seen.mean(0)).square().sum()
-    return {
+    found = {
         "top1": round(float(right[:, 0].float().mean()), 4),
         "top5": round(float(right.any(1).float().mean()), 4),
-        "seen_by_teacher_explained": round(1 - float(missed), 4),
     }
+    if teacher:
+        seen = project(teacher, pixels, targets)
+        missed = (torch.cat(rows) - seen).square().sum() / (seen - seen.mean(0)).square().sum()
+        found["seen_by_teacher_explained"] = round(1 - float(missed), 4)
+    return found
+
+
+def _names(images: PublicImages) -> list[str]:
+    return sorted({label for index in range(len(images)) if (label := images.label(index)) is not None})
 
 
 def _views(
     public: PublicPixels,
     named: NDArray[np.int64],
-    teacher: Teacher,
+    teacher: Teacher | None,
     run: FeatureTraining,
     work: Path,
     note: Note,
 ) -> Views:
-    plain = public.pixels
-    pixels = all_pixels(plain, run.seed, run.portraits)
+    plain, drawn = public.pixels, run.portraits if teacher else 0  # they have no class to learn from
+    pixels = all_pixels(plain, run.seed, drawn)
     classes = np.full(len(pixels), NO_CLASS)
-    known = len(pixels) - run.portraits
+    known = len(pixels) - drawn
     classes[:known] = np.tile(named, known // len(plain))
+    if teacher is None:
+        return Views(pixels, classes, None)
     done = 0
 
     def told(more: int) -> None:
@@ -150,8 +169,11 @@ def _train(network: FeatureNetwork, views: Views, run: FeatureTraining, state: P
             rows, scores = network(from_bytes(batch).contiguous(memory_format=torch.channels_last))
         classes = torch.from_numpy(views.classes[chosen])
         named = F.cross_entropy(scores.float(), classes, label_smoothing=SMOOTHING)
+        numbers = {"class": float(named.detach())}
+        if views.targets is None:
+            return named, numbers
         seen = F.mse_loss(rows.float(), views.targets[torch.from_numpy(chosen)])
-        numbers = {"class": float(named.detach()), "seen": float(seen.detach())}
+        numbers["seen"] = float(seen.detach())
         return named + SEEN_WEIGHT * seen, numbers
 
     run_stage("features", network, run.schedule, step_loss, state, note)
@@ -179,16 +201,17 @@ def _run(network: FeatureNetwork, pixels: NDArray[np.uint8]) -> tuple[Tensor, Te
 def _card(
     images: PublicImages,
     held_out: PublicImages,
-    teacher_file: Path,
+    teacher_file: Path | None,
     run: FeatureTraining,
     found: Mapping[str, float],
 ) -> dict[str, Any]:
+    teacher = {"file": teacher_file.name, "sha256": digest(teacher_file)} if teacher_file else None
     return {
         "name": "dpwavelet feature network, public weights",
         "trained_on": {
             "images": len(images),
-            "portraits": run.portraits,
-            "teacher": {"file": teacher_file.name, "sha256": digest(teacher_file)},
+            "portraits": run.portraits if teacher_file else 0,
+            "teacher": teacher,
             "privacy": "none: public images only; no promise is made to them",
         },
         "held_out": {"images": len(held_out), **found},

@@ -37,11 +37,11 @@ Told = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Views:
-    """Pictures with the class of each and what the teacher sees in it."""
+    """Pictures with the class of each and what the teacher sees in it, if there is one."""
 
     pixels: NDArray[np.uint8]  # [V, 3, S, S]
     classes: NDArray[np.int64]  # [V], NO_CLASS for what has none
-    targets: Tensor  # [V, D], of mean variance 1 over the images as they are
+    targets: Tensor | None  # [V, D], of mean variance 1 over the images as they are; without a teacher none
 
 
 def all_pixels(pixels: NDArray[np.uint8], seed: int, portraits_too: int) -> NDArray[np.uint8]:

@@ -17,6 +17,7 @@ from torch import nn
 
 from dpwavelet.checkpoint import read_json, read_tensors, write_json, write_tensors
 from dpwavelet.errors import ConfigError
+from dpwavelet.features import FeatureNetwork, digest_of
 from dpwavelet.images.public import PublicImages
 from dpwavelet.pretraining.loop import Note, Schedule, finished, restore
 
@@ -31,6 +32,7 @@ class PublicRun:
     seed: int = 0
     drawn_heads: int = 12_000  # beside the images, where a generator learns from both
     names: tuple[str, ...] = ()  # of the data set, as others know it: private data of that name is refused
+    features: Path | None = None  # folder of the network to learn details by; the one that ships unless given
     terms: str = ""  # under which the images may be used; every release that starts from here tells them
 
     def scaled(self, share: float) -> Self:
@@ -45,7 +47,12 @@ class PublicRun:
 
     def _recipe(self) -> dict[str, Any]:
         """What decides the weights, without what is merely said of the images."""
-        return {name: value for name, value in asdict(self).items() if name not in ("names", "terms")}
+        told = {n: v for n, v in asdict(self).items() if n not in ("names", "terms", "features")}
+        return told | ({"features": digest_of(self.features)} if self.features else {})
+
+    def looker(self) -> FeatureNetwork:
+        """The feature network by which details are learned, frozen."""
+        return FeatureNetwork.from_pretrained(self.features)
 
     def card(self, system: str, images: PublicImages, log: "Log") -> dict[str, Any]:
         """What the folder of weights says of itself."""

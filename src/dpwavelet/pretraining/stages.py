@@ -111,21 +111,33 @@ def train_coarse(
 
 
 def train_fine(
-    model: Model, images: PublicPixels, schedule: Schedule, seed: int, state: Path, note: Note
+    model: Model,
+    images: PublicPixels,
+    schedule: Schedule,
+    seed: int,
+    state: Path,
+    note: Note,
+    looker: FeatureNetwork,
 ) -> None:
     """Autoencode the details beside a finished approximation, by pixels and by a feature network."""
-    _train_bands(model, "details", images, schedule, seed, state, note)
+    _train_bands(model, "details", images, schedule, seed, state, note, looker)
 
 
 def _train_bands(
-    model: Model, kind: str, images: PublicPixels, schedule: Schedule, seed: int, state: Path, note: Note
+    model: Model,
+    kind: str,
+    images: PublicPixels,
+    schedule: Schedule,
+    seed: int,
+    state: Path,
+    note: Note,
+    looker: FeatureNetwork | None = None,
 ) -> None:
     tokenizer, config = model.tokenizer.train().requires_grad_(False), model.tokenizer.config
     learned = tokenizer.learns(kind)
     for parameter in learned:
         parameter.requires_grad_(True)
     kept = 1 if kind == "approximation" else config.scales
-    looker = FeatureNetwork.from_pretrained() if kind == "details" else None
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         _, batch = images.draw(schedule.batch_size, stream(seed, kind, step))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dpwavelet.errors import ConfigError
+from dpwavelet.features import FeatureNetwork
 from dpwavelet.images.public import PublicImages
 from dpwavelet.pretraining.loop import Schedule
 from dpwavelet.pretraining.stages import PublicPixels
@@ -56,8 +57,9 @@ class TestAutoencoder:
         before, numbers = distance(diffusion.eval(), images), []
         schedule = Schedule(steps=30, batch_size=8, learning_rate=1e-2, weight_decay=0.0)
         train_autoencoder(
-            diffusion, images, schedule, 0, tmp_path / "state", lambda *told: numbers.append(told[3])
-        )
+            diffusion, images, schedule, 0, tmp_path / "state", lambda *told: numbers.append(told[3]),
+            FeatureNetwork.from_pretrained(),
+        )  # fmt: skip
         assert distance(diffusion, images) < 0.6 * before
         assert {"loss", "pixels", "seen", "spread", "judge"} <= numbers[-1].keys()
         assert not any(p.requires_grad for p in diffusion.autoencoder.parameters())

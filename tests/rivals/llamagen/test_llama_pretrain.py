@@ -32,7 +32,7 @@ RUN = LlamaPretraining(
 @pytest.fixture(scope="module", autouse=True)
 def _small_looker() -> object:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FeatureNetwork, "from_pretrained", classmethod(lambda _: looker()))
+        patch.setattr(FeatureNetwork, "from_pretrained", classmethod(lambda *_: looker()))
         yield
 
 
@@ -185,7 +185,9 @@ def test_the_judge_is_listened_to_after_a_share_of_the_steps(
     public = PublicPixels.read(images).first(8)
     rival = create("tiny", Vocabulary.of(), 0)
     schedule = Schedule(steps=8, batch_size=2)
-    stages.train_tokenizer(rival, public, schedule, 0, tmp_path / "x.safetensors", quiet)
+    stages.train_tokenizer(
+        rival, public, schedule, 0, tmp_path / "x.safetensors", quiet, FeatureNetwork.from_pretrained()
+    )
     assert [round(float(g), 6) for g in seen] == [stages.JUDGE_WEIGHT] * 6  # of 8; a quarter is quiet
 
 

@@ -61,7 +61,7 @@ def pretrain(images: PublicImages, run: DiffusionPretraining, out: Path, note: N
     first, second = work / "autoencoder.safetensors", work / "denoiser.safetensors"
 
     def autoencode() -> None:
-        train_autoencoder(diffusion, public, run.autoencoder, run.seed, first, log)
+        train_autoencoder(diffusion, public, run.autoencoder, run.seed, first, log, run.looker())
 
     def denoise() -> None:
         both = public.with_drawn_heads(run.drawn_heads, run.seed)
@@ -77,10 +77,16 @@ def pretrain(images: PublicImages, run: DiffusionPretraining, out: Path, note: N
 
 
 def train_autoencoder(
-    diffusion: LatentDiffusion, images: PublicPixels, schedule: Schedule, seed: int, state: Path, note: Note
+    diffusion: LatentDiffusion,
+    images: PublicPixels,
+    schedule: Schedule,
+    seed: int,
+    state: Path,
+    note: Note,
+    looker: FeatureNetwork,
 ) -> None:
     """Autoencode: by pixels, by a feature network, and past a judge of small pieces that learns beside."""
-    autoencoder, looker = diffusion.autoencoder, FeatureNetwork.from_pretrained()
+    autoencoder = diffusion.autoencoder
     device = diffusion.denoiser.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_stream(seed, "patch judge").initial_seed())

@@ -56,7 +56,7 @@ def pretrain(images: PublicImages, run: LlamaPretraining, out: Path, note: Note)
     first, second = work / "tokenizer.safetensors", work / "transformer.safetensors"
 
     def tokenize() -> None:
-        train_tokenizer(rival, public, run.tokenizer, run.seed, first, log)
+        train_tokenizer(rival, public, run.tokenizer, run.seed, first, log, run.looker())
 
     def predict() -> None:
         both = public.with_drawn_heads(run.drawn_heads, run.seed)
@@ -70,11 +70,16 @@ def pretrain(images: PublicImages, run: LlamaPretraining, out: Path, note: Note)
 
 
 def train_tokenizer(
-    rival: LlamaGen, images: PublicPixels, schedule: Schedule, seed: int, state: Path, note: Note
+    rival: LlamaGen,
+    images: PublicPixels,
+    schedule: Schedule,
+    seed: int,
+    state: Path,
+    note: Note,
+    looker: FeatureNetwork,
 ) -> None:
     """Autoencode: by pixels, by a feature network, and after a while by a judge of small pieces."""
     tokenizer = rival.tokenizer.train().requires_grad_(True)
-    looker = FeatureNetwork.from_pretrained()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_stream(seed, "llamagen judge").initial_seed())
         judge = Judge(())
