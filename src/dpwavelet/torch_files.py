@@ -34,6 +34,8 @@ LARGEST_ARRAYS = 1 << 29  # bytes; published networks have up to 300 million
 LARGEST_PICKLE = 64 << 20  # bytes; that of a model with thousands of tensors has one megabyte
 MOST_VALUES = 1 << 18  # in the tree, repeated ones counted each time
 DEEPEST = 32
+LARGEST_NUMBER = 8  # bytes of a whole number
+MOST_SHARED = 4  # times that all tensors together may be what their storages are
 LARGEST_TUPLE = 1024  # values, those of tuples inside it counted each time
 STORAGES = {
     "DoubleStorage": torch.float64,
@@ -55,6 +57,9 @@ OPCODES = {
     "LONG_BINPUT", "BINGET", "LONG_BINGET", "MEMOIZE", "GLOBAL", "STACK_GLOBAL", "BINPERSID", "REDUCE",
     "BUILD",
 }  # fmt: skip
+# What may name a value of a dict: by numbers this short and by texts nobody makes a dict slow.
+NAMING = {"BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"}
+NAME = -1  # on the stack: a text or a whole number
 UNREADABLE = (
     OSError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError, ArithmeticError, AttributeError,
     ImportError, LookupError, MemoryError, RecursionError, RuntimeError, TypeError, ValueError,
@@ -178,7 +183,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for a name, or a refusal."""
         if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
+            return _ordered
         if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_parameter"):
             return _Rebuild(name)
         if module == "torch" and name in STORAGES:
@@ -192,6 +197,11 @@ class _Unpickler(pickle.Unpickler):
         if wrong or type(count) is not int or count < 0:
             raise pickle.UnpicklingError("it asks for something that is no storage of plain tensors")
         return _Stored(key, kind, count)
+
+
+def _ordered() -> OrderedDict[Any, Any]:
+    """An empty one, as torch.save begins it; what a pickle would fill it with at once is not looked at."""
+    return OrderedDict()
 
 
 class _Reader:
@@ -211,7 +221,8 @@ class _Reader:
             raise ModelError(f"{path} is a zip file, but none that torch.save wrote: it lacks a data.pkl.")
         self.root = pickles[0].removesuffix("data.pkl")
         self.storages: dict[str, tuple[torch.dtype, Tensor]] = {}
-        self.values = 0
+        self.values = self.size = 0
+        self.largest = MOST_SHARED * sum(record.file_size for record in records)
 
     def read(self) -> Any:
         """What the pickle describes."""
@@ -246,6 +257,9 @@ class _Reader:
         return name  # type: ignore[no-any-return]  # one of the two
 
     def _tensor(self, view: _View) -> Tensor:
+        self.size += math.prod(view.shape) * view.storage.kind.dtype.itemsize
+        if self.size > self.largest:
+            raise ValueError(f"its tensors are more than {MOST_SHARED} times as large as its storages")
         return self._storage(view.storage).as_strided(view.shape, view.strides, view.offset)
 
     def _storage(self, stored: _Stored) -> Tensor:
@@ -299,8 +313,9 @@ def _fill(content: bytearray, file: IO[bytes]) -> None:
 def _check_opcodes(content: bytes) -> None:
     """Refuse what no dict of tensors needs, places in the memo that would take memory to reach, huge tuples.
 
-    A tuple that holds one tuple twice, and so on, is short in a file. Whoever takes it for a key of a dict
-    computes with all that it would be if it were written out.
+    A tuple that holds one tuple twice, and so on, is short in a file; whoever takes it for a name computes
+    with all that it would be if it were written out. And whoever may choose long numbers or tuples for names
+    can have all of them fall into one place of a dict, which then takes the square of their number.
     """
     leaves: list[int] = []  # of what lies on the stack; 0 is a mark
     memo: dict[int, int] = {}
@@ -312,17 +327,24 @@ def _check_opcodes(content: bytes) -> None:
                 raise ValueError("its pickle numbers its values without order")
             memo[place] = leaves[-1]
             continue
+        if opcode.name == "LONG1" and not -(1 << 63) <= int(argument or 0) < 1 << 63:
+            raise ValueError(f"its pickle holds a whole number of more than {LARGEST_NUMBER} bytes")
         taken = _taken(leaves, opcode)
+        if opcode.name in ("SETITEM", "SETITEMS") and any(
+            name != NAME for name in taken[1 : 2 if opcode.name == "SETITEM" else None : 2]
+        ):
+            raise ValueError("its pickle names a value by something that is no text or whole number")
         if opcode.name in ("BINGET", "LONG_BINGET"):
             leaves.append(memo[int(argument or 0)])
         elif opcode.name == "MEMOIZE":
             memo[len(memo)] = taken[0]
             leaves += taken
         else:
-            size = 1 + sum(taken) if "TUPLE" in opcode.name else 1
+            size = 1 + sum(map(abs, taken)) if "TUPLE" in opcode.name else 1
             if size > LARGEST_TUPLE:
                 raise ValueError(f"its pickle holds a tuple of more than {LARGEST_TUPLE} values")
-            leaves += [0 if opcode.name == "MARK" else size for _ in opcode.stack_after]
+            size = {"MARK": 0, **dict.fromkeys(NAMING, NAME)}.get(opcode.name, size)
+            leaves += [size for _ in opcode.stack_after]
 
 
 def _taken(leaves: list[int], opcode: pickletools.OpcodeInfo) -> list[int]:

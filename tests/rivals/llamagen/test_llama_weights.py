@@ -306,6 +306,13 @@ class TestPublished:
             gpt = saved(tmp_path / "y.pt", gpt_tensors("classes"))
             from_published(gpt, gpt, image_size=32, words=ClassNames(CLASSES), heads=HEADS)
 
+    def test_a_file_that_claims_a_huge_network_takes_no_memory_for_it(self, tmp_path: Path) -> None:
+        claimed = gpt_tensors("classes")
+        claimed["tok_embeddings.weight"] = torch.zeros(1, 1 << 22)
+        claimed["layers.0.feed_forward.w1.weight"] = torch.zeros(1 << 22, 1)  # 2 to the 44th weights and more
+        with pytest.raises(ModelError, match="does not fit"):
+            published_transformer(saved(tmp_path / "x.pt", claimed), SIDE, heads=HEADS)
+
     def test_a_file_that_names_more_than_tensors_is_refused(self, tmp_path: Path) -> None:
         tree = {"model": gpt_tensors("classes"), "args": argparse.Namespace(lr=1)}
         with pytest.raises(ModelError, match="plain tensors"):

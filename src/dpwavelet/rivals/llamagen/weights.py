@@ -12,12 +12,13 @@ run. Their shapes say which network they hold, all but the number of heads. A fo
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -41,6 +42,8 @@ from dpwavelet.rivals.llamagen.transformer import LlamaConfig, LlamaTransformer
 from dpwavelet.rivals.llamagen.words import T5, ClassNames
 from dpwavelet.text import Vocabulary
 from dpwavelet.torch_files import read_torch_file, weights_in
+
+N = TypeVar("N", bound=nn.Module)
 
 FORMAT = 1
 PUBLISHED_BY = "published.json"
@@ -177,7 +180,7 @@ def published_tokenizer(path: Path, image_size: int, groups: int = 32) -> VQToke
         )
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise ModelError(f"{path} holds no tokenizer as LlamaGen names its parts: {error}.") from error
-    network = VQTokenizer(config)
+    network = _fitting(lambda: VQTokenizer(config), tensors, path)
     fill(network, tensors, path)
     return network.eval().requires_grad_(False)
 
@@ -201,11 +204,19 @@ def published_transformer(
         else:
             rows = len(tensors["cls_embedding.embedding_table.weight"])  # the last is no class
             shape |= {"prefix": "classes", "caption_length": 2, "words": rows - 1 + 2}
-        network = LlamaTransformer(LlamaConfig(**shape), text)
+        config = LlamaConfig(**shape)
     except (KeyError, IndexError, ValueError, ConfigError) as error:
         raise ModelError(f"{path} holds no transformer as LlamaGen names its parts: {error}.") from error
+    network = _fitting(lambda: LlamaTransformer(config, text), tensors, path)
     fill(network, tensors, path)
     return network.eval().requires_grad_(False)
+
+
+def _fitting(make: Callable[[], N], tensors: Mapping[str, Tensor], path: Path) -> N:
+    """The network, made once its shapes are known to be those of the file: what that claims costs nothing."""
+    with torch.device("meta"):
+        _check_shapes(make(), tensors, path)
+    return make()
 
 
 def published_tensors(path: Path) -> dict[str, Tensor]:
@@ -217,12 +228,16 @@ def published_tensors(path: Path) -> dict[str, Tensor]:
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Load tensors of exactly the names and shapes that `network` has."""
+    _check_shapes(network, tensors, path)
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+
+
+def _check_shapes(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if wanted != found:
         odd = sorted({name for name, _ in set(wanted.items()) ^ set(found.items())})[:3]
         raise ModelError(f"{path} does not fit: {odd} are missing, too many or of another shape.")
-    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
 
 
 def _words(folder: Path, shape: LlamaConfig, text: T5 | None) -> Words:
