@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import call, refused
+from command_line import call, refused, status_of
 from PIL import Image
 from torch import Tensor
 
@@ -398,6 +399,69 @@ class TestRefusals:
     def test_a_public_key_that_is_empty(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """As a variable is that nobody set: it would pass for no key at all."""
         refused(capsys, ["verify", tmp_path, "--public-key", ""], "key")
+
+    @pytest.mark.parametrize(
+        ("words", "named"),
+        [
+            (("run", "there", "--epsilon", "8", "--ledger", ""), "--ledger is empty"),
+            (("run", "there", "--epsilon", "8", "--out="), "--out is empty"),
+            (("plan", "", "--epsilon", "8"), "an argument is empty"),
+            (("verify", "there", "--public-key", ""), "--public-key is empty"),
+        ],
+    )
+    def test_a_word_that_is_empty(
+        self, words: tuple[str, ...], named: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """As of a variable that is not set: the current folder would be a place of ledgers without a cap."""
+        refused(capsys, words, named)
+
+    def test_a_caption_may_be_empty(self, tiny_model: Path, tmp_path: Path) -> None:
+        out = str(tmp_path / "drawn")
+        assert status_of("sample", tiny_model, "--caption", "", "-n", "1", "--out", out) == 0
+
+    def test_files_are_not_put_into_a_release(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        release = tmp_path / "release"
+        release.mkdir()
+        (release / "certificate.json").write_text("{}")
+        asked = ("sample", tiny_model, "-n", "1", "--out", release / "samples")
+        refused(capsys, asked, "lies in a release", "choose another --out")
+        asked = ("evaluate", portraits, portraits, "--cache", release / "rows")
+        refused(capsys, asked, "lies in a release", "choose another --cache")
+        asked = ("evaluate", portraits, portraits, "--cache", portraits / "rows")
+        refused(capsys, asked, "must stay as it is; choose another --cache")
+        assert sorted(path.name for path in release.iterdir()) == ["certificate.json"]
+
+    def test_a_coarse_sample_has_no_enlarger(
+        self, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        asked = ("sample", tiny_model, "--coarse", "--out", tmp_path / "drawn", "--enlarger", "transformer")
+        refused(capsys, asked, "leave out --enlarger")
+
+    def test_words_that_the_model_does_not_know_are_told_of(
+        self, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        asked = ("sample", tiny_model, "-n", "1", "--out", tmp_path / "drawn", "--caption")
+        status, said, told = call(capsys, *asked, "zzzyx qqqwv")
+        assert (status, "1 image in" in said) == (0, True)
+        assert "2 of 2 words in the captions are none that the public weights know" in told
+
+    def test_captions_that_are_json(
+        self, tiny_model: Path, portraits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        asked = ("sample", tiny_model, "--captions", portraits / "metadata.jsonl", "--out", tmp_path / "x")
+        refused(capsys, asked, "holds JSON; give a text file")
+
+    def test_a_name_that_the_terminal_has_no_letters_for_is_spelled_out(self, tmp_path: Path) -> None:
+        draw_to(tmp_path / "Ward Ü", 2, seed=0, size=32)
+        (tmp_path / "Ward Ü" / "Ü.png").write_bytes(b"no picture")
+        found = subprocess.run(
+            [sys.executable, "-m", "dpwavelet", "check", tmp_path / "Ward Ü"],
+            env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert "Traceback" not in found.stderr
+        assert "Ward \\xdc" in found.stdout + found.stderr
 
     @pytest.mark.parametrize(
         ("words", "said"),

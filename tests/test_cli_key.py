@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import call
+from command_line import call, refused
 
 from dpwavelet.privacy.keys import KEY_VARIABLE
 from dpwavelet.privacy.refusals import RULES
@@ -21,9 +21,13 @@ def test_one_key_is_shown_exported_used_and_recognised(
     status, shown, told = call(capsys, "key", "show")
     assert (status, shown) == (2, "")  # a mistyped path makes no key that has signed nothing
     assert f"no key at {tmp_path / 'owner.pem'}" in " ".join(told.split())
-    status, _, told = call(capsys, "key", "export", "--out", tmp_path / "owner.pub")
-    assert status == 0
-    assert f"no key at {tmp_path / 'owner.pem'}" in told
+    export = ("key", "export", "--out", tmp_path / "owner.pub")
+    refused(capsys, export, f"no key at {tmp_path / 'owner.pem'}", "say --new")
+    assert not (tmp_path / "owner.pem").exists()
+    assert call(capsys, *export, "--new")[0] == 0
+    refused(capsys, (*export, "--new"), "there is a key at")
+    assert call(capsys, *export)[0] == 0
+    refused(capsys, ("key", "show", "--key", tmp_path / "owner.pub"), "holds a public key")
     status, shown, told = call(capsys, "key", "show")
     assert (status, told) == (0, "")
     out = tmp_path / "run"

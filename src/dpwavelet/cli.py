@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Exits 2 with one clear line on anything that a user can put right."""
 
+import io
 import itertools
 import json
 import re
@@ -51,7 +52,9 @@ from dpwavelet.pipeline.opening import (
     caption_advice,
     caption_warnings,
     check_data,
+    check_outside_releases,
     fewer_than_declared,
+    warnings_of,
 )
 from dpwavelet.pipeline.release import write_pictures
 from dpwavelet.pipeline.settings import JUDGED, cycled, open_model
@@ -79,6 +82,7 @@ USUAL = PrivateTraining()
 USUAL_NUMBER = 16  # of images that `sample` draws
 # What typer raises at words that it cannot read. It names no class for all of them.
 WRONG_WORDS: Any = typer.BadParameter.__mro__[1]
+MAY_BE_EMPTY = ("--caption", "--terms")  # texts; of all other words an empty one is a mistake
 INTERRUPTED = 130  # the status that typer gives a command which was stopped by Ctrl-C
 
 
@@ -191,10 +195,15 @@ def plan(
     if any_kept(ledger):  # else nothing was spent, and no image need be read
         books = Books.open(data, split, ledger)
         rooms = [room_for(books, each) for each in plans]
+    rooms = rooms or [Room("", 0.0, None, "")] * len(plans)
+    few = [_too_few(each.signal_of_run) for each in forecasts]
     if as_json:
-        told = rooms or [Room("", 0.0, None, "")] * len(plans)
-        both = [each.to_json() | room.to_json() for each, room in zip(forecasts, told, strict=True)]
-        print(json.dumps(both, indent=2))
+        rows = [
+            each.to_json()
+            | {"epsilon_with_earlier_runs": room.known, "refused": [*filter(None, (none, room.refused))]}
+            for each, room, none in zip(forecasts, rooms, few, strict=True)
+        ]
+        print(json.dumps(rows, indent=2))
         return
     units = "people" if group_by else "records"
     table = Table(title=f"{plans[0].records:,} declared {units}, delta {up(plans[0].delta)}")
@@ -209,16 +218,21 @@ def plan(
         )  # fmt: skip
     console.print(table)
     print("\n".join(each.quality_text for each in forecasts))
-    for each in forecasts:
-        if each.signal_of_run < LEAST_SIGNAL:
-            print(
-                f"epsilon {each.plan.epsilon:g}: `run` refuses this (few-records): it would learn at most "
-                f"{below(each.signal_of_run, LEAST_SIGNAL)} of the noise it adds, and {LEAST_SIGNAL:g} is "
-                "the least."
-            )
-    for p, room in zip(plans, rooms, strict=False):
+    for p, room, none in zip(plans, rooms, few, strict=True):
+        for text in filter(None, (none, room.refused)):
+            print(f"epsilon {p.epsilon:g}: `run` refuses this: {text}")
         if room.text:
             print(f"epsilon {p.epsilon:g}: {room.text}")
+
+
+def _too_few(signal: float) -> str:
+    """By which words a run of this signal to noise is refused; empty if it is not."""
+    if signal >= LEAST_SIGNAL:
+        return ""
+    return (
+        f"(few-records) it would learn at most {below(signal, LEAST_SIGNAL)} of the noise it adds, and "
+        f"{LEAST_SIGNAL:g} is the least."
+    )
 
 
 @app.command(name="run")
@@ -379,10 +393,13 @@ def sample(
     number = max(USUAL_NUMBER, len(asked)) if number is None else number
     if number < 1:
         raise ConfigError(f"the number of images must be at least 1, got {number}.")
+    if coarse and (enlarger != DETAIL or not consistent):
+        raise ConfigError("--coarse writes pictures that nothing enlarges; leave out --enlarger.")
     if number < len(asked):
         tell(f"warning: of {len(asked):,} captions the first {number:,} are drawn; raise -n for the others.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} is {'not empty' if out.is_dir() else 'a file'}; choose another --out.")
+    check_outside_releases(out, "--out")
     if (Path(model) / CERTIFICATE).is_file() and (changed := changed_model_files(Path(model))):
         tell(
             f"warning: {', '.join(changed[:3])} of this release is not as certified, so nothing is promised "
@@ -391,6 +408,8 @@ def sample(
     pipeline = Pipeline.from_pretrained(
         model, enlarger=enlarger, consistent=consistent, choices=choices, device=device
     )
+    for line in warnings_of(asked, pipeline.model):
+        tell(line)
     wanted = cycled(asked, number)
     sampling = Sampling(temperature=temperature, top_p=top_p, guidance=guidance, away=away)
     with whole_folder(out) as building, Bars() as bars:
@@ -399,7 +418,7 @@ def sample(
             building,
             pipeline.each(wanted, coarse=coarse, seed=seed, sampling=sampling, told=bars.advance),
         )
-    print(f"{number} images in {out}")
+    print(f"{number} image{'' if number == 1 else 's'} in {out}")
 
 
 @app.command()
@@ -490,6 +509,11 @@ def _root(
 
 def main() -> None:
     """Run the command line; what a user can put right is one line and status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what a terminal has no letter for
+            stream.reconfigure(errors="backslashreplace")
+    if named := _empty_word(sys.argv[1:]):
+        _fail(f"{named} is empty, as of a variable that is not set; give it a value, or leave it out.")
     try:
         status = app(prog_name="dpwavelet", standalone_mode=False)
     except WRONG_WORDS as error:
@@ -507,6 +531,17 @@ def main() -> None:
         told = "stopped. Runs, tables and pretraining go on from there when they are asked for again."
         errors.print(f"dpwavelet: {told}", highlight=False, soft_wrap=True)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _empty_word(words: Sequence[str]) -> str:
+    """What came empty, though it may not: a path of no letters would be the current folder."""
+    for before, word in itertools.pairwise(("", *words)):
+        option, equals, value = word.partition("=")
+        if equals and option.startswith("--") and not value and option not in MAY_BE_EMPTY:
+            return option
+        if not word and before not in MAY_BE_EMPTY:
+            return before if before.startswith("-") else "an argument"
+    return ""
 
 
 def _sentence(message: str, words: Sequence[str]) -> str:

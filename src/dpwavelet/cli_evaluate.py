@@ -18,6 +18,7 @@ from dpwavelet.evaluation.intervals import Bootstrap, Measured
 from dpwavelet.evaluation.scores import Scores
 from dpwavelet.evaluation.sets import Pictures
 from dpwavelet.features import NAME
+from dpwavelet.pipeline.opening import check_apart, check_outside_releases
 
 console = Console()
 
@@ -63,6 +64,10 @@ def evaluate(
         bootstrap=Bootstrap(confidence=confidence, seed=seed),
         seed=seed,
     )
+    if cache is not None:
+        check_outside_releases(cache, "--cache")
+        for place in (real, generated):
+            check_apart(place, cache, "--cache")
     by = extractor(features, weights)
     sets = [Pictures.open(path, by.side, split) for path, split in ((real, split_a), (generated, split_b))]
     with Bars() as bars:

@@ -1,6 +1,5 @@
 """`dpwavelet key`: the owner's key, by which others know whose certificate they read."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +15,7 @@ File = Annotated[
     Path | None,
     typer.Option(
         "--key",
-        help="File of the key that signs; DPWAVELET_KEY unless given. One that is not there is made anew, "
-        "and has signed nothing yet.",
+        help="File of the key that signs; DPWAVELET_KEY unless given. A run makes one that is not there.",
     ),
 ]
 
@@ -27,7 +25,7 @@ def show(key: File = None) -> None:
     """Print the public key, for reviewers to compare with."""
     path = _named(key)
     if not path.exists():
-        raise ConfigError(f"there is no key at {path}; `run` or `key export` makes one where none is.")
+        raise ConfigError(f"there is no key at {path}; `run` or `key export --new` makes one where none is.")
     print(public_bytes(signing_key(path)).hex())
 
 
@@ -35,11 +33,19 @@ def show(key: File = None) -> None:
 def export(
     out: Annotated[Path, typer.Option(help="PEM file to write; it may be published.")],
     key: File = None,
+    new: Annotated[
+        bool, typer.Option("--new", help="Make a key where there is none: it has signed nothing yet.")
+    ] = False,
 ) -> None:
     """Write the public key into a file, for `dpwavelet verify --public-key`."""
     path = _named(key)
-    if not path.exists():
-        print(f"There was no key at {path}, so one is made there.", file=sys.stderr)
+    if not path.exists() and not new:
+        raise ConfigError(
+            f"there is no key at {path}, so this would not be the public half of one that signed anything; "
+            "name the right file, or say --new for one to sign with from now on."
+        )
+    if path.exists() and new:
+        raise ConfigError(f"there is a key at {path} already; leave out --new, or name another file.")
     write_bytes(out, public_pem(signing_key(path)))
     print(out)
 

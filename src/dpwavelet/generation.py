@@ -42,8 +42,8 @@ class Sampling:
         if not (whole and 0 < self.top_p <= 1 and self.batch_size >= 1):
             raise ConfigError(
                 "temperature must be above 0, top_p in (0, 1], guidance at least 0, none of them infinite, "
-                f"and batch_size at least 1; got {self.temperature}, {self.top_p}, {self.guidance}, "
-                f"{self.batch_size}."
+                f"and batch_size at least 1; got temperature {self.temperature}, top_p {self.top_p}, "
+                f"guidance {self.guidance}, batch_size {self.batch_size}."
             )
         check_away(self.away, self.doubt)
 

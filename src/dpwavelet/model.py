@@ -288,6 +288,8 @@ def find(folder: Path | str) -> Path:
         return named[str(folder)]
     if (place / "release").is_dir():
         raise ModelError(f"{folder} is the folder of a run; name its release, {place / 'release'}.")
+    if (place / "model" / "config.json").is_file():
+        raise ModelError(f"{folder} is a release; name its model, {place / 'model'}.")
     raise ModelError(
         f"no model at {folder}: it is neither a folder with config.json nor one of the bundled weights "
         f"({', '.join(named) or 'none'}); make one with `dpwavelet pretrain`."

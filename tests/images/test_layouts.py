@@ -46,7 +46,7 @@ def test_metadata_that_matches_no_image_is_refused(tmp_path):
 def test_images_of_kinds_that_are_not_read_are_reported(tmp_path):
     write(tmp_path, "a.png")
     (tmp_path / "b.heic").write_bytes(b"x")
-    assert open_folder(tmp_path).warnings == ("1 .heic file is not read; save them as PNG, JPEG or TIFF.",)
+    assert open_folder(tmp_path).warnings == ("1 .heic file is not read; save it as PNG, JPEG or TIFF.",)
 
 
 def test_a_group_field_that_a_record_lacks_is_refused(tmp_path):
@@ -79,12 +79,21 @@ def test_a_field_that_reads_like_captions_is_named_where_none_are_read(tmp_path,
     assert not open_folder(tmp_path).warnings
 
 
+def test_other_endings_of_jpeg_are_read_and_packed_scans_reported(tmp_path):
+    write(tmp_path, "a.jfif", "b.jpe", "c.JFIF")
+    (tmp_path / "d.nii.gz").write_bytes(b"x")
+    (tmp_path / "e.nii").write_bytes(b"x")
+    found = open_folder(tmp_path)
+    assert len(found) == 3
+    assert found.warnings == ("2 .nii files are not read; save them as PNG, JPEG or TIFF.",)
+
+
 def test_a_folder_says_what_was_found_in_it(tmp_path):
     write(tmp_path, "cat/a.png", "dog/b.png", "dog/c.png")
     (tmp_path / "dog" / "d.heic").write_bytes(b"x")
     first, *others = open_folder(tmp_path).lines()
     assert first == "3 images, read as class folders; no captions, else from 2 labels"
-    assert others == ["warning: 1 .heic file is not read; save them as PNG, JPEG or TIFF."]
+    assert others == ["warning: 1 .heic file is not read; save it as PNG, JPEG or TIFF."]
 
 
 @pytest.mark.parametrize("name", ["scan.dcm", "IM0001", "1.2.840.10008"])

@@ -33,7 +33,9 @@ from torch import Tensor
 
 from dpwavelet.errors import DataError
 
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"))
+SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+)
 PIXEL_LIMIT = 64_000_000
 BYTES_LIMIT = 256 * 2**20
 WORKERS = min(8, os.cpu_count() or 1)

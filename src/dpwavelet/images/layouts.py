@@ -21,9 +21,9 @@ from dpwavelet.images.layout_people import people_in
 from dpwavelet.images.layout_rows import Record
 from dpwavelet.images.layout_stores import Store, open_store, some, suffix_of
 
-_UNREAD_IMAGES = frozenset(
-    (".heic", ".heif", ".avif", ".jp2", ".dcm", ".nii", ".svg", ".psd", ".raw", ".npy")
-)
+_UNREAD_PICTURES = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".tga", ".exr", ".npy")
+_UNREAD_SCANS = (".dcm", ".nii", ".mha", ".nrrd", ".svs", ".ndpi", ".mrxs", ".raw", ".dng", ".cr2", ".nef")
+_UNREAD_IMAGES = frozenset(_UNREAD_PICTURES + _UNREAD_SCANS)
 _TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods", ".parquet", ".jsonl", ".ndjson")
 _LOOKED_AT = 3  # files without a suffix, to tell what all of them are
 WORDS_OF_A_CAPTION = 3  # from so many on a text is taken for one
@@ -172,7 +172,7 @@ def _left_out(store: Store, found: Found) -> list[str]:
     if top and found.layout == "flat folder":
         raise DataError(
             f"{some(top)} looks like metadata, which is read from metadata.jsonl or metadata.csv; "
-            "rename it (one JSON object a line, or CSV with a header), or move it away."
+            "save it as one of these (one JSON object a line, or CSV with a header), or move it away."
         )
     if near:
         warnings.append(f"{some(near)} looks like metadata and was not read; {found.layout} was.")
@@ -185,12 +185,14 @@ def _left_out(store: Store, found: Found) -> list[str]:
 
 def _unread_kinds(store: Store) -> list[str]:
     """How many files are images of kinds that are not read; those of DICOM often have no suffix."""
-    kinds = Counter(suffix_of(name) for name in store.names if suffix_of(name) in _UNREAD_IMAGES)
+    ends = (suffix_of(name.removesuffix(".gz")) for name in store.names)  # .nii.gz
+    kinds = Counter(end for end in ends if end in _UNREAD_IMAGES)
     bare = [name for name in store.names if not re.fullmatch(r"\.[a-z]\w*", suffix_of(name))]
     if bare and all(_is_dicom(store, name) for name in bare[:_LOOKED_AT]):
         kinds[".dcm"] += len(bare)
     return [
-        f"{count:,} {kind} file{' is' if count == 1 else 's are'} not read; save them as PNG, JPEG or TIFF."
+        f"{count:,} {kind} {'file is not read; save it' if count == 1 else 'files are not read; save them'} "
+        "as PNG, JPEG or TIFF."
         for kind, count in sorted(kinds.items())
     ]
 

@@ -72,20 +72,18 @@ class Room:
 
     @property
     def text(self) -> str:
-        """The same in a sentence, which is empty where nothing was spent."""
-        if self.refused:
-            return f"`run` refuses this: {self.refused}"
-        if self.epsilon is None:
+        """What all cost together in a sentence, which is empty where nothing was spent or caps refuse."""
+        if self.refused or self.epsilon is None:
             return ""
         return (
             f"with what earlier runs hold, one {self.unit} that all of them used pays epsilon "
             f"{self.epsilon:.4g} at delta {up(self.delta)}."
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain values; an epsilon beyond what can be accounted for is null, as is one of no run."""
-        known = self.epsilon is not None and math.isfinite(self.epsilon)
-        return {"refused": self.refused, "epsilon_with_earlier_runs": self.epsilon if known else None}
+    @property
+    def known(self) -> float | None:
+        """The same epsilon, or nothing where it is beyond what can be accounted for."""
+        return self.epsilon if self.epsilon is not None and math.isfinite(self.epsilon) else None
 
 
 @dataclass(frozen=True, eq=False)

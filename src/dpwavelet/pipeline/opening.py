@@ -2,6 +2,7 @@
 
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,8 +84,12 @@ def count_units(images: PrivateImages, settings: RunSettings) -> int:
 
 def caption_warnings(folder: ImageFolder, model: Model, most: int | None = None) -> list[str]:
     """What would not be read of the captions: what is longer than `most` words, and words never seen."""
+    return warnings_of(_captions_of(folder), model, most)
+
+
+def warnings_of(captions: Sequence[str], model: Model, most: int | None = None) -> list[str]:
+    """The same of any captions."""
     length, vocabulary = caption_length(model, most), model.vocabulary
-    captions = _captions_of(folder)
     told = []
     if cut := sum(len(vocabulary.ids(caption, length + 1)) > length for caption in captions):
         told.append(
@@ -195,15 +200,24 @@ def check_data(data: Path) -> None:
         )
 
 
-def check_apart(data: Path, out: Path) -> None:
+def check_apart(data: Path, out: Path, named: str = "--out") -> None:
     """Refuse to write into a file, or the folder of images: drawn ones would be taken for records later."""
     images, place = data.resolve(), out.resolve()
     if images == place or images in place.parents:
         raise ConfigError(
-            f"{out} lies in {data}, the folder of images, which must stay as it is; choose another --out."
+            f"{out} lies in {data}, the folder of images, which must stay as it is; choose another {named}."
         )
     if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; choose another --out, a folder.")
+        raise ConfigError(f"{out} is a file; choose another {named}, a folder.")
+
+
+def check_outside_releases(place: Path, named: str) -> None:
+    """Refuse to put files into a release: it would not verify any more, or give away what they tell."""
+    there = place.resolve()
+    if any((folder / CERTIFICATE).is_file() for folder in (there, *there.parents)):
+        raise ConfigError(
+            f"{place} lies in a release, whose files are certified and handed over; choose another {named}."
+        )
 
 
 def check_place(path: Path) -> None:

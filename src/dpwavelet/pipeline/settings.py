@@ -312,6 +312,8 @@ def read_captions(path: Path) -> tuple[str, ...]:
             f"cannot read captions from {path}: {error}; give a text file, one caption a line."
         ) from None
     captions = tuple(line.strip() for line in lines if line.strip())
+    if captions and all(line.startswith("{") and line.endswith("}") for line in captions):
+        raise ConfigError(f"{path} holds JSON; give a text file of captions alone, one a line.")
     if not captions:
         raise ConfigError(f"{path} holds no caption; give a text file, one caption a line.")
     return captions

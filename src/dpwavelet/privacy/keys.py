@@ -36,11 +36,13 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; name a file for the key that signs.")
     try:
+        if (content := path.read_bytes()).startswith(b"-----BEGIN PUBLIC KEY"):
+            raise ConfigError(f"{path} holds a public key, which signs nothing; name the private one.")
         if os.name == "posix" and path.stat().st_mode & 0o077:
             raise PrivacyError(
                 f"{path} can be read by others, who could then sign for you; run chmod 600 on it."
             )
-        key = load_pem_private_key(path.read_bytes(), password=None)
+        key = load_pem_private_key(content, password=None)
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{path} holds no usable key: {error}; move it away to make a new one.") from error
     if not isinstance(key, Ed25519PrivateKey):

@@ -118,6 +118,7 @@ def verify_release(
     With `public_key`, the owner's 32 bytes obtained some other way, it also shows whose certificate it is;
     with the owner's `ledger` of the run, that the ledger holds this run, whole, up to the certified place.
     """
+    folder, ledger = Path(folder), None if ledger is None else Path(ledger)  # a text names a place too
     lines: list[tuple[bool, str]] = []
     cannot_prove = [*[_NO_KEY] * (public_key is None), *[_NO_LEDGER] * (ledger is None), *CANNOT_PROVE]
     try:
@@ -156,6 +157,7 @@ def _printable(text: str) -> str:
 
 def read_certificate(folder: Path) -> dict[str, Any]:
     """The certificate of a release, unchecked; verify it before believing it."""
+    folder = Path(folder)
     try:
         return _read_certificate(folder)[0]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -165,8 +167,10 @@ def read_certificate(folder: Path) -> dict[str, Any]:
 def _read_certificate(folder: Path) -> tuple[dict[str, Any], bytes]:
     content = (folder / CERTIFICATE).read_bytes()
     certificate = json.loads(content)
-    if canonical_json(certificate) != content or certificate["format"] not in SENTENCES:
-        raise ValueError(f"it is not canonical JSON in a format from {' to '.join(SENTENCES)}")
+    if not isinstance(certificate, dict) or certificate.get("format") not in SENTENCES:
+        raise ValueError(f"it says none of the formats that are known, {', '.join(SENTENCES)}")
+    if canonical_json(certificate) != content:
+        raise ValueError("it was edited: it is not written as dpwavelet writes it")
     return certificate, content
 
 
