@@ -43,7 +43,7 @@ mutants: $(STAMP) ## break the promise on purpose and see a test fail; ARGS="--o
 bench: $(STAMP) ## time every script in benchmarks/, one after another
 	@for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python $$script || exit 1; done
 
-results: $(STAMP) ## the tables of three methods on stand-ins, overnight; ARGS="--sets scenes6" narrows it
+results: $(STAMP) ## the tables of three methods on stand-ins, a night for a set or two; ARGS="--sets scenes6" says which
 	$(BIN)/python benchmarks/results.py --threads 1 --at-once $(CORES) $(ARGS)
 
 results-quick: $(STAMP) ## the same in minutes, to test the machinery; it ranks nothing

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import call
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -372,4 +373,13 @@ class TestRun:
         monkeypatch.setattr("sys.argv", ["dpwavelet", *map(str, arguments)])
         with pytest.raises(SystemExit):
             cli.main()
-        assert '"records": 100' in capsys.readouterr().out
+        (row,) = json.loads(capsys.readouterr().out)
+        assert row["records"] == 100
+        assert not any("several-per-person" in text for text in row["refused"])
+
+    def test_plan_and_check_tell_where_people_are_to_be_protected(
+        self, persons: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        asked = ("plan", persons, "--model", tiny_model, "--epsilon", "2", "--no-timing")
+        assert "`run` refuses this (several-per-person)" in " ".join(call(capsys, *asked)[1].split())
+        assert "protects people: --group-by identity" in " ".join(call(capsys, "check", persons)[1].split())

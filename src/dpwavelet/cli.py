@@ -32,7 +32,7 @@ from dpwavelet.errors import ConfigError, DpwaveletError, OutputError
 from dpwavelet.generation import Sampling
 from dpwavelet.images import drawn
 from dpwavelet.images.inspection import inspect
-from dpwavelet.images.layouts import open_folder
+from dpwavelet.images.layouts import ImageFolder, open_folder
 from dpwavelet.pipeline import (
     Pipeline,
     RunSettings,
@@ -56,12 +56,13 @@ from dpwavelet.pipeline.opening import (
     fewer_than_declared,
     warnings_of,
 )
+from dpwavelet.pipeline.refusals import check_people
 from dpwavelet.pipeline.release import write_pictures
 from dpwavelet.pipeline.settings import JUDGED, cycled, open_model
 from dpwavelet.privacy import registry
 from dpwavelet.privacy.certificate import statement
 from dpwavelet.privacy.keys import read_public_key
-from dpwavelet.privacy.refusals import LEAST_SIGNAL, below
+from dpwavelet.privacy.refusals import LEAST_SIGNAL, Refusal, below
 from dpwavelet.privacy.release_files import CERTIFICATE
 from dpwavelet.privacy.verification import changed_model_files, read_certificate, verify_release
 from dpwavelet.ranks import joined
@@ -196,12 +197,15 @@ def plan(
         books = Books.open(data, split, ledger)
         rooms = [room_for(books, each) for each in plans]
     rooms = rooms or [Room("", 0.0, None, "")] * len(plans)
-    few = [_too_few(each.signal_of_run) for each in forecasts]
+    several = _several(folder, group_by)
+    refused = [
+        [text for text in (_too_few(each.signal_of_run), several, _capped(room)) if text]
+        for each, room in zip(forecasts, rooms, strict=True)
+    ]
     if as_json:
         rows = [
-            each.to_json()
-            | {"epsilon_with_earlier_runs": room.known, "refused": [*filter(None, (none, room.refused))]}
-            for each, room, none in zip(forecasts, rooms, few, strict=True)
+            each.to_json() | {"epsilon_with_earlier_runs": room.known, "refused": texts}
+            for each, room, texts in zip(forecasts, rooms, refused, strict=True)
         ]
         print(json.dumps(rows, indent=2))
         return
@@ -218,11 +222,25 @@ def plan(
         )  # fmt: skip
     console.print(table)
     print("\n".join(each.quality_text for each in forecasts))
-    for p, room, none in zip(plans, rooms, few, strict=True):
-        for text in filter(None, (none, room.refused)):
-            print(f"epsilon {p.epsilon:g}: `run` refuses this: {text}")
+    for p, room, texts in zip(plans, rooms, refused, strict=True):
+        for text in texts:
+            print(f"epsilon {p.epsilon:g}: `run` refuses this {text}")
         if room.text:
             print(f"epsilon {p.epsilon:g}: {room.text}")
+
+
+def _several(folder: ImageFolder, group_by: str | None) -> str:
+    """By which words a run is refused where several records are of one person; empty if it is not."""
+    try:
+        check_people(folder, group_by, ())
+    except Refusal as error:
+        return str(error).removeprefix("refused ")
+    return ""
+
+
+def _capped(room: Room) -> str:
+    """By which words a cap refuses a run; empty if none does."""
+    return room.refused and f"(cap): {room.refused}"
 
 
 def _too_few(signal: float) -> str:
@@ -230,7 +248,7 @@ def _too_few(signal: float) -> str:
     if signal >= LEAST_SIGNAL:
         return ""
     return (
-        f"(few-records) it would learn at most {below(signal, LEAST_SIGNAL)} of the noise it adds, and "
+        f"(few-records): it would learn at most {below(signal, LEAST_SIGNAL)} of the noise it adds, and "
         f"{LEAST_SIGNAL:g} is the least."
     )
 

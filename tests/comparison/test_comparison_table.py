@@ -560,6 +560,10 @@ class TestConsent:
         with pytest.raises(PrivacyError, match="less than"):
             check_consent(settings, 0.3001)
 
+    def test_of_a_stand_in_there_is_nothing_to_overrule(self, asked: TableSettings) -> None:
+        with pytest.raises(ConfigError, match="leave it out"):
+            one(asked, stand_in=True, allow=("duplicates",))
+
     def test_both_at_once_contradict_each_other(
         self, people: Path, asked: TableSettings, tmp_path: Path
     ) -> None:

@@ -323,7 +323,7 @@ class TestCaps:
         assert f"pays epsilon {small['epsilon_with_earlier_runs']:.4g} at delta" in told
         assert not any("may cost epsilon" in text for text in small["refused"])
         assert "may cost epsilon 7" in large["refused"][-1]
-        assert "epsilon 6: `run` refuses this: all runs on these images may cost epsilon 7" in told
+        assert "epsilon 6: `run` refuses this (cap): all runs on these images may cost epsilon 7" in told
 
     def test_a_cap_that_nobody_has_spent_under_holds_for_a_set_that_has_grown(self, people: Path) -> None:
         set_cap(books_of(people, "train"), Cap(3.0, 1e-4))

@@ -229,9 +229,9 @@ class TestCommand:
         assert "refuses" not in plan("--epsilon", "8")
         monkeypatch.setattr(cli, "LEAST_SIGNAL", 1e9)
         told = " ".join(plan("--epsilon", "8").split())
-        assert "epsilon 8: `run` refuses this: (few-records) it would learn at most" in told
+        assert "epsilon 8: `run` refuses this (few-records): it would learn at most" in told
         (row,) = json.loads(plan("--epsilon", "8", "--json"))
-        assert [text.split()[0] for text in row["refused"]] == ["(few-records)"]
+        assert [text.split()[0] for text in row["refused"]] == ["(few-records):"]
 
     def test_what_metrics_cost_is_part_of_it(self, plan: Callable[..., str]) -> None:
         (plain,), (less,) = (

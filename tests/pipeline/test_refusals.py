@@ -167,8 +167,8 @@ class TestPeople:
         write_rows(copy, table)
         refused("several-per-person", copy, tiny_model, f"--group-by {field}", "one has 2 records")
         images = PrivateImages.open(copy, 32)
-        check_people(images, None, ("several-per-person",))
-        check_people(images, field, ())
+        check_people(images.folder, None, ("several-per-person",))
+        check_people(images.folder, field, ())
 
     @pytest.mark.parametrize(("folder", "field"), [("patient_{:03}", "patient"), ("sub-{:02}", "subject")])
     def test_a_tree_by_patient_is_refused_as_a_field_would_be(
@@ -180,7 +180,7 @@ class TestPeople:
             shutil.copy(path, place)
         refused("several-per-person", tmp_path / "people", tiny_model, f"--group-by {field}", "65 people")
         images = PrivateImages.open(tmp_path / "people", 32)
-        check_people(images, field, ())
+        check_people(images.folder, field, ())
         with pytest.raises(DataError, match=f"group by another field, as {field}"):
             images.group("label")
 
@@ -194,7 +194,7 @@ class TestPeople:
             row |= {"file_name": name, "user": str(index)}
         write_rows(copy, table)
         refused("several-per-person", copy, tiny_model, "--group-by patient")
-        check_people(PrivateImages.open(copy, 32), "user", ())  # the owner says who is who
+        check_people(PrivateImages.open(copy, 32).folder, "user", ())  # the owner says who is who
 
     def test_people_of_whom_only_some_are_named_are_to_be_named_in_metadata(
         self, copy: Path, tiny_model: Path
@@ -215,7 +215,7 @@ class TestPeople:
         for index, row in enumerate(table):
             row[field] = index // divisor
         write_rows(copy, table)
-        check_people(PrivateImages.open(copy, 32), None, ())
+        check_people(PrivateImages.open(copy, 32).folder, None, ())
 
     def test_people_of_a_column_with_gaps_are_known_by_their_numbers(
         self, copy: Path, tiny_model: Path
@@ -239,16 +239,16 @@ class TestPeople:
         told = ("--group-by patient", "one has 3 different ones by 'photo'")
         refused("several-per-person", copy, tiny_model, *told, group_by="photo")
         images = PrivateImages.open(copy, 32)
-        check_people(images, "photo", ("several-per-person",))
+        check_people(images.folder, "photo", ("several-per-person",))
         for coarser in ("patient", "ward"):
-            check_people(images, coarser, ())
+            check_people(images.folder, coarser, ())
 
     def test_records_without_the_field_are_nobodys(self, copy: Path) -> None:
         table = rows(copy)
         table[0]["patient"] = "x"
         table[1]["patient"] = table[2]["patient"] = ""
         write_rows(copy, table)
-        check_people(PrivateImages.open(copy, 32), None, ())
+        check_people(PrivateImages.open(copy, 32).folder, None, ())
 
 
 class TestSameData:

@@ -35,7 +35,7 @@ def check_owned(
         _check_signal(cell, known[cell.name].trained_parameters, settings)
         if cell.plan:
             check_delta(cell.plan.delta, len(images))
-    check_people(images, None, settings.allow)
+    check_people(images.folder, None, settings.allow)
     progress.begin("checking images", len(images))
     prints = Prints.of_records(images, progress.advance)
     for told in known.values():

@@ -94,3 +94,8 @@ class TableSettings:
         if unknown := sorted(set(self.weights) - set(SYSTEMS)):
             raise ConfigError(f"weights are given of {unknown[0]!r}; the systems are {', '.join(SYSTEMS)}.")
         check_allowed(self.allow)
+        if self.stand_in and self.allow:
+            raise ConfigError(
+                f"--allow {self.allow[0]} overrules a refusal of private records, and of a "
+                "--stand-in nothing is refused; leave it out."
+            )

@@ -74,7 +74,7 @@ class DataReport:
                 )
             )
         lines += _group_lines("exact duplicates", self.exact_duplicates)
-        lines += _group_lines("near duplicates", self.near_duplicates)
+        lines += _group_lines("near duplicates, by shape without colour", self.near_duplicates)
         lines += [f"broken: {len(self.broken):,} of {self.images:,} images"] if self.broken else []
         lines += [f"  {reason}" for reason in list(self.broken.values())[:10]]
         return lines + [f"warning: {warning}" for warning in self.warnings]
@@ -217,6 +217,11 @@ def _people(folder: ImageFolder, group_by: str | None, warnings: list[str]) -> d
             raise
         warnings.append(str(error))
         return None
+    if not group_by and max(counts.values()) > 1:
+        warnings.append(
+            f"by the field {field!r} several images are of one person; `run` refuses that unless it protects "
+            f"people: --group-by {field}."
+        )
     return {
         "field": field,
         "people": len(counts),
@@ -240,7 +245,8 @@ def _group_lines(title: str, groups: list[list[str]]) -> list[str]:
         return [f"{title}: none"]
     images = sum(len(group) for group in groups)
     shown = [f"  {', '.join(group[:4])}{' ...' if len(group) > 4 else ''}" for group in groups[:3]]
-    return [f"{title}: {len(groups):,} groups of {images:,} images together", *shown]
+    many = f"{len(groups):,} groups of {images:,} images together" if groups[1:] else f"{images:,} images"
+    return [f"{title}: {many}", *shown]
 
 
 def _counts(counts: dict[str, int], most: int = 12) -> str:

@@ -158,7 +158,7 @@ def check_images(
         batch_size=plan.batch_size, steps=plan.steps, noise_multiplier=noise, parameters=trained
     )
     check_signal(signal, settings.allow)
-    check_people(images, settings.group_by, settings.allow)
+    check_people(images.folder, settings.group_by, settings.allow)
     progress.begin("checking images", len(images))
     prints = Prints.of_records(images, progress.advance)
     if dark := int(prints.dark.sum()):

@@ -16,6 +16,7 @@ import torch
 from dpwavelet.images.known import read_known, share_known
 from dpwavelet.images.layout_people import people_in, tells_person
 from dpwavelet.images.layout_rows import Record
+from dpwavelet.images.layouts import ImageFolder
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model, find
 from dpwavelet.pipeline.prints import Prints, exact_repeats, near_repeats
@@ -55,14 +56,14 @@ def check_duplicates(
         )
 
 
-def check_people(images: PrivateImages, group_by: str | None, allow: Collection[str]) -> None:
+def check_people(folder: ImageFolder, group_by: str | None, allow: Collection[str]) -> None:
     """Refuse records of which several belong to one person, as a field with a telling name has it.
 
     Where people are told apart by a field, nobody may be several of them by another such field.
     """
     if "several-per-person" in allow:
         return
-    records = images.folder.records
+    records = folder.records
     telling = {name for record in records for name in record.fields if tells_person(name)}
     if group_by:  # the owner says who is who, and paths are guesses
         telling -= {name for name in telling if all(_by_path(record, name) for record in records)}

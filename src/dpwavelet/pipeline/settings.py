@@ -86,7 +86,8 @@ class RunSettings:
             )
         if self.judged < 0 or 0 < self.judged < FEWEST:
             raise ConfigError(
-                f"judged must be 0, which compares nothing, or at least {FEWEST} pictures, got {self.judged}."
+                f"judged (--judge) must be 0, which compares nothing, or at least {FEWEST} pictures, got "
+                f"{self.judged}."
             )
         check_metrics(self.release_metrics, self.classes)
         if "accuracy" in self.release_metrics:

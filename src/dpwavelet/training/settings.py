@@ -81,7 +81,8 @@ class PrivateTraining:
                 raise ConfigError(f"{name} must be {_or(choices)}, got {getattr(self, name)!r}.")
         for name in ("chunk", "charge_every", "per_unit", "views", "rank"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+                option = " (--per-person)" if name == "per_unit" else ""
+                raise ConfigError(f"{name}{option} must be at least 1, got {getattr(self, name)}.")
         if self.chunk > MOST:
             raise ConfigError(f"chunk must be at most {MOST}, got {self.chunk}; it changes no sum.")
 
