@@ -38,16 +38,20 @@ def canonical_json(value: Any) -> bytes:
     ).encode()
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` so that `path` holds all of it or what it held before; the disk has it on return."""
-    _write(path, [content])
+def write_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Write `content` so that `path` holds all of it or what it held before; the disk has it on return.
+
+    `mode` says who may read it from the first byte on, less what the user's mask takes away.
+    """
+    _write(path, [content], mode)
 
 
-def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+def _write(path: Path, parts: Iterable[bytes | memoryview], mode: int = 0o666) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())

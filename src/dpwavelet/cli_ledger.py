@@ -11,7 +11,16 @@ from rich.table import Table
 from dpwavelet import cli_options as option
 from dpwavelet.errors import ConfigError
 from dpwavelet.pipeline import RunSettings
-from dpwavelet.pipeline.accounts import Books, adding, each, held_together, is_of_data, set_cap
+from dpwavelet.pipeline.accounts import (
+    Books,
+    beside,
+    each,
+    held_together,
+    is_of_data,
+    mend_images,
+    set_cap,
+    unknown_beside,
+)
 from dpwavelet.pipeline.settings import declared, usual_delta
 from dpwavelet.privacy.budget import Cap, DataLedger, summary, told_delta
 from dpwavelet.privacy.ledger import Ledger
@@ -76,9 +85,10 @@ def show(
         books = Books(None, (), DataLedger.open(data))
     else:
         books = _books(data, ledger, split)
-    found = summary(books.ledger, delta)
-    groups = adding(books)
+    mend_images(books)
+    groups = beside(books)
     others = each(groups)
+    found = summary(books.ledger, delta, [[one.ledger for one in group] for group in groups])
     at = told_delta(books.ledger, *(one.ledger for one in others)) if delta is None else delta
     costs = held_together(books, groups, at)
     if as_json:
@@ -90,13 +100,15 @@ def show(
     _print(books.ledger.path, found)
     for one in others:
         print(
-            f"{one.name} has a ledger of its own, {one.ledger.path}, with {len(one.ledger.runs)} runs: those "
-            "on the same images or people add to this"
+            f"{one.name} has a ledger of its own, {one.ledger.path}, with {len(one.ledger.runs)} runs and "
+            f"{_cap(one.ledger.cap)}: those on the same images or people add to this"
         )
+    if unknown := unknown_beside(books):
+        print(unknown)
     for cost in costs:
         print(
-            f"to one {cost['unit']} that all of them used: epsilon {_epsilon(cost['epsilon'])} is charged or "
-            f"reserved, at delta {up(cost['delta'])}"
+            f"the most that is charged or reserved to one {cost['unit']} of these in all: epsilon "
+            f"{_epsilon(cost['epsilon'])} at delta {up(cost['delta'])}"
         )
 
 
@@ -186,6 +198,10 @@ def _print(path: Path, found: dict[str, Any]) -> None:
         print(f"cap: epsilon {last['epsilon']:g} at delta {up(last['delta'])}; {found['left']:.4g} is left")
     else:
         print("no cap; set one with `dpwavelet ledger cap DATA --epsilon E`")
+
+
+def _cap(cap: Cap | None) -> str:
+    return f"a cap of epsilon {cap.epsilon:g} at delta {up(cap.delta)}" if cap else "no cap"
 
 
 def _epsilon(value: float | None) -> str:

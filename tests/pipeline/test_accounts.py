@@ -33,6 +33,7 @@ from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.training import PrivateTraining
 
 PLAN = PrivacyPlan(epsilon=4.0, delta=1e-4, records=100, batch_size=20, steps=5, max_norm=1.0)
+PEOPLE = PrivacyPlan.from_json(PLAN.to_json() | {"unit": "person", "group_by": "name"})
 PARTS = (None, "train", "test")
 
 
@@ -147,11 +148,113 @@ class TestBeside:
         assert kept.read_bytes() == b"".join(files)
         assert kept.stat().st_mode & 0o777 == 0o600
         kept.write_bytes(b"".join(files[1:]))
-        with pytest.raises(PrivacyError, match="restore it, or delete it"):
+        with pytest.raises(PrivacyError, match="writes it anew"):
             beside(books_of(_grown(people)))
+
+    @pytest.mark.parametrize("kind", ["folder", "dangling link"])
+    def test_what_lies_in_the_place_of_a_list_is_no_empty_one(self, people: Path, kind: str) -> None:
+        kept = _begin(people, "train").data.path.with_suffix(IMAGES)
+        kept.unlink()
+        if kind == "folder":
+            kept.mkdir()
+        else:
+            kept.symlink_to(people / "nowhere")
+        with pytest.raises(PrivacyError, match="cannot be read"):
+            beside(books_of(_grown(people)))
+
+    def test_a_folder_of_ledgers_that_cannot_be_listed_hides_what_was_spent(
+        self, people: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def closed(folder: Path) -> None:
+            raise PermissionError(13, "Permission denied", str(folder))
+
+        books = books_of(people)
+        monkeypatch.setattr(accounts.os, "scandir", closed)
+        with pytest.raises(PrivacyError, match="cannot be listed"):
+            beside(books)
+
+    def test_a_ledger_that_does_not_know_its_images_is_told_of_until_they_are_seen_again(
+        self, people: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """As those of an early version: whether sets share images with it cannot be told."""
+        spend(ledger_of(people, "train"))
+        path, heard = ledger_of(people, "train").path, Listener()
+        grown = books_of(_grown(people))
+        check_beside(grown, [PLAN], heard.tell)
+        (line,) = heard.lines
+        assert line.startswith(f"warning: {path} does not know its images")
+        folder = people.parent / "ledgers"
+        assert "does not know its images" in call(capsys, "ledger", "show", grown.data, "--ledger", folder)[1]
+        assert call(capsys, "ledger", "show", people, "--split", "train", "--ledger", folder)[0] == 0
+        assert [one.ledger.path for one in each(beside(grown))] == [path]
+
+    def test_a_run_that_goes_on_writes_the_list_that_its_ledger_lacks(self, people: Path) -> None:
+        kept = _begin(people, "train").data.path.with_suffix(IMAGES)
+        whole = kept.read_bytes()
+        kept.unlink()
+        _begin(people, "train")
+        assert kept.read_bytes() == whole
+
+    def test_a_run_puts_its_own_list_right(self, people: Path) -> None:
+        kept = _begin(people, "train").data.path.with_suffix(IMAGES)
+        whole = kept.read_bytes()
+        for junk, mode in ((b"junk", 0o600), (whole, 0o644)):
+            kept.write_bytes(junk)
+            kept.chmod(mode)
+            _begin(people, "train")
+            assert (kept.read_bytes(), kept.stat().st_mode & 0o777) == (whole, 0o600)
 
 
 class TestCaps:
+    def test_a_cap_counts_people_of_sets_that_share_nothing_but_the_capped_one(self, people: Path) -> None:
+        """Somebody may have a picture in each half: both halves lie in the folder with the cap."""
+        halves = [_some(people, range(start, start + 50)) for start in (0, 50)]
+        set_cap(books_of(people), Cap(5.0, 1e-4))
+        _begin(halves[0], plan=PEOPLE)
+        with pytest.raises(PrivacyError, match="may cost epsilon 5"):
+            check_beside(books_of(halves[1]), [PEOPLE], Listener().tell)
+        assert "may cost epsilon 5" in room_for(books_of(halves[1]), PEOPLE).refused
+
+    def test_a_cap_counts_records_of_such_sets_apart(self, people: Path) -> None:
+        halves = [_some(people, range(start, start + 50)) for start in (0, 50)]
+        set_cap(books_of(people), Cap(5.0, 1e-4))
+        _begin(halves[0])
+        check_beside(books_of(halves[1]), [PLAN], Listener().tell)
+
+    def test_records_after_people_are_refused_under_a_cap_as_people_after_records(self, people: Path) -> None:
+        set_cap(books_of(people), Cap(5.0, 1e-4))
+        _begin(people, "train", plan=PEOPLE)
+        with pytest.raises(PrivacyError, match="do not add up"):
+            check_beside(books_of(people, "test"), [PLAN], Listener().tell)
+
+    def test_what_a_sum_for_records_leaves_out_is_said(
+        self, people: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        _begin(people, "train", plan=PEOPLE)
+        heard, grown = Listener(), books_of(_grown(people))
+        check_beside(grown, [PLAN], heard.tell)
+        said = "Runs that protect person by name cost it too, and are not counted."
+        assert said in heard.lines[-1]
+        assert said in room_for(grown, PLAN).text
+        folder = people.parent / "ledgers"
+        told = json.loads(call(capsys, "ledger", "show", grown.data, "--ledger", folder, "--json")[1])
+        assert [cost["unit"] for cost in told["held_with_those_beside"]] == ["person by name"]
+
+    def test_what_is_left_of_a_cap_counts_sets_that_share_images(
+        self, people: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        grown, folder = _grown(people), people.parent / "ledgers"
+        set_cap(books_of(people, "train"), Cap(5.0, 1e-4))
+        _begin(grown)
+        asked = ("ledger", "show", people, "--split", "train", "--ledger", folder)
+        (cost,) = json.loads(call(capsys, *asked, "--json")[1])["held_with_those_beside"]
+        left = json.loads(call(capsys, *asked, "--json")[1])["left"]
+        assert left == pytest.approx(5.0 - cost["epsilon"]) and left < 1.5
+        shown = " ".join(call(capsys, "ledger", "show", grown, "--ledger", folder)[1].split())
+        assert "with 0 runs and a cap of epsilon 5 at delta" in shown
+        with pytest.raises(PrivacyError, match=f"{cost['epsilon']:.4g} is charged or reserved"):
+            check_beside(books_of(people, "train"), [PLAN], Listener().tell)
+
     @pytest.mark.parametrize(("capped", "asked"), [(None, "train"), ("train", None)])
     def test_a_cap_counts_what_is_asked_of_images_that_share_records(
         self, people: Path, capped: str | None, asked: str | None
@@ -258,7 +361,7 @@ class TestCaps:
         check_beside(books_of(people, "train"), [PLAN], heard.tell)
         line, together = heard.lines
         assert line.startswith("warning: the whole folder has runs too")
-        assert "one record that all of them used pays epsilon" in together
+        assert "the most that one record of these has paid in all is epsilon" in together
 
     def test_what_earlier_runs_and_this_one_cost_together_is_told(self, people: Path) -> None:
         """No certificate does, for each speaks of its own release."""
@@ -278,7 +381,7 @@ class TestCaps:
         first, second = heard.lines
         assert first.startswith("warning: another set (") and "has runs too" in first
         both = epsilon_pld((*PLAN.events, *PLAN.events), PLAN.delta)
-        (told,) = re.findall(r"one record that all of them used pays epsilon ([0-9.]+) at delta", second)
+        (told,) = re.findall(r"one record of these has paid in all is epsilon ([0-9.]+) at delta", second)
         assert both <= float(told) * 1.001 and float(told) < both * 1.01
 
     @pytest.mark.parametrize("capped", ["before it grew", "as it is"])
@@ -319,8 +422,11 @@ class TestCaps:
         told = " ".join(call(capsys, *asked)[1].split())
         small, large = json.loads(call(capsys, *asked, "--json")[1])
         assert 2 < small["epsilon_with_earlier_runs"] < 6
-        assert "epsilon 2: with what earlier runs hold, one record that all of them used pays" in told
-        assert f"pays epsilon {small['epsilon_with_earlier_runs']:.4g} at delta" in told
+        assert (
+            "epsilon 2: with what earlier runs hold, the most that one record of these has paid in all"
+            in told
+        )
+        assert f"is epsilon {small['epsilon_with_earlier_runs']:.4g} at delta" in told
         assert not any("may cost epsilon" in text for text in small["refused"])
         assert "may cost epsilon 7" in large["refused"][-1]
         assert "epsilon 6: `run` refuses this (cap): all runs on these images may cost epsilon 7" in told
@@ -345,7 +451,7 @@ class TestCaps:
         assert "with 110 of these images) has a ledger of its own" in shown
         (cost,) = json.loads(call(capsys, "ledger", "show", ledger, "--json")[1])["held_with_those_beside"]
         assert cost["epsilon"] == pytest.approx(epsilon_pld((*PLAN.events, *PLAN.events), 0.005), rel=0.01)
-        assert f"to one record that all of them used: epsilon {cost['epsilon']:.4g} is charged" in shown
+        assert f"charged or reserved to one record of these in all: epsilon {cost['epsilon']:.4g} at" in shown
         assert call(capsys, "ledger", "abandon", ledger, "people train")[0] == 0
         ledger.with_suffix(IMAGES).unlink()
         moved = ledger.rename(people.parent / ledger.name)
@@ -417,10 +523,21 @@ class TestInTurn:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _begin(data: Path, split: str | None = None, books: Books | None = None) -> Account:
+def _begin(
+    data: Path, split: str | None = None, books: Books | None = None, plan: PrivacyPlan = PLAN
+) -> Account:
     name = f"{data.name} {split}"
     own = Ledger.open(data.parent / f"{name}.jsonl")
-    return open_account(books or books_of(data, split), own, name, PLAN, name, ())
+    return open_account(books or books_of(data, split), own, name, plan, name, ())
+
+
+def _some(people: Path, places: range) -> Path:
+    """Some pictures of `people` as a folder of their own."""
+    folder = people.parent / f"{places.start} to {places.stop}"
+    folder.mkdir()
+    for place in places:
+        shutil.copy(people / f"{place:06d}.png", folder)
+    return folder
 
 
 def _grown(people: Path, more: int = 1) -> Path:
@@ -447,6 +564,11 @@ class TestStandIns:
     @pytest.mark.parametrize("part", PARTS)
     def test_what_somebody_capped_is_no_stand_in(self, people: Path, part: str | None) -> None:
         ledger_of(people, part).set_cap(Cap(3.0, 1e-4))
+        with pytest.raises(PrivacyError, match="Say --spend and what you accept"):
+            check_unowned(people, ("train", "test"), people.parent / "ledgers", Listener().tell)
+
+    def test_nor_is_what_shares_images_with_it(self, people: Path) -> None:
+        set_cap(books_of(_grown(people)), Cap(3.0, 1e-4))
         with pytest.raises(PrivacyError, match="Say --spend and what you accept"):
             check_unowned(people, ("train", "test"), people.parent / "ledgers", Listener().tell)
 

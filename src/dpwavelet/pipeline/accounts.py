@@ -4,16 +4,26 @@ A ledger belongs to the very images that were asked for, so the whole folder and
 each, and so has a set that has grown by an image. A cap on any of them counts what is charged or reserved to
 all that share records with it. Splits are found through the folder. Sets of other times and places are found
 by the digests of their image files, which lie beside each ledger from its first entry on, under its name.
+
+A record is in the sets that hold its file. A person may be in every set that is linked with these: by a
+folder, by a file that both hold, or over others that are. Wherever people are protected they count so.
+
+Letters: N image files, L ledgers.
 """
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dpwavelet.checkpoint import write_bytes
 from dpwavelet.errors import ConfigError, PrivacyError
@@ -29,7 +39,11 @@ from dpwavelet.rounded import up
 
 LOCK = "begin.lock"  # in the folder of ledgers; an empty file
 IMAGES = ".images"  # the sorted digests of a ledger's image files: what its name is the SHA-256 of
+NAMED = re.compile(r"[0-9a-f]{64}\.jsonl")
 DIGEST = hashlib.sha256().digest_size
+OWNER_ALONE = 0o600
+
+Digests = NDArray[np.bytes_]  # [N], of image files
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,7 +72,17 @@ class Books:
         """Those of a ledger whose images may lie elsewhere, or nowhere now."""
         if not is_of_data(path):
             raise ConfigError(f"{path} is no ledger of a data set: those are named by 64 hexadecimal digits.")
-        return cls(None, _kept_images(path), DataLedger.open(path, path.stem))
+        return cls(None, _kept_images(path) or (), DataLedger.open(path, path.stem))
+
+    @cached_property
+    def parts(self) -> Mapping[str, tuple[str, Digests]]:
+        """The folder and its splits by the fingerprints of their images: what each is called, its files."""
+        return {} if self.data is None else _parts(self.data)
+
+    @cached_property
+    def known(self) -> Digests:
+        """The same files, to be looked up."""
+        return _array(self.files)
 
 
 @dataclass(frozen=True)
@@ -69,6 +93,7 @@ class Room:
     delta: float
     epsilon: float | None  # that one unit pays with all that is held; nothing where nothing is
     refused: str  # by which words `run` would refuse it; empty where caps leave room
+    besides: str = ""  # on runs that this does not count
 
     @property
     def text(self) -> str:
@@ -76,8 +101,8 @@ class Room:
         if self.refused or self.epsilon is None:
             return ""
         return (
-            f"with what earlier runs hold, one {self.unit} that all of them used pays epsilon "
-            f"{self.epsilon:.4g} at delta {up(self.delta)}."
+            f"with what earlier runs hold, the most that one {self.unit} of these has paid in all is epsilon "
+            f"{self.epsilon:.4g} at delta {up(self.delta)}.{self.besides}"
         )
 
     @property
@@ -92,11 +117,12 @@ class Beside:
 
     name: str  # of its images: the whole folder, a split, or another set
     ledger: DataLedger
+    files: Digests = field(repr=False)
 
 
 def is_of_data(path: Path) -> bool:
     """Whether this is a file with the name of a data set's ledger, which is a fingerprint of images."""
-    return path.is_file() and re.fullmatch(r"[0-9a-f]{64}\.jsonl", path.name) is not None
+    return path.is_file() and NAMED.fullmatch(path.name) is not None
 
 
 def open_ledger(data: Path, folder: Path | None = None, split: str | None = None) -> DataLedger:
@@ -104,49 +130,80 @@ def open_ledger(data: Path, folder: Path | None = None, split: str | None = None
     return Books.open(data, split, folder).ledger
 
 
-def beside(books: Books, people: bool = False) -> list[tuple[Beside, ...]]:
+def beside(books: Books, plans: Sequence[PrivacyPlan] = ()) -> list[tuple[Beside, ...]]:
     """Ledgers with entries, in the same place, of images that share records with these.
 
     They come in groups, by which sets one record is in: what the ledgers of a group hold was learnt from the
-    same record, and adds up. `people` may be in every set of which an image or the folder is shared, so all
-    those are one group.
+    same record, and adds up. Where these plans or any of those runs protect people, all that are linked are
+    one group.
     """
-    return _grouped(books, _near(books), people)
+    return _looked(books, plans)[0]
 
 
-def adding(books: Books) -> list[tuple[Beside, ...]]:
-    """What `beside` finds by the units that runs protect: people only where some runs protect them."""
-    near = _near(books)
-    people = any(unit.startswith("person") for unit in _units(books, [list(near)]))
-    return _grouped(books, near, people)
+def _looked(books: Books, plans: Sequence[PrivacyPlan]) -> tuple[list[tuple[Beside, ...]], list[Path]]:
+    """The groups beside, and ledgers of which nobody can tell whether they belong to them."""
+    linked, unknown = _linked(books)
+    units = [plan.unit for plan in plans] + _units(books, [linked])
+    return _grouped(books, linked, any(unit.startswith("person") for unit in units)), unknown
 
 
-def _near(books: Books) -> dict[Beside, set[bytes]]:
-    """Ledgers with entries of images of the same folder or with some of the same images: which are shared."""
-    own = books.ledger.path
-    others = sorted(path for path in own.parent.glob("*.jsonl") if path != own)
-    parts = _parts(books) if others else {}
-    ours, found = set(books.files), dict[Beside, set[bytes]]()
-    for path in others:
-        name, files = parts[path.stem] if path.stem in parts else ("", _kept_images(path))
-        shared = ours.intersection(files)
-        if not shared and not name:
+def _linked(books: Books) -> tuple[list[Beside], list[Path]]:
+    """Ledgers with entries that are linked with this one, and those of which nobody can tell."""
+    own, ours, unknown = books.ledger.path, books.known, list[Path]()
+    others = dict[Path, tuple[str, Digests]]()  # opened only if they are linked: strangers may be locked away
+    for path in _ledgers(own.parent):
+        if path == own or not path.stat().st_size:
             continue
-        ledger = DataLedger.open(path, path.stem)
-        if ledger.entries:
-            name = name or f"another set ({path.stem[:8]}, with {len(shared):,} of these images)"
-            found[Beside(name, ledger)] = shared
-    return found
+        if path.stem in books.parts:
+            others[path] = books.parts[path.stem]
+            continue
+        kept = _kept_images(path)
+        if kept is None:
+            unknown.append(path)
+            continue
+        files = _array(kept)
+        shared = int(np.isin(ours, files).sum())
+        more = f"with {shared:,} of these images" if shared else "which shares images with one of those"
+        others[path] = f"another set ({path.stem[:8]}, {more})", files
+    reached = np.unique(np.concatenate([ours, *(files for _, files in books.parts.values())]))
+    linked = dict[Path, tuple[str, Digests]]()
+    while found := {
+        path: (name, files)
+        for path, (name, files) in others.items()
+        if path not in linked and np.isin(files, reached).any()
+    }:
+        linked |= found
+        reached = np.unique(np.concatenate([reached, *(files for _, files in found.values())]))
+    opened = [Beside(name, DataLedger.open(path, path.stem), files) for path, (name, files) in linked.items()]
+    return sorted((one for one in opened if one.ledger.entries), key=lambda one: one.name), unknown
 
 
-def _grouped(books: Books, near: Mapping[Beside, set[bytes]], people: bool) -> list[tuple[Beside, ...]]:
+def _ledgers(folder: Path) -> list[Path]:
+    """Every ledger in a folder; one that cannot be listed hides what was spent, and is refused."""
+    try:
+        names = [entry.name for entry in os.scandir(folder)]  # unlike glob, it says what it may not see
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise PrivacyError(
+            f"{folder} cannot be listed ({error.strerror}), so nobody can tell what was spent on images that "
+            "these share; have whoever owns it let you read it, or name another folder of ledgers."
+        ) from error
+    return [folder / name for name in sorted(names) if NAMED.fullmatch(name)]
+
+
+def _grouped(books: Books, linked: Sequence[Beside], people: bool) -> list[tuple[Beside, ...]]:
     """Groups of which none lies within another: all as one, or by which sets one record is in."""
     if people:
-        groups = {tuple(near)}
-    else:
-        groups = {tuple(one for one in near if file in near[one]) for file in books.files}
-    widest = [one for one in groups if one and not any(set(one) < set(other) for other in groups)]
-    return sorted(widest, key=lambda group: [one.name for one in group])
+        return [tuple(linked)] if linked else []
+    if not linked:
+        return []
+    held = np.stack([np.isin(books.known, one.files) for one in linked], axis=1)  # [N, L]
+    patterns = np.unpackbits(np.unique(np.packbits(held, axis=1), axis=0), axis=1, count=len(linked))
+    groups = {frozenset(map(int, np.flatnonzero(pattern))) for pattern in patterns}
+    widest = [group for group in groups if group and not any(group < other for other in groups)]
+    found = [tuple(linked[place] for place in sorted(group)) for group in widest]
+    return sorted(found, key=lambda group: [one.name for one in group])
 
 
 def each(groups: Iterable[Sequence[Beside]]) -> list[Beside]:
@@ -160,32 +217,33 @@ def _units(books: Books, groups: Iterable[Sequence[Beside]]) -> list[str]:
     return list(dict.fromkeys(unit for ledger in ledgers for unit in ledger.units))
 
 
-def _parts(books: Books) -> Mapping[str, tuple[str, Sequence[bytes]]]:
-    """The folder and its splits by the fingerprints of their images: what each is called, and its files."""
-    if books.data is None:
-        return {}
-    whole = open_folder(books.data)
+def _parts(data: Path) -> Mapping[str, tuple[str, Digests]]:
+    whole = open_folder(data)
     splits = sorted({record.split for record in whole.records if record.split is not None})
     if not splits:
         return {}
     digests = list(in_order(lambda index: hashlib.sha256(whole.read(index)).digest(), range(len(whole))))
-    found = {fingerprint_of(digests): ("the whole folder", digests)}
+    found = {fingerprint_of(digests): ("the whole folder", _array(digests))}
     for split in splits:
         files = [
             digest for record, digest in zip(whole.records, digests, strict=True) if record.split == split
         ]
-        found.setdefault(fingerprint_of(files), (f"the split {split!r}", files))
+        found.setdefault(fingerprint_of(files), (f"the split {split!r}", _array(files)))
     return found
 
 
-def _kept_images(ledger: Path) -> list[bytes]:
-    """Digests of the image files that a ledger is of, or none if it does not know them."""
+def _array(files: Sequence[bytes]) -> Digests:
+    return np.array(files, f"S{DIGEST}")
+
+
+def _kept_images(ledger: Path) -> list[bytes] | None:
+    """Digests of the image files that a ledger is of, or nothing if it does not know them."""
     path = ledger.with_suffix(IMAGES)
-    if not path.is_file():
-        return []
     try:
         kept = path.read_bytes()
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not path.is_symlink():
+            return None
         raise PrivacyError(
             f"{path} cannot be read ({error.strerror}), so nobody can tell whether these images are among "
             "those of that ledger; have whoever owns it let you read it, or name another folder of ledgers."
@@ -193,7 +251,7 @@ def _kept_images(ledger: Path) -> list[bytes]:
     if hashlib.sha256(kept).hexdigest() != ledger.stem:
         raise PrivacyError(
             f"{path} does not hold the digests of the images that it is named after, so nobody can tell "
-            "whether these are among them; restore it, or delete it if you know that they are not."
+            "whether these are among them; `dpwavelet ledger show` on the folder of those writes it anew."
         )
     return [kept[start : start + DIGEST] for start in range(0, len(kept), DIGEST)]
 
@@ -201,9 +259,38 @@ def _kept_images(ledger: Path) -> list[bytes]:
 def _keep_images(books: Books) -> None:
     """Write beside a ledger which images it is of, so that later sets can be compared with them."""
     path = books.ledger.path.with_suffix(IMAGES)
-    if books.files and not path.is_file():
-        write_bytes(path, b"".join(sorted(books.files)))
-        path.chmod(0o600)  # as the ledger
+    content = b"".join(sorted(books.files))
+    if books.files and not _holds(path, content):
+        write_bytes(path, content, OWNER_ALONE)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether this is a file of its owner alone with just this content."""
+    try:
+        return path.stat().st_mode & 0o077 == 0 and path.read_bytes() == content
+    except OSError:
+        return False
+
+
+def mend_images(books: Books) -> None:
+    """Write anew which images a ledger with entries is of, where it does not know them."""
+    if books.ledger.entries:
+        _keep_images(books)
+
+
+def unknown_beside(books: Books) -> str:
+    """A warning of ledgers in the same place of which nobody can tell whether they share images with this."""
+    return _warning(_linked(books)[1])
+
+
+def _warning(unknown: Sequence[Path]) -> str:
+    if not unknown:
+        return ""
+    more = f" and {len(unknown) - 1:,} more" if unknown[1:] else ""
+    return (
+        f"warning: {unknown[0]}{more} does not know its images, as those of an early version, so nobody can "
+        "tell whether it shares some with these; `dpwavelet ledger show` on the folder of those mends it."
+    )
 
 
 def check_beside(books: Books, plans: Sequence[PrivacyPlan], tell: Callable[[str], None]) -> None:
@@ -211,15 +298,26 @@ def check_beside(books: Books, plans: Sequence[PrivacyPlan], tell: Callable[[str
 
     Two runs that begin at one moment both pass here; `open_account` and `set_cap` decide for good.
     """
+    _check(books, plans, tell, *_looked(books, plans))
+
+
+def _check(
+    books: Books,
+    plans: Sequence[PrivacyPlan],
+    tell: Callable[[str], None],
+    groups: Sequence[Sequence[Beside]],
+    unknown: Sequence[Path],
+) -> None:
     own = books.ledger
     own.check_room(*plans)
     if own.runs and plans:
         tell(_together(books, plans))
-    groups = beside(books, any(plan.unit == "person" for plan in plans))
     for group in groups:
         ledgers = [own, *(one.ledger for one in group)]
         for ledger in ledgers:
             ledger.check_room(*plans, beside=[other for other in ledgers if other is not ledger])
+    if warning := _warning(unknown):
+        tell(warning)
     for one in each(groups):
         if one.ledger.runs:
             tell(
@@ -230,22 +328,21 @@ def check_beside(books: Books, plans: Sequence[PrivacyPlan], tell: Callable[[str
         unit, delta = unit_of(plans[0].to_json()), plans[0].delta
         most = max(composed(_events(unit, books, group, plans), delta) for group in groups)
         tell(
-            f"warning: with this, one {unit} that all of them used pays epsilon {most:.4g} at delta "
-            f"{up(delta)}."
+            f"warning: with this, the most that one {unit} of these has paid in all is epsilon {most:.4g} at "
+            f"delta {up(delta)}.{_not_counted(unit, _units(books, groups))}"
         )
 
 
 def room_for(books: Books, plan: PrivacyPlan) -> Room:
     """What `check_beside` would say of this plan, told instead of raised."""
-    unit, groups = unit_of(plan.to_json()), beside(books, plan.unit == "person")
-    most = None
+    (groups, unknown), unit, most = _looked(books, [plan]), unit_of(plan.to_json()), None
     if books.ledger.runs or any(one.ledger.runs for one in each(groups)):
         most = max(composed(_events(unit, books, group, [plan]), plan.delta) for group in ((), *groups))
     try:
-        check_beside(books, [plan], _say_nothing)
+        _check(books, [plan], _say_nothing, groups, unknown)
     except PrivacyError as error:
         return Room(unit, plan.delta, most, str(error))
-    return Room(unit, plan.delta, most, "")
+    return Room(unit, plan.delta, most, "", _not_counted(unit, _units(books, groups)))
 
 
 def any_kept(folder: Path | None) -> bool:
@@ -269,17 +366,22 @@ def held_together(
     return found
 
 
+def _not_counted(unit: str, units: Sequence[str]) -> str:
+    """A sentence on runs that a sum for this unit leaves out; empty if there are none."""
+    others = [name for name in units if name != unit]
+    return f" Runs that protect {' and '.join(others)} cost it too, and are not counted." if others else ""
+
+
 def _together(books: Books, plans: Sequence[PrivacyPlan]) -> str:
     """What earlier runs and these cost together: no certificate tells of another run."""
     own = books.ledger
     unit, delta = unit_of(plans[0].to_json()), plans[0].delta
-    others = [name for name in own.units if name != unit]
-    more = f" Runs that protect {' and '.join(others)} cost it too, and are not counted." if others else ""
     return (
         f"warning: {own.path} has earlier runs on these images, {len(own.runs)} in all. With "
         f"{'this one' if len(plans) == 1 else 'these'} they cost one {unit} epsilon "
-        f"{composed(_events(unit, books, (), plans), delta):.4g} at delta {up(delta)}.{more} A certificate "
-        "speaks of its own release alone, so tell whoever gets this one."
+        f"{composed(_events(unit, books, (), plans), delta):.4g} at delta {up(delta)}."
+        f"{_not_counted(unit, own.units)} A certificate speaks of its own release alone, so tell whoever "
+        "gets this one."
     )
 
 
@@ -305,7 +407,7 @@ def open_account(
     with _in_turn(spendings):
         if run not in spendings.runs:
             check_beside(books, [plan], _say_nothing)
-            _keep_images(books)
+        _keep_images(books)
         return Account.open(spendings, own, run, plan, spendings.images, name, allowed)
 
 
@@ -313,7 +415,7 @@ def set_cap(books: Books, cap: Cap) -> None:
     """Put a cap in force; refused below what its images hold, in this ledger and those beside it."""
     own = books.ledger
     with _in_turn(own):
-        groups = adding(books)
+        groups = beside(books)
         _keep_images(books)
         own.set_cap(cap, [[one.ledger for one in group] for group in groups])
 
@@ -335,7 +437,8 @@ def check_unowned(
     """Refuse to take images for a stand-in that somebody set a cap on; warn where they have private runs."""
     for split in splits:
         books = Books.open(data, split, folder)
-        for one in [Beside(f"the split {split!r}", books.ledger), *each(beside(books))]:
+        own = Beside(f"the split {split!r}", books.ledger, books.known)
+        for one in [own, *each(beside(books))]:
             if one.ledger.cap is not None:
                 raise PrivacyError(
                     f"{one.name} of {data} has a cap on what may be spent, in {one.ledger.path}, so its "

@@ -17,6 +17,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,16 @@ def composed(
 ) -> float:
     """An upper bound on the epsilon of all events together, infinite where the accountant refuses."""
     together = _merged(events)
+    return _bounded(bound, together, delta) if together else 0.0
+
+
+@lru_cache(maxsize=1 << 12)
+def _bounded(
+    bound: Callable[[tuple[Event, ...], float], float], events: tuple[Event, ...], delta: float
+) -> float:
+    """One sum is asked for under every cap that it counts under, and takes up to seconds."""
     try:
-        return bound(together, delta) if together else 0.0
+        return bound(events, delta)
     except PrivacyError:
         return math.inf
 
@@ -174,11 +183,7 @@ class DataLedger(Ledger):
         if plans:
             held = [event for other in beside for unit in other.units for event in other.held(unit)]
             units += [unit for other in beside for unit in other.units]
-        self._check_room(
-            [*held, *(event for plan in plans for event in plan.events)],
-            units,
-            len(plans) + sum(len(other.runs) for other in beside),
-        )
+        self._check_room([event for plan in plans for event in plan.events], units, len(plans), held)
 
     def spent(self, unit: str) -> tuple[Event, ...]:
         """Every mechanism charged so far to runs that protect this unit, one of `units`."""
@@ -226,11 +231,14 @@ class DataLedger(Ledger):
         elif entry["kind"] == "cap":
             self._check_cap(Cap(entry["epsilon"], entry["delta"]))
 
-    def _check_room(self, events: Iterable[Event], units: Sequence[str], runs: int = 1) -> None:
+    def _check_room(
+        self, events: Iterable[Event], units: Sequence[str], runs: int = 1, held: Iterable[Event] = ()
+    ) -> None:
+        """Refuse what the cap leaves no room for; `held` is of ledgers beside."""
         if self.cap is None or not units:
             return
         _check_one_unit([*self.units, *units])
-        before = self.held(units[0])
+        before = (*self.held(units[0]), *held)
         after = (*before, *events)
         if not _affords(self.cap, after):
             delta = self.cap.delta
@@ -356,11 +364,13 @@ def told_delta(ledger: DataLedger, *others: DataLedger) -> float | None:
     return ledger.cap.delta if ledger.cap else min(plans, default=None)
 
 
-def summary(ledger: DataLedger, delta: float | None = None) -> dict[str, Any]:
+def summary(
+    ledger: DataLedger, delta: float | None = None, beside: Sequence[Sequence[DataLedger]] = ()
+) -> dict[str, Any]:
     """What `dpwavelet ledger show` says, as JSON; an epsilon of null is beyond what can be accounted for.
 
-    `left` is the cap less what is held. A run of that epsilon would leave some over: unlike budgets add up to
-    less than their sum.
+    `left` is the cap less the most that is held, here and in a group of ledgers `beside`. A run of that
+    epsilon would leave some over: unlike budgets add up to less than their sum.
     """
     if delta is None:
         delta = told_delta(ledger)
@@ -388,7 +398,7 @@ def summary(ledger: DataLedger, delta: float | None = None) -> dict[str, Any]:
         for unit in ledger.units
     }
     cap = ledger.cap
-    held = max((composed(ledger.held(unit), cap.delta) for unit in ledger.units), default=0.0) if cap else 0.0
+    held = max(_held([ledger, *group], cap.delta) for group in ((), *beside)) if cap else 0.0
     return {
         "images": ledger.images,
         "head": ledger.head,
@@ -398,6 +408,13 @@ def summary(ledger: DataLedger, delta: float | None = None) -> dict[str, Any]:
         "caps": [asdict(each) for each in ledger.caps],
         "left": max(cap.epsilon - held, 0.0) if cap else None,
     }
+
+
+def _held(ledgers: Sequence[DataLedger], delta: float) -> float:
+    """The most that these hold together for any one kind of unit."""
+    units = dict.fromkeys(unit for each in ledgers for unit in each.units)
+    sums = ([event for each in ledgers for event in each.held(unit)] for unit in units)
+    return max((composed(events, delta) for events in sums), default=0.0)
 
 
 def _affords(cap: Cap, events: tuple[Event, ...]) -> bool:
@@ -416,10 +433,11 @@ def _merged(events: Iterable[Event]) -> tuple[Event, ...]:
             counts[replace(event, count=1)] += event.count
         else:
             counts[replace(event, steps=1)] += event.steps
-    return tuple(
+    merged = (
         replace(one, count=count) if isinstance(one, Gaussian) else replace(one, steps=count)
         for one, count in counts.items()
     )
+    return tuple(sorted(merged, key=repr))
 
 
 def _check_one_unit(units: list[str]) -> None:
