@@ -617,6 +617,18 @@ TOKENS = breaks_of(
     ),
 )
 
+IMAGES = breaks_of(
+    "images/private.py",
+    "pipeline/test_refusals.py",
+    (
+        "files that changed since they were looked at",
+        "A run trains on a picture that no ledger and no refusal has seen.",
+        "if self.expected and",
+        "if False and",
+        "TestLostAccountant::test_a_picture_that_is_replaced_once_it_was_looked_at_is_not_trained_on",
+    ),
+)
+
 COMPARISON = breaks_of(
     "comparison/work.py",
     "comparison/test_comparison_table.py",
@@ -672,6 +684,7 @@ BREAKS = (
     *RUNS,
     *ACCOUNTS,
     *TOKENS,
+    *IMAGES,
     *COMPARISON,
     *OWNED,
     *CONSENT,

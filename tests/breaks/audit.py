@@ -128,8 +128,8 @@ RUN = breaks_of(
     (
         "people audited as records",
         "The bound is about records, and the promise about people.",
-        "tokens = encode(images, model, asked.group_by, progress)",
-        "tokens = encode(images, model, None, progress)",
+        "tokens = encode(images.holding(watch.prints.files), model, asked.group_by, progress)",
+        "tokens = encode(images.holding(watch.prints.files), model, None, progress)",
         "test_people_are_audited_as_people",
     ),
     (

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -445,6 +446,24 @@ class TestLostAccountant:
             turned.save(path)
         self.go_on(other, tiny_model, out)
         assert (PrivateTokens.load(kept).image != before).mean() > 0.5
+
+    def test_a_picture_that_is_replaced_once_it_was_looked_at_is_not_trained_on(
+        self, portraits: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The ledger is that of the files as they were: of another nothing would be charged."""
+        monkeypatch.setenv("DPWAVELET_LEDGERS", str(tmp_path / "ledgers"))
+        other = shutil.copytree(portraits, tmp_path / "other")
+        changed = other / "000003.png"
+
+        def replaced(*_: object) -> None:
+            content = (other / "000004.png").read_bytes()
+            changed.unlink()
+            changed.write_bytes(content)
+
+        monkeypatch.setattr(sys.modules["dpwavelet.pipeline.run"], "rehearse", replaced)
+        with pytest.raises(DataError, match=r"000003\.png is not the file that was looked at"):
+            run(other, tmp_path / "run", settings(tiny_model, steps=4), Silent())
+        assert list((tmp_path / "ledgers").glob("*.jsonl")) == []
 
     def test_with_both_it_does(self, stopped: Path, portraits: Path, tiny_model: Path) -> None:
         self.go_on(portraits, tiny_model, stopped)

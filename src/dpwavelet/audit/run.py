@@ -180,7 +180,7 @@ def audit_private(
     watch = check_images(data, images, units, model, plan, asked, progress)
     books = Books.of(data, watch.prints.files, asked.ledger)
     check_beside(books, [plan], progress.tell)
-    tokens = encode(images, model, asked.group_by, progress)
+    tokens = encode(images.holding(watch.prints.files), model, asked.group_by, progress)
     check_losses(model, chosen(tokens, np.arange(tokens.units) < REHEARSED))
     check_writable(out)
     run = secrets.token_hex(8)

@@ -11,7 +11,7 @@ Shapes: B batch, S side of the square in pixels.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -34,6 +34,7 @@ class PrivateImages:
 
     folder: ImageFolder
     size: int
+    expected: Sequence[bytes] = ()  # SHA-256 of every file as it was looked at; none where nobody looked yet
 
     @classmethod
     def open(cls, path: str | Path, size: int, split: str | None = None) -> "PrivateImages":
@@ -65,7 +66,21 @@ class PrivateImages:
 
     def pixels(self, indices: Sequence[int]) -> Tensor:
         """The chosen images, uint8 [B, 3, S, S]; a broken file is a DataError that names it."""
-        return decode_many(self.folder, indices, self.size)
+        return decode_many(self, indices, self.size)
+
+    def read(self, index: int) -> bytes:
+        """Bytes of one image file. Guarantee: those that were looked at, if these are; else a DataError."""
+        data = self.folder.read(index)
+        if self.expected and hashlib.sha256(data).digest() != self.expected[index]:
+            raise DataError(
+                f"{self.names[index]} is not the file that was looked at when this began, and only that "
+                "one is accounted for; leave the images as they are, and begin again."
+            )
+        return data
+
+    def holding(self, digests: Sequence[bytes]) -> "PrivateImages":
+        """The same records, of which files with other digests are refused from now on."""
+        return replace(self, expected=digests)
 
     def batches(self, batch_size: int) -> Iterator[tuple[list[int], Tensor]]:
         """All images once, in order: indices and pixels uint8 [B, 3, S, S], the last perhaps smaller."""
@@ -75,7 +90,7 @@ class PrivateImages:
 
     def first(self, count: int) -> "PrivateImages":
         """The first `count` records only, for dry runs. Its fingerprint is its own, not that of the whole."""
-        return PrivateImages(self.folder.first(count), self.size)
+        return PrivateImages(self.folder.first(count), self.size, self.expected[:count])
 
     def fingerprint(self) -> str:
         """SHA-256 over the sorted SHA-256 of every image file: which images these are, whatever their names.

@@ -74,7 +74,8 @@ def open_all(data: Path, settings: RunSettings, progress: Progress, split: str |
     units = count_units(images, settings)
     plan = plan_for(settings, units)
     watch = check_images(data, images, units, model, plan, settings, progress)
-    return Opened(data, images, model, enlarger, plan, watch)
+    looked_at = images.holding(watch.prints.files)  # a file that changes from here on is in no ledger
+    return Opened(data, looked_at, model, enlarger, plan, watch)
 
 
 def count_units(images: PrivateImages, settings: RunSettings) -> int:
