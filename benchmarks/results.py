@@ -76,8 +76,8 @@ Call = Callable[[Words], None]
 
 
 ROWS = (
-    OURS, f"{OURS}@0.25", f"{OURS}@0.1/4", f"{LLAMAGEN}@0.25", f"{LDM}@0.25",
-    "public", f"public:{LLAMAGEN}", f"public:{LDM}",
+    OURS, f"{OURS}@0.25", f"{OURS}@0.1/4", f"{LLAMAGEN}@0.25", f"{LLAMAGEN}@0.1/4", f"{LDM}@0.25",
+    f"{LDM}@0.1/4", "public", f"public:{LLAMAGEN}", f"public:{LDM}",
 )  # fmt: skip
 
 

@@ -70,7 +70,8 @@ def planned(settings: TableSettings) -> list[tuple[str, float, int]]:
 def test_a_full_table_has_three_methods_two_budgets_two_seeds_and_no_privacy() -> None:
     places = results.Places.of(Path("build/results"), quick=False)
     settings = asked(results.FULL, places)
-    trained = "dp-wavelet", "dp-wavelet@0.25", "dp-wavelet@0.1/4", "dp-llamagen@0.25", "dp-ldm@0.25"
+    rivals = [f"{rival}{share}" for rival in ("dp-llamagen", "dp-ldm") for share in ("@0.25", "@0.1/4")]
+    trained = ["dp-wavelet", "dp-wavelet@0.25", "dp-wavelet@0.1/4", *rivals]
     budgets = dict.fromkeys(trained, (1, 10, float("inf")))
     budgets |= dict.fromkeys(("public", "public:dp-llamagen", "public:dp-ldm"), (0,))
     wanted = [(name, epsilon, seed) for name in budgets for epsilon in budgets[name] for seed in (0, 1)]
