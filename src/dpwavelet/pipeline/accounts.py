@@ -151,9 +151,10 @@ def _linked(books: Books) -> tuple[list[Beside], list[Path]]:
     """Ledgers with entries that are linked with this one, and those of which nobody can tell."""
     own, ours, unknown = books.ledger.path, books.known, list[Path]()
     others = dict[Path, tuple[str, Digests]]()  # opened only if they are linked: strangers may be locked away
-    for path in _ledgers(own.parent):
-        if path == own or not path.stat().st_size:
-            continue
+    paths = [path for path in _ledgers(own.parent) if path != own and path.stat().st_size]
+    if not paths:
+        return [], []  # and no file need be read once more to tell splits apart
+    for path in paths:
         if path.stem in books.parts:
             others[path] = books.parts[path.stem]
             continue
