@@ -170,7 +170,7 @@ def _read_certificate(folder: Path) -> tuple[dict[str, Any], bytes]:
     if not isinstance(certificate, dict) or certificate.get("format") not in SENTENCES:
         raise ValueError(f"it says none of the formats that are known, {', '.join(SENTENCES)}")
     if canonical_json(certificate) != content:
-        raise ValueError("it was edited: it is not written as dpwavelet writes it")
+        raise ValueError("it was edited: it is not the canonical JSON that dpwavelet writes")
     return certificate, content
 
 
