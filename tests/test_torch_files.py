@@ -147,7 +147,7 @@ class TestRefusals:
             (b"\x80\x02}K\x01\x85K\x01s.", "no text or whole number"),
             (b"\x80\x02}(K\x01K\x02K\x01\x85K\x01u.", "no text or whole number"),
             (b"\x80\x02}(NK\x02u.", "no text or whole number"),
-            (b"\x80\x02}\x8a\x09" + b"\x01" * 9 + b"K\x01s.", "more than 8 bytes"),
+            (b"\x80\x02}\x8a\x09" + b"\x01" * 9 + b"K\x01s.", "more than 64 bits"),
             (b"\x80\x02ccollections\nOrderedDict\n](K\x01K\x02\x86e\x85R.", "no file of plain tensors"),
             (b"\x80\x02}\x86.", "does not have"),
             (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x00)))tR.", "something that is no storage"),
@@ -194,7 +194,7 @@ class TestRefusals:
         pickled = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n" + storage + b"K\x00"
         pickled += b"(" + huge + b"q\x01" + b"h\x01" * 99 + b"t" + b"(" + b"K\x00" * 100 + b"ttR."
         path = zipped(tmp_path / "x.pt", {"x/data.pkl": pickled, "x/data/0": bytes(4)})
-        self.refused(path, "more than 8 bytes")
+        self.refused(path, "more than 64 bits")
 
     def test_tensors_that_are_many_times_their_storage_are_refused(self, tmp_path: Path) -> None:
         """Whoever makes each a tensor of its own, as a network does, takes the memory of all."""

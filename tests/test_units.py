@@ -381,5 +381,6 @@ class TestRun:
         self, persons: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         asked = ("plan", persons, "--model", tiny_model, "--epsilon", "2", "--no-timing")
-        assert "`run` refuses this (several-per-person)" in " ".join(call(capsys, *asked)[1].split())
+        told = " ".join(call(capsys, *asked)[1].split())
+        assert "`run` would end here: refused (several-per-person)" in told
         assert "protects people: --group-by identity" in " ".join(call(capsys, "check", persons)[1].split())

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from dpwavelet import (
     __version__,
@@ -22,6 +21,7 @@ from dpwavelet import (
     cli_key,
     cli_ledger,
     cli_models,
+    cli_plan,
     cli_pretrain,
 )
 from dpwavelet import cli_options as option
@@ -32,7 +32,7 @@ from dpwavelet.errors import ConfigError, DpwaveletError, OutputError
 from dpwavelet.generation import Sampling
 from dpwavelet.images import drawn
 from dpwavelet.images.inspection import inspect
-from dpwavelet.images.layouts import ImageFolder, open_folder
+from dpwavelet.images.layouts import open_folder
 from dpwavelet.pipeline import (
     Pipeline,
     RunSettings,
@@ -40,33 +40,26 @@ from dpwavelet.pipeline import (
     dry_run,
     forget_key,
     judge_again,
-    plan_for,
     read_captions,
     run,
 )
-from dpwavelet.pipeline.accounts import Books, Room, any_kept, is_of_data, room_for
-from dpwavelet.pipeline.bought import METRICS
-from dpwavelet.pipeline.forecast import forecast_all
+from dpwavelet.pipeline.books import is_of_data
 from dpwavelet.pipeline.likeness import CHOICES
 from dpwavelet.pipeline.opening import (
     caption_advice,
     caption_warnings,
     check_data,
     check_outside_releases,
-    fewer_than_declared,
-    warnings_of,
+    strange_words,
 )
-from dpwavelet.pipeline.refusals import check_people
 from dpwavelet.pipeline.release import write_pictures
 from dpwavelet.pipeline.settings import JUDGED, cycled, open_model
 from dpwavelet.privacy import registry
 from dpwavelet.privacy.certificate import statement
 from dpwavelet.privacy.keys import read_public_key
-from dpwavelet.privacy.refusals import LEAST_SIGNAL, Refusal, below
 from dpwavelet.privacy.release_files import CERTIFICATE
 from dpwavelet.privacy.verification import changed_model_files, read_certificate, verify_release
 from dpwavelet.ranks import joined
-from dpwavelet.rounded import up
 from dpwavelet.training import PrivateTraining
 
 app = typer.Typer(
@@ -123,134 +116,7 @@ def draw(
     print(f"{count} portraits of {size} x {size} pixels in {out} ({rate:.0f} a second)")
 
 
-@app.command(cls=option.several({"--epsilon": option.is_number}))
-def plan(
-    data: option.Data,
-    epsilon: Annotated[list[float], typer.Option(help="One or more budgets: --epsilon 1 2 4 8.")],
-    delta: option.Delta = None,
-    records: option.Records = None,
-    preset: option.Preset = "thumb",
-    batch_size: option.Batch = None,
-    steps: option.Steps = None,
-    passes: option.Passes = None,
-    caption_words: option.CaptionWords = None,
-    split: option.Split = None,
-    group_by: option.GroupBy = None,
-    per_person: option.PerPerson = 1,
-    private_scales: option.PrivateScales = None,
-    views: option.Views = USUAL.views,
-    augment: option.Augmented = USUAL.augment,
-    parameters: option.Trained = USUAL.parameters,
-    rank: option.Rank = USUAL.rank,
-    warm_start: option.WarmStart = None,
-    likeness: option.LikenessEpsilon = None,
-    metrics_epsilon: option.MetricsEpsilon = None,
-    ledger: cli_ledger.Folder = None,
-    timing: Annotated[
-        bool,
-        typer.Option(
-            "--timing/--no-timing",
-            help="Take a few private steps on drawn portraits to tell time and memory.",
-        ),
-    ] = True,
-    threads: option.Threads = None,
-    as_json: option.AsJson = False,
-) -> None:
-    """Show what each epsilon would buy, in noise, time, memory and quality. Spends nothing.
-
-    Signal to noise is C / (sigma C sqrt(d) / B): the longest that the mean of B clipped gradients can be,
-    over the length of the noise on it, in one step; C is the clipping norm, sigma the noise multiplier, d
-    the number of trained parameters. Time runs from images to private weights; samples come on top. Quality
-    is what runs on public stand-ins of about this signal to noise gained. Where earlier runs used these
-    images, it tells what all would cost together, and where a cap leaves no room.
-    """
-    option.use(threads)
-    check_data(data)
-    folder = open_folder(data, split)
-    model = open_model(preset, private_scales)
-    advice = caption_advice(folder, model) if caption_words is None else []
-    for line in [*folder.lines(), *caption_warnings(folder, model, caption_words), *advice]:
-        tell(line)
-    found = len(set(folder.group(group_by))) if group_by else len(folder)
-    if records is not None and records > found:
-        tell(fewer_than_declared(records, found, group_by is not None))
-    training = PrivateTraining(
-        per_unit=per_person, views=views, augment=augment, parameters=parameters, rank=rank
-    )
-    _check_rank(training)
-    asked = [
-        RunSettings(
-            epsilon=budget, delta=delta, records=records, model=preset, batch_size=batch_size, steps=steps,
-            passes=passes, caption_words=caption_words, group_by=group_by, training=training,
-            private_scales=private_scales, warm_start=warm_start, likeness=likeness,
-            metrics_epsilon=metrics_epsilon,
-            release_metrics=() if metrics_epsilon is None else METRICS[:1],  # any: one noise
-        )
-        for budget in epsilon
-    ]  # fmt: skip
-    plans = [plan_for(settings, found) for settings in asked]
-    forecasts = forecast_all(
-        plans, preset, training, timing=timing, private_scales=private_scales, caption_words=caption_words
-    )
-    rooms = list[Room]()
-    if any_kept(ledger):  # else nothing was spent, and no image need be read
-        books = Books.open(data, split, ledger)
-        rooms = [room_for(books, each) for each in plans]
-    rooms = rooms or [Room("", 0.0, None, "")] * len(plans)
-    several = _several(folder, group_by)
-    refused = [
-        [text for text in (_too_few(each.signal_of_run), several, _capped(room)) if text]
-        for each, room in zip(forecasts, rooms, strict=True)
-    ]
-    if as_json:
-        rows = [
-            each.to_json() | {"epsilon_with_earlier_runs": room.known, "refused": texts}
-            for each, room, texts in zip(forecasts, rooms, refused, strict=True)
-        ]
-        print(json.dumps(rows, indent=2))
-        return
-    units = "people" if group_by else "records"
-    table = Table(title=f"{plans[0].records:,} declared {units}, delta {up(plans[0].delta)}")
-    columns = ("epsilon", "batch", "steps", "noise multiplier", "signal to noise", "by RDP", "time", "memory")
-    for column in columns:
-        table.add_column(column, justify="right")
-    for each in forecasts:
-        p = each.plan
-        table.add_row(
-            f"{p.epsilon:g}", f"{p.batch_size}", f"{p.steps}", f"{p.noise_multiplier:.3f}",
-            f"{each.signal_to_noise:.3f}", f"{p.rdp_epsilon:.3f}", each.time_text, each.memory_text,
-        )  # fmt: skip
-    console.print(table)
-    print("\n".join(each.quality_text for each in forecasts))
-    for p, room, texts in zip(plans, rooms, refused, strict=True):
-        for text in texts:
-            print(f"epsilon {p.epsilon:g}: `run` refuses this {text}")
-        if room.text:
-            print(f"epsilon {p.epsilon:g}: {room.text}")
-
-
-def _several(folder: ImageFolder, group_by: str | None) -> str:
-    """By which words a run is refused where several records are of one person; empty if it is not."""
-    try:
-        check_people(folder, group_by, ())
-    except Refusal as error:
-        return str(error).removeprefix("refused ")
-    return ""
-
-
-def _capped(room: Room) -> str:
-    """By which words a cap refuses a run; empty if none does."""
-    return room.refused and f"(cap): {room.refused}"
-
-
-def _too_few(signal: float) -> str:
-    """By which words a run of this signal to noise is refused; empty if it is not."""
-    if signal >= LEAST_SIGNAL:
-        return ""
-    return (
-        f"(few-records): it would learn at most {below(signal, LEAST_SIGNAL)} of the noise it adds, and "
-        f"{LEAST_SIGNAL:g} is the least."
-    )
+app.command(cls=option.several({"--epsilon": option.is_number}))(cli_plan.plan)
 
 
 @app.command(name="run")
@@ -305,7 +171,7 @@ def run_command(
         per_unit=per_person, compiled=compiled, views=views, augment=augment, parameters=parameters,
         rank=rank, schedule=schedule,
     )  # fmt: skip
-    _check_rank(training)
+    option.check_rank(training)
     settings = RunSettings(
         epsilon=epsilon, delta=delta, records=records, model=preset, batch_size=batch_size, steps=steps,
         passes=passes, caption_words=caption_words, samples=samples, seed=seed, ledger=ledger,
@@ -426,8 +292,8 @@ def sample(
     pipeline = Pipeline.from_pretrained(
         model, enlarger=enlarger, consistent=consistent, choices=choices, device=device
     )
-    for line in warnings_of(asked, pipeline.model):
-        tell(line)
+    if strange := strange_words(asked, pipeline.model.vocabulary):
+        tell(f"warning: {strange} the public weights know; they mean what the records, if any, have taught.")
     wanted = cycled(asked, number)
     sampling = Sampling(temperature=temperature, top_p=top_p, guidance=guidance, away=away)
     with whole_folder(out) as building, Bars() as bars:
@@ -498,11 +364,6 @@ app.command(cls=cli_compare.SeveralWords)(cli_compare.compare)
 app.command()(cli_audit.audit)
 app.command()(cli_pretrain.pretrain)
 app.command()(cli_pretrain.pretrain_features)
-
-
-def _check_rank(training: PrivateTraining) -> None:
-    if training.rank != USUAL.rank and training.parameters != "lora":
-        raise ConfigError("--rank is that of low-rank pairs; add --parameters lora, or leave it out.")
 
 
 def _names(given: str | None) -> tuple[str, ...]:

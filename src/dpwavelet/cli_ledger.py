@@ -11,16 +11,8 @@ from rich.table import Table
 from dpwavelet import cli_options as option
 from dpwavelet.errors import ConfigError
 from dpwavelet.pipeline import RunSettings
-from dpwavelet.pipeline.accounts import (
-    Books,
-    beside,
-    each,
-    held_together,
-    is_of_data,
-    mend_images,
-    set_cap,
-    unknown_beside,
-)
+from dpwavelet.pipeline.accounts import held_together, not_counted, set_cap
+from dpwavelet.pipeline.books import Books, around, is_of_data, keep_images
 from dpwavelet.pipeline.settings import declared, usual_delta
 from dpwavelet.privacy.budget import Cap, DataLedger, summary, told_delta
 from dpwavelet.privacy.ledger import Ledger
@@ -85,12 +77,13 @@ def show(
         books = Books(None, (), DataLedger.open(data))
     else:
         books = _books(data, ledger, split)
-    mend_images(books)
-    groups = beside(books)
-    others = each(groups)
-    found = summary(books.ledger, delta, [[one.ledger for one in group] for group in groups])
+    if books.ledger.entries:
+        keep_images(books)
+    near = around(books)
+    others = near.each
+    found = summary(books.ledger, delta, [[one.ledger for one in group] for group in near.groups])
     at = told_delta(books.ledger, *(one.ledger for one in others)) if delta is None else delta
-    costs = held_together(books, groups, at)
+    costs = held_together(near, at)
     if as_json:
         told: dict[str, Any] = {"ledger": str(books.ledger.path)}
         told["beside"] = {one.name: str(one.ledger.path) for one in others}
@@ -103,12 +96,13 @@ def show(
             f"{one.name} has a ledger of its own, {one.ledger.path}, with {len(one.ledger.runs)} runs and "
             f"{_cap(one.ledger.cap)}: those on the same images or people add to this"
         )
-    if unknown := unknown_beside(books):
-        print(unknown)
+    if near.warning:
+        print(near.warning)
     for cost in costs:
         print(
             f"the most that is charged or reserved to one {cost['unit']} of these in all: epsilon "
-            f"{_epsilon(cost['epsilon'])} at delta {up(cost['delta'])}"
+            f"{_epsilon(cost['epsilon'])} at delta {up(cost['delta'])}."
+            f"{not_counted(cost['unit'], near.units)}"
         )
 
 

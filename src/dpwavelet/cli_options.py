@@ -14,7 +14,7 @@ from dpwavelet.errors import ConfigError
 from dpwavelet.images.variants import Augment
 from dpwavelet.memory import keep_freed_memory
 from dpwavelet.privacy.refusals import RULES
-from dpwavelet.training import Parameters, Schedule
+from dpwavelet.training import Parameters, PrivateTraining, Schedule
 
 Data = Annotated[
     Path, typer.Argument(help="Folder, tar or zip of images, with captions or labels if there are any.")
@@ -163,6 +163,12 @@ def use(threads: int | None) -> None:
         if not 1 <= threads <= MOST_THREADS:
             raise ConfigError(f"threads must be from 1 to {MOST_THREADS:,}, got {threads}.")
         torch.set_num_threads(threads)
+
+
+def check_rank(training: PrivateTraining) -> None:
+    """Refuse a rank that nothing would have."""
+    if training.rank != PrivateTraining().rank and training.parameters != "lora":
+        raise ConfigError("--rank is that of low-rank pairs; add --parameters lora, or leave it out.")
 
 
 def fixed(command: Callable[..., None], told: str, **values: Any) -> Callable[..., None]:

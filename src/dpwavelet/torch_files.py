@@ -34,7 +34,7 @@ LARGEST_ARRAYS = 1 << 29  # bytes; published networks have up to 300 million
 LARGEST_PICKLE = 64 << 20  # bytes; that of a model with thousands of tensors has one megabyte
 MOST_VALUES = 1 << 18  # in the tree, repeated ones counted each time
 DEEPEST = 32
-LARGEST_NUMBER = 8  # bytes of a whole number
+LARGEST_NUMBER = 64  # bits of a whole number
 MOST_SHARED = 4  # times that all tensors together may be what their storages are
 LARGEST_TUPLE = 1024  # values, those of tuples inside it counted each time
 STORAGES = {
@@ -58,8 +58,8 @@ OPCODES = {
     "BUILD",
 }  # fmt: skip
 # What may name a value of a dict: by numbers this short and by texts nobody makes a dict slow.
-NAMING = {"BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"}
-NAME = -1  # on the stack: a text or a whole number
+NAMES = ("BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE")
+NAME, MARK = -1, 0  # what they are on the stack, and a mark; of all else it tells how large it is
 UNREADABLE = (
     OSError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError, ArithmeticError, AttributeError,
     ImportError, LookupError, MemoryError, RecursionError, RuntimeError, TypeError, ValueError,
@@ -317,7 +317,7 @@ def _check_opcodes(content: bytes) -> None:
     with all that it would be if it were written out. And whoever may choose long numbers or tuples for names
     can have all of them fall into one place of a dict, which then takes the square of their number.
     """
-    leaves: list[int] = []  # of what lies on the stack; 0 is a mark
+    leaves: list[int] = []  # of what lies on the stack: NAME, MARK, or a size
     memo: dict[int, int] = {}
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name not in OPCODES:
@@ -327,13 +327,13 @@ def _check_opcodes(content: bytes) -> None:
                 raise ValueError("its pickle numbers its values without order")
             memo[place] = leaves[-1]
             continue
-        if opcode.name == "LONG1" and not -(1 << 63) <= int(argument or 0) < 1 << 63:
-            raise ValueError(f"its pickle holds a whole number of more than {LARGEST_NUMBER} bytes")
+        if opcode.name == "LONG1" and int(argument or 0).bit_length() > LARGEST_NUMBER:
+            raise ValueError(f"its pickle holds a whole number of more than {LARGEST_NUMBER} bits")
         taken = _taken(leaves, opcode)
-        if opcode.name in ("SETITEM", "SETITEMS") and any(
-            name != NAME for name in taken[1 : 2 if opcode.name == "SETITEM" else None : 2]
-        ):
-            raise ValueError("its pickle names a value by something that is no text or whole number")
+        if opcode.name in ("SETITEM", "SETITEMS"):
+            pairs = taken[:2] if opcode.name == "SETITEM" else taken  # each value before its name
+            if any(name != NAME for name in pairs[1::2]):
+                raise ValueError("its pickle names a value by something that is no text or whole number")
         if opcode.name in ("BINGET", "LONG_BINGET"):
             leaves.append(memo[int(argument or 0)])
         elif opcode.name == "MEMOIZE":
@@ -343,8 +343,8 @@ def _check_opcodes(content: bytes) -> None:
             size = 1 + sum(map(abs, taken)) if "TUPLE" in opcode.name else 1
             if size > LARGEST_TUPLE:
                 raise ValueError(f"its pickle holds a tuple of more than {LARGEST_TUPLE} values")
-            size = {"MARK": 0, **dict.fromkeys(NAMING, NAME)}.get(opcode.name, size)
-            leaves += [size for _ in opcode.stack_after]
+            kind = MARK if opcode.name == "MARK" else NAME if opcode.name in NAMES else size
+            leaves += [kind for _ in opcode.stack_after]
 
 
 def _taken(leaves: list[int], opcode: pickletools.OpcodeInfo) -> list[int]:

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -13,19 +14,8 @@ from command_line import call
 from dpwavelet.errors import PrivacyError
 from dpwavelet.images import drawn
 from dpwavelet.pipeline import RunSettings, Silent, accounts, dry_run, run
-from dpwavelet.pipeline.accounts import (
-    IMAGES,
-    LOCK,
-    Books,
-    beside,
-    check_beside,
-    check_unowned,
-    each,
-    open_account,
-    open_ledger,
-    room_for,
-    set_cap,
-)
+from dpwavelet.pipeline.accounts import LOCK, check_beside, check_unowned, open_account, room_for, set_cap
+from dpwavelet.pipeline.books import IMAGES, Books, around, open_ledger
 from dpwavelet.privacy.accounting import epsilon_pld
 from dpwavelet.privacy.budget import Account, Cap, DataLedger, begun
 from dpwavelet.privacy.ledger import Ledger
@@ -91,33 +81,33 @@ class TestBeside:
     def test_parts_that_share_records_are_found_by_their_pictures(
         self, people: Path, asked: str | None, others: list[str]
     ) -> None:
-        assert beside(books_of(people, asked)) == []
+        assert around(books_of(people, asked)).groups == []
         for part in PARTS:
             spend(ledger_of(people, part))
-        found = each(beside(books_of(people, asked)))
+        found = around(books_of(people, asked)).each
         assert [one.name for one in found] == others
         assert all(len(one.ledger.runs) == 1 for one in found)
         (people / "000003.png").write_bytes((people / "000004.png").read_bytes())  # and not by the folder
-        left = each(beside(books_of(people, asked)))
+        left = around(books_of(people, asked)).each
         assert all(one.name != "the whole folder" for one in left)
 
     def test_a_folder_of_other_pictures_stands_alone(self, people: Path, tmp_path: Path) -> None:
         _begin(people, "train")
         drawn.draw_to(tmp_path / "others", 110, seed=9, size=32)
         _begin(tmp_path / "others")
-        assert beside(books_of(tmp_path / "others")) == []
-        assert beside(books_of(people)) != []
+        assert around(books_of(tmp_path / "others")).groups == []
+        assert around(books_of(people)).groups != []
 
     def test_a_set_that_has_grown_is_found_by_the_pictures_that_it_had(self, people: Path) -> None:
         grown = _grown(people)
         before = _begin(people, "train").data
-        (group,) = beside(books_of(grown))
+        (group,) = around(books_of(grown)).groups
         assert [one.name for one in group] == [
             f"another set ({before.path.stem[:8]}, with 110 of these images)"
         ]
         assert [one.ledger.path for one in group] == [before.path]
         after = _begin(grown).data
-        assert [one.ledger.path for one in each(beside(books_of(people, "train")))] == [after.path]
+        assert [one.ledger.path for one in around(books_of(people, "train")).each] == [after.path]
 
     def test_a_list_of_images_that_cannot_be_read_is_no_empty_one(
         self, people: Path, monkeypatch: pytest.MonkeyPatch
@@ -131,15 +121,15 @@ class TestBeside:
 
         monkeypatch.setattr(Path, "read_bytes", locked_away)
         with pytest.raises(PrivacyError, match="cannot be read"):
-            beside(books_of(_grown(people)))
+            around(books_of(_grown(people)))
 
     def test_of_sets_that_lie_within_each_other_one_record_may_pay_for_all(self, people: Path) -> None:
         later, latest = _grown(people), _grown(people, 20)
         for data in (later, latest):
             _begin(data)
-        (group,) = beside(books_of(people, "train"))
+        (group,) = around(books_of(people, "train")).groups
         assert len(group) == 2
-        groups = beside(books_of(latest))
+        groups = around(books_of(latest)).groups
         assert [len(group) for group in groups] == [1]
 
     def test_what_is_not_the_list_of_a_ledger_s_images_is_refused(self, people: Path) -> None:
@@ -149,7 +139,7 @@ class TestBeside:
         assert kept.stat().st_mode & 0o777 == 0o600
         kept.write_bytes(b"".join(files[1:]))
         with pytest.raises(PrivacyError, match="writes it anew"):
-            beside(books_of(_grown(people)))
+            around(books_of(_grown(people)))
 
     @pytest.mark.parametrize("kind", ["folder", "dangling link"])
     def test_what_lies_in_the_place_of_a_list_is_no_empty_one(self, people: Path, kind: str) -> None:
@@ -160,7 +150,7 @@ class TestBeside:
         else:
             kept.symlink_to(people / "nowhere")
         with pytest.raises(PrivacyError, match="cannot be read"):
-            beside(books_of(_grown(people)))
+            around(books_of(_grown(people)))
 
     def test_a_folder_of_ledgers_that_cannot_be_listed_hides_what_was_spent(
         self, people: Path, monkeypatch: pytest.MonkeyPatch
@@ -169,9 +159,9 @@ class TestBeside:
             raise PermissionError(13, "Permission denied", str(folder))
 
         books = books_of(people)
-        monkeypatch.setattr(accounts.os, "scandir", closed)
+        monkeypatch.setattr(os, "scandir", closed)
         with pytest.raises(PrivacyError, match="cannot be listed"):
-            beside(books)
+            around(books)
 
     def test_a_ledger_that_does_not_know_its_images_is_told_of_until_they_are_seen_again(
         self, people: Path, capsys: pytest.CaptureFixture[str]
@@ -186,7 +176,7 @@ class TestBeside:
         folder = people.parent / "ledgers"
         assert "does not know its images" in call(capsys, "ledger", "show", grown.data, "--ledger", folder)[1]
         assert call(capsys, "ledger", "show", people, "--split", "train", "--ledger", folder)[0] == 0
-        assert [one.ledger.path for one in each(beside(grown))] == [path]
+        assert [one.ledger.path for one in around(grown).each] == [path]
 
     def test_a_run_that_goes_on_writes_the_list_that_its_ledger_lacks(self, people: Path) -> None:
         kept = _begin(people, "train").data.path.with_suffix(IMAGES)
@@ -429,7 +419,7 @@ class TestCaps:
         assert f"is epsilon {small['epsilon_with_earlier_runs']:.4g} at delta" in told
         assert not any("may cost epsilon" in text for text in small["refused"])
         assert "may cost epsilon 7" in large["refused"][-1]
-        assert "epsilon 6: `run` refuses this (cap): all runs on these images may cost epsilon 7" in told
+        assert "epsilon 6: `run` would end here: all runs on these images may cost epsilon 7" in told
 
     def test_a_cap_that_nobody_has_spent_under_holds_for_a_set_that_has_grown(self, people: Path) -> None:
         set_cap(books_of(people, "train"), Cap(3.0, 1e-4))

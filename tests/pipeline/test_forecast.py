@@ -23,6 +23,7 @@ from dpwavelet.pipeline.forecast import (
     stand_ins,
     time_training,
 )
+from dpwavelet.privacy import refusals
 from dpwavelet.privacy.accounting import calibrate_noise, delta_for
 from dpwavelet.privacy.plan import PrivacyPlan
 from dpwavelet.privacy.refusals import signal_to_noise
@@ -226,12 +227,12 @@ class TestCommand:
     def test_what_a_run_would_refuse_is_said(
         self, plan: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assert "refuses" not in plan("--epsilon", "8")
-        monkeypatch.setattr(cli, "LEAST_SIGNAL", 1e9)
+        assert "would end here" not in plan("--epsilon", "8")
+        monkeypatch.setattr(refusals, "LEAST_SIGNAL", 1e9)
         told = " ".join(plan("--epsilon", "8").split())
-        assert "epsilon 8: `run` refuses this (few-records): it would learn at most" in told
+        assert "epsilon 8: `run` would end here: refused (few-records): all that the run can learn" in told
         (row,) = json.loads(plan("--epsilon", "8", "--json"))
-        assert [text.split()[0] for text in row["refused"]] == ["(few-records):"]
+        assert [text.split()[1] for text in row["refused"]] == ["(few-records):"]
 
     def test_what_metrics_cost_is_part_of_it(self, plan: Callable[..., str]) -> None:
         (plain,), (less,) = (

@@ -40,7 +40,8 @@ from dpwavelet.generation import Sampling, draw_tokens
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.model import Model
-from dpwavelet.pipeline.accounts import Books, check_beside, open_account
+from dpwavelet.pipeline.accounts import check_beside, open_account
+from dpwavelet.pipeline.books import Books
 from dpwavelet.pipeline.opening import (
     REHEARSED,
     check_apart,

@@ -9,7 +9,8 @@ from dpwavelet.comparison.methods import open_system
 from dpwavelet.comparison.settings import TableSettings
 from dpwavelet.comparison.work import begun_as
 from dpwavelet.images.private import PrivateImages, fingerprint_of
-from dpwavelet.pipeline.accounts import Books, check_beside
+from dpwavelet.pipeline.accounts import check_beside
+from dpwavelet.pipeline.books import Books
 from dpwavelet.pipeline.opening import REHEARSED
 from dpwavelet.pipeline.prints import Prints
 from dpwavelet.pipeline.refusals import check_duplicates, check_people, check_seen

@@ -41,7 +41,8 @@ from dpwavelet.evaluation.extractors import extractor
 from dpwavelet.images.drawn import draw_to
 from dpwavelet.images.private import PrivateImages
 from dpwavelet.memory import keep_freed_memory
-from dpwavelet.pipeline.accounts import Books, open_account
+from dpwavelet.pipeline.accounts import open_account
+from dpwavelet.pipeline.books import Books
 from dpwavelet.pipeline.bought import NO_CLASS, Generated, Prepared
 from dpwavelet.pipeline.kept import noted
 from dpwavelet.pipeline.likeness import CHOICES, DRAWN, Likeness, buy, measure

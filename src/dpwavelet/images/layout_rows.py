@@ -22,7 +22,6 @@ from dpwavelet.images.layout_stores import Store, read_text, some
 
 TEXT_LIMIT = 2 * 2**30  # bytes of one metadata file
 
-MOST_NAMED = 5  # keys of a row that a message names
 _OWN_KEYS = frozenset(("file_name", "file", "text", "caption", "captions", "label", "split"))
 
 
@@ -144,10 +143,9 @@ def file_of(row: Mapping[str, Any], where: str) -> str:
     _check_spelling(row, where)
     given = row.get("file_name", row.get("file"))
     if not isinstance(given, str) or not given.strip():
-        there = ", ".join(repr(key) for key in list(row)[:MOST_NAMED])
         raise DataError(
-            f"{where}: no 'file_name' (or 'file') says which image this is; there is {there or 'nothing'}. "
-            "Add it, or call a column or key so."
+            f"{where}: no 'file_name' (or 'file') says which image this is, but there is "
+            f"{some(row) or 'nothing'}; add it, or rename what does."
         )
     return given.strip()
 

@@ -22,8 +22,9 @@ from dpwavelet.images.layout_rows import Record
 from dpwavelet.images.layout_stores import Store, open_store, some, suffix_of
 
 _UNREAD_PICTURES = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".tga", ".exr", ".npy")
-_UNREAD_SCANS = (".dcm", ".nii", ".mha", ".nrrd", ".svs", ".ndpi", ".mrxs", ".raw", ".dng", ".cr2", ".nef")
-_UNREAD_IMAGES = frozenset(_UNREAD_PICTURES + _UNREAD_SCANS)
+_UNREAD_SCANS = (".dcm", ".nii", ".mha", ".nrrd", ".svs", ".ndpi", ".mrxs")
+_UNREAD_NEGATIVES = (".raw", ".dng", ".cr2", ".nef")
+_UNREAD_IMAGES = frozenset(_UNREAD_PICTURES + _UNREAD_SCANS + _UNREAD_NEGATIVES)
 _TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods", ".parquet", ".jsonl", ".ndjson")
 _LOOKED_AT = 3  # files without a suffix, to tell what all of them are
 WORDS_OF_A_CAPTION = 3  # from so many on a text is taken for one

@@ -1,6 +1,6 @@
 """Complete jobs: a private run from a folder to a release, and a model that draws pictures."""
 
-from dpwavelet.pipeline.accounts import open_ledger
+from dpwavelet.pipeline.books import open_ledger
 from dpwavelet.pipeline.forgetting import forget_key
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.learning import assist

@@ -23,7 +23,7 @@ from dpwavelet.privacy.release_files import CERTIFICATE
 from dpwavelet.progress import Progress
 from dpwavelet.ranks import device_named
 from dpwavelet.records import PrivateTokens, tokenize
-from dpwavelet.text import split
+from dpwavelet.text import Vocabulary, split
 from dpwavelet.training import trained_parameters
 
 REHEARSED = 10  # records
@@ -85,12 +85,8 @@ def count_units(images: PrivateImages, settings: RunSettings) -> int:
 
 def caption_warnings(folder: ImageFolder, model: Model, most: int | None = None) -> list[str]:
     """What would not be read of the captions: what is longer than `most` words, and words never seen."""
-    return warnings_of(_captions_of(folder), model, most)
-
-
-def warnings_of(captions: Sequence[str], model: Model, most: int | None = None) -> list[str]:
-    """The same of any captions."""
     length, vocabulary = caption_length(model, most), model.vocabulary
+    captions = _captions_of(folder)
     told = []
     if cut := sum(len(vocabulary.ids(caption, length + 1)) > length for caption in captions):
         told.append(
@@ -98,15 +94,22 @@ def warnings_of(captions: Sequence[str], model: Model, most: int | None = None) 
             f"pieces of words that are read{'' if most is None else ' (--caption-words)'}; what stands after "
             "them is not learned. Put first what matters."
         )
-    words = Counter(word for caption in captions for word in split(caption) if word.isalpha())
-    strange = sum(count for word, count in words.items() if not vocabulary.holds(word))
-    if strange > STRANGE * words.total():
+    if strange := strange_words(captions, vocabulary):
         told.append(
-            f"warning: {strange:,} of {words.total():,} words in the captions are none that the public "
-            "weights know (plain English). They are spelled in pieces, and what they mean must be learned "
-            "from the records alone, under noise. Translate them, or say it in plain words, if you can."
+            f"warning: {strange} the public weights know (plain English). They are spelled in pieces, and "
+            "what they mean must be learned from the records alone, under noise. Translate them, or say it "
+            "in plain words, if you can."
         )
     return told
+
+
+def strange_words(captions: Sequence[str], vocabulary: Vocabulary) -> str:
+    """How many words public text did not have, where they are many, as the beginning of a sentence."""
+    words = Counter(word for caption in captions for word in split(caption) if word.isalpha())
+    strange = sum(count for word, count in words.items() if not vocabulary.holds(word))
+    if strange <= STRANGE * words.total():
+        return ""
+    return f"{strange:,} of {words.total():,} words in the captions are none that"
 
 
 def caption_advice(folder: ImageFolder, model: Model) -> list[str]:

@@ -21,7 +21,8 @@ import yaml
 from dpwavelet.checkpoint import alone_in, write_bytes, write_json
 from dpwavelet.enlargers import Enlarger, enlarger_json
 from dpwavelet.errors import ConfigError
-from dpwavelet.pipeline.accounts import Books, check_beside, open_account
+from dpwavelet.pipeline.accounts import check_beside, open_account
+from dpwavelet.pipeline.books import Books
 from dpwavelet.pipeline.dress_rehearsal import rehearse
 from dpwavelet.pipeline.generator import Pipeline
 from dpwavelet.pipeline.learning import learn

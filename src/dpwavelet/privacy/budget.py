@@ -53,7 +53,12 @@ class Cap:
 
 
 def ledger_path(images: str, folder: Path | None = None) -> Path:
-    """Where the ledger of the images with this fingerprint stands: `folder`, DPWAVELET_LEDGERS, or home."""
+    """Where the ledger of the images with this fingerprint stands."""
+    return ledgers_folder(folder) / f"{images}.jsonl"
+
+
+def ledgers_folder(folder: Path | None = None) -> Path:
+    """Where ledgers of data sets stand: in `folder`, DPWAVELET_LEDGERS, or home."""
     if folder is None:
         named = os.environ.get(FOLDER_VARIABLE)
         folder = Path(named) if named else _home() / ".dpwavelet" / "ledgers"
@@ -61,7 +66,7 @@ def ledger_path(images: str, folder: Path | None = None) -> Path:
         raise ConfigError(
             f"{folder} is a file; ledgers stand in a folder, one file a data set. Name a folder."
         )
-    return folder / f"{images}.jsonl"
+    return folder
 
 
 def _home() -> Path:

@@ -111,14 +111,14 @@ class VerificationResult:
 
 
 def verify_release(
-    folder: Path, public_key: bytes | None = None, ledger: Path | None = None
+    folder: Path | str, public_key: bytes | None = None, ledger: Path | str | None = None
 ) -> VerificationResult:
     """Check a release against its own certificate, trusting nothing in it.
 
     With `public_key`, the owner's 32 bytes obtained some other way, it also shows whose certificate it is;
     with the owner's `ledger` of the run, that the ledger holds this run, whole, up to the certified place.
     """
-    folder, ledger = Path(folder), None if ledger is None else Path(ledger)  # a text names a place too
+    folder, ledger = Path(folder), None if ledger is None else Path(ledger)
     lines: list[tuple[bool, str]] = []
     cannot_prove = [*[_NO_KEY] * (public_key is None), *[_NO_LEDGER] * (ledger is None), *CANNOT_PROVE]
     try:
@@ -155,7 +155,7 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def read_certificate(folder: Path) -> dict[str, Any]:
+def read_certificate(folder: Path | str) -> dict[str, Any]:
     """The certificate of a release, unchecked; verify it before believing it."""
     folder = Path(folder)
     try:

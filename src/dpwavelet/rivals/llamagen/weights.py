@@ -87,18 +87,15 @@ def load(folder: Path, text: T5 | None = None) -> LlamaGen:
     try:
         if (config["kind"], config["format"]) != ("llamagen", FORMAT):
             raise ValueError(f"it is {config['kind']} of format {config['format']}")
-        tokenizer = VQTokenizer(
-            VQConfig(**config["tokenizer"] | {"multipliers": tuple(config["tokenizer"]["multipliers"])})
-        )
+        coder = VQConfig(**config["tokenizer"] | {"multipliers": tuple(config["tokenizer"]["multipliers"])})
         shape = LlamaConfig(**config["transformer"])
         sampling, preset = LlamaSampling(**config["sampling"]), str(config["preset"])
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
         raise ModelError(f"{path} does not describe a DP-LlamaGen: {error}.") from error
     words = _words(folder, shape, text)
-    transformer = LlamaTransformer(shape, text)
-    for network, name in ((tokenizer, "tokenizer"), (transformer, "transformer")):
-        file = folder / f"{name}.safetensors"
-        fill(network, read_tensors(file), file)
+    first, second = (folder / f"{name}.safetensors" for name in ("tokenizer", "transformer"))
+    tokenizer = _filled(lambda: VQTokenizer(coder), read_tensors(first), first)
+    transformer = _filled(lambda: LlamaTransformer(shape, text), read_tensors(second), second)
     return LlamaGen(preset, tokenizer, transformer, words, sampling=sampling, card=read_card(folder)).eval()
 
 
@@ -180,9 +177,7 @@ def published_tokenizer(path: Path, image_size: int, groups: int = 32) -> VQToke
         )
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise ModelError(f"{path} holds no tokenizer as LlamaGen names its parts: {error}.") from error
-    network = _fitting(lambda: VQTokenizer(config), tensors, path)
-    fill(network, tensors, path)
-    return network.eval().requires_grad_(False)
+    return _filled(lambda: VQTokenizer(config), tensors, path).eval().requires_grad_(False)
 
 
 def published_transformer(
@@ -207,16 +202,7 @@ def published_transformer(
         config = LlamaConfig(**shape)
     except (KeyError, IndexError, ValueError, ConfigError) as error:
         raise ModelError(f"{path} holds no transformer as LlamaGen names its parts: {error}.") from error
-    network = _fitting(lambda: LlamaTransformer(config, text), tensors, path)
-    fill(network, tensors, path)
-    return network.eval().requires_grad_(False)
-
-
-def _fitting(make: Callable[[], N], tensors: Mapping[str, Tensor], path: Path) -> N:
-    """The network, made once its shapes are known to be those of the file: what that claims costs nothing."""
-    with torch.device("meta"):
-        _check_shapes(make(), tensors, path)
-    return make()
+    return _filled(lambda: LlamaTransformer(config, text), tensors, path).eval().requires_grad_(False)
 
 
 def published_tensors(path: Path) -> dict[str, Tensor]:
@@ -226,18 +212,17 @@ def published_tensors(path: Path) -> dict[str, Tensor]:
     return {name: value for name, value in found.items() if not IGNORED.fullmatch(name)}
 
 
-def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Load tensors of exactly the names and shapes that `network` has."""
-    _check_shapes(network, tensors, path)
-    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-
-
-def _check_shapes(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
+def _filled(make: Callable[[], N], tensors: Mapping[str, Tensor], path: Path) -> N:
+    """The network with tensors of exactly its names and shapes; what a file claims takes no memory before."""
+    with torch.device("meta"):
+        wanted = {name: tensor.shape for name, tensor in make().state_dict().items()}
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if wanted != found:
         odd = sorted({name for name, _ in set(wanted.items()) ^ set(found.items())})[:3]
         raise ModelError(f"{path} does not fit: {odd} are missing, too many or of another shape.")
+    network = make()
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    return network
 
 
 def _words(folder: Path, shape: LlamaConfig, text: T5 | None) -> Words:
